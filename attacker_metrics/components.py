@@ -1,0 +1,159 @@
+"""The table: which attacker acts on which side before which similarity, for every component.
+
+A :class:`Component` is data. :func:`standard_components` lists the library's fifteen; a component of your own is one more
+:class:`Component`, which :class:`attacker_metrics.AttackerMetric` turns into a metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from attacker_metrics.attackers import (
+    DEFAULT_GAMMA_ATTACK_VALUES,
+    DEFAULT_GAUSSIAN_BLUR_SIGMA,
+    DEFAULT_WAVELET_SOFT_THRESHOLD,
+    Attacker,
+    Blur,
+    Gamma,
+    Wavelet,
+    clamp,
+    luma,
+    minmax,
+    sobel,
+    standardize,
+)
+from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Similarity, SquaredPearson
+
+View = tuple[Attacker, ...]
+
+MS_SSIM_COMPONENT_NAMES: tuple[str, ...] = (
+    "rgb_clamp",
+    "rgb_minmax",
+    "gray_clamp",
+    "gray_minmax",
+    "sobel_gray",
+    "blur_gray",
+    "standardize_gray",
+    "gamma_gray",
+    "wavelet_gray",
+)
+PEARSON_COMPONENT_NAMES: tuple[str, ...] = (
+    "pearson_rgb",
+    "pearson_gray",
+    "pearson_sobel",
+    "pearson_blur",
+    "pearson_gamma",
+    "pearson_wavelet",
+)
+MEANS: dict[str, tuple[str, ...]] = {"ms_ssim": MS_SSIM_COMPONENT_NAMES, "pearson": PEARSON_COMPONENT_NAMES}
+"""Name of each mean -> the components that it averages with equal weights."""
+
+
+def component_names(*, compute_ms_ssim: bool = True, compute_pearson: bool = True) -> tuple[str, ...]:
+    """Names of the components of the families that are switched on, in the order of all reports.
+
+    Raises:
+        ValueError: if both families are switched off.
+    """
+    if not (compute_ms_ssim or compute_pearson):
+        raise ValueError("compute_ms_ssim and compute_pearson are both False: nothing is left to compute.")
+    return MS_SSIM_COMPONENT_NAMES * compute_ms_ssim + PEARSON_COMPONENT_NAMES * compute_pearson
+
+
+@dataclass(frozen=True)
+class Component:
+    """One score: the similarity of two views, one per side.
+
+    Args:
+        name: the key under which the score is reported.
+        similarity: ``(noisy_view, clean_view) -> (B,)``, e.g. :class:`~attacker_metrics.similarity.MSSSIM`.
+        noisy: attackers applied to the noisy image, left to right; none = the image as it was given.
+        clean: attackers applied to the clean image.
+        variants: further attackers of which each in turn ends both chains; the score is the mean over them.
+        undoes: what the attacker undoes, for tables.
+
+    Raises:
+        TypeError: if an attacker or the similarity cannot be called or hashed.
+
+    Example:
+        >>> from attacker_metrics.attackers import Blur, clamp
+        >>> Component("blur_rgb", SquaredPearson(), noisy=(clamp, Blur(1.0)), clean=(Blur(1.0),)).branches
+        (((<function clamp at ...>, Blur(blur_sigma=1.0)), (Blur(blur_sigma=1.0),)),)
+    """
+
+    name: str
+    similarity: Similarity
+    noisy: View = ()
+    clean: View = ()
+    variants: View = ()
+    undoes: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        for part in (self.similarity, *self.noisy, *self.clean, *self.variants):
+            if not callable(part):
+                raise TypeError(f"component {self.name!r}: {part!r} is not callable; pass a function (B, C, H, W) -> view.")
+            if type(part).__hash__ is None:
+                raise TypeError(
+                    f"component {self.name!r}: {part!r} cannot be hashed, so its views cannot be shared;"
+                    " make it a function, a dataclass(frozen=True) or a torch module."
+                )
+
+    @property
+    def branches(self) -> tuple[tuple[View, View], ...]:
+        """The pairs of (noisy, clean) chains whose similarities are averaged: one, or one per variant."""
+        if not self.variants:
+            return ((self.noisy, self.clean),)
+        return tuple(((*self.noisy, last), (*self.clean, last)) for last in self.variants)
+
+
+def standard_components(
+    *,
+    gamma_values: Sequence[float] = DEFAULT_GAMMA_ATTACK_VALUES,
+    blur_sigma: float = DEFAULT_GAUSSIAN_BLUR_SIGMA,
+    wavelet_threshold: float = DEFAULT_WAVELET_SOFT_THRESHOLD,
+    betas: Sequence[float] = DEFAULT_BETAS,
+) -> dict[str, Component]:
+    """Return the fifteen components by name: nine of MS-SSIM, then six of squared Pearson.
+
+    Args:
+        gamma_values: exponents of the gamma attacker, one or more, each > 0.
+        blur_sigma: standard deviation of the blur attacker in pixels, > 0.
+        wavelet_threshold: soft threshold of the wavelet attacker, >= 0.
+        betas: MS-SSIM's exponents, one per scale, > 0.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+
+    Example:
+        >>> list(standard_components())[:3]
+        ['rgb_clamp', 'rgb_minmax', 'gray_clamp']
+    """
+    if len(gamma_values) == 0:
+        raise ValueError("gamma_values is empty: the gamma attacker needs at least one exponent, e.g. (0.5, 2.0).")
+    ms_ssim, pearson = MSSSIM(tuple(betas)), SquaredPearson()
+    gammas = tuple(Gamma(gamma) for gamma in gamma_values)
+    blur, wavelet = Blur(blur_sigma), Wavelet(wavelet_threshold)
+    gray, clean_gray = (luma, clamp), (luma,)
+    rows = (
+        Component("rgb_clamp", ms_ssim, (clamp,), (), undoes="nothing: it looks at the picture"),
+        Component("rgb_minmax", ms_ssim, (minmax,), (), undoes="values shifted or scaled out of [0, 1]"),
+        Component("gray_clamp", ms_ssim, gray, clean_gray, undoes="colour noise"),
+        Component("gray_minmax", ms_ssim, (luma, minmax), clean_gray, undoes="shifted or scaled brightness, colour noise"),
+        Component(
+            "sobel_gray", ms_ssim, (luma, sobel, minmax), (luma, sobel, minmax), undoes="inversion, shifts, lost contrast"
+        ),
+        Component("blur_gray", ms_ssim, (*gray, blur), (*clean_gray, blur), undoes="fine-grained noise"),
+        Component(
+            "standardize_gray", ms_ssim, (luma, standardize), (luma, standardize), undoes="shifted or scaled brightness"
+        ),
+        Component("gamma_gray", ms_ssim, gray, clean_gray, gammas, undoes="darkening, brightening, tone curves"),
+        Component("wavelet_gray", ms_ssim, (*gray, wavelet), (*clean_gray, wavelet), undoes="weak noise, kept edges"),
+        Component("pearson_rgb", pearson, (clamp,), (), undoes="any affine change of all values, inversion"),
+        Component("pearson_gray", pearson, gray, clean_gray, undoes="affine changes, inversion, colour noise"),
+        Component("pearson_sobel", pearson, (luma, sobel), (luma, sobel), undoes="inversion, shifts, lost contrast"),
+        Component("pearson_blur", pearson, (*gray, blur), (*clean_gray, blur), undoes="fine-grained noise, inversion"),
+        Component("pearson_gamma", pearson, gray, clean_gray, gammas, undoes="tone curves, inversion in part"),
+        Component("pearson_wavelet", pearson, (*gray, wavelet), (*clean_gray, wavelet), undoes="weak noise, inversion"),
+    )
+    return {row.name: row for row in rows}

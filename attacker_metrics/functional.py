@@ -1,0 +1,227 @@
+"""The public functions: pairs of batches in, scores out, differentiable with respect to either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attacker_metrics._warnings import warn
+from attacker_metrics.attackers import (
+    DEFAULT_GAMMA_ATTACK_VALUES,
+    DEFAULT_GAUSSIAN_BLUR_SIGMA,
+    DEFAULT_WAVELET_SOFT_THRESHOLD,
+)
+from attacker_metrics.components import MEANS, Component, component_names, standard_components
+from attacker_metrics.pair import Pair, check_floating, to_dtype
+from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
+
+
+def multi_attacker_privacy_loss(
+    noisy_01: Tensor,
+    clean_01: Tensor,
+    *,
+    gamma_values: Sequence[float] = DEFAULT_GAMMA_ATTACK_VALUES,
+    blur_sigma: float = DEFAULT_GAUSSIAN_BLUR_SIGMA,
+    wavelet_threshold: float = DEFAULT_WAVELET_SOFT_THRESHOLD,
+    compute_ms_ssim: bool = True,
+    compute_pearson: bool = True,
+    betas: Sequence[float] = DEFAULT_BETAS,
+) -> dict[str, Tensor]:
+    """How much of the clean images each attacker still reads out of the noisy ones; minimise it to train a cloak.
+
+    Args:
+        noisy_01: noisy images ``(B, 3, H, W)``, floating, denormalised to the scale of the clean ones; may leave [0, 1].
+        clean_01: clean images in [0, 1], same shape and device.
+        gamma_values: exponents of the gamma attacker, one or more, each > 0.
+        blur_sigma: standard deviation of the blur attacker in pixels, > 0.
+        wavelet_threshold: soft threshold of the wavelet attacker, >= 0.
+        compute_ms_ssim: whether to evaluate the nine MS-SSIM components and their mean.
+        compute_pearson: whether to evaluate the six squared-Pearson components and their mean.
+        betas: MS-SSIM's exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)``
+            pixels: 11, 22, 44, 88, 176 for one to five.
+
+    Returns:
+        Scalars in [0, 1], batch means in the promoted dtype of the inputs, lower = more private: the nine MS-SSIM
+        components, the six squared Pearsons, ``ms_ssim`` and ``pearson`` (equal-weight means), in this order. A family
+        that is switched off leaves no key. If any pixel is NaN or infinite, every value is 0 with zero gradients and one
+        :class:`~attacker_metrics.AttackerMetricsWarning` is issued; :func:`multi_attacker_scores` tells which image.
+
+    Raises:
+        TypeError: for tensors that are not float16, bfloat16, float32 or float64.
+        ValueError: for other shapes, an empty batch, images too small, settings out of range, both families off.
+
+    Example:
+        >>> clean = torch.rand(2, 3, 176, 176)
+        >>> noisy = (1 - clean).requires_grad_()  # inverted: no secret to any attacker who knows r^2
+        >>> loss = multi_attacker_privacy_loss(noisy, clean)
+        >>> print(f"{loss['rgb_clamp']:.2f} {loss['sobel_gray']:.2f} {loss['pearson_rgb']:.2f}")
+        0.00 1.00 1.00
+        >>> (loss["ms_ssim"] + loss["pearson"]).backward()
+    """
+    pair, scores = _evaluate(
+        noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
+    )
+    finite = _all_finite(pair)
+    return {name: _guarded_mean(value, finite).to(pair.dtype) for name, value in scores.items()}
+
+
+def multi_attacker_scores(
+    noisy_01: Tensor,
+    clean_01: Tensor,
+    *,
+    gamma_values: Sequence[float] = DEFAULT_GAMMA_ATTACK_VALUES,
+    blur_sigma: float = DEFAULT_GAUSSIAN_BLUR_SIGMA,
+    wavelet_threshold: float = DEFAULT_WAVELET_SOFT_THRESHOLD,
+    compute_ms_ssim: bool = True,
+    compute_pearson: bool = True,
+    betas: Sequence[float] = DEFAULT_BETAS,
+) -> dict[str, Tensor]:
+    """The values of :func:`multi_attacker_privacy_loss` for every image of the batch instead of their mean.
+
+    Args:
+        noisy_01: noisy images ``(B, 3, H, W)``; may leave [0, 1].
+        clean_01: clean images in [0, 1], same shape and device.
+        gamma_values: as in the loss.
+        blur_sigma: as in the loss.
+        wavelet_threshold: as in the loss.
+        compute_ms_ssim: as in the loss.
+        compute_pearson: as in the loss.
+        betas: as in the loss.
+
+    Returns:
+        The loss's keys in its order, each ``(B,)`` in [0, 1], higher = leaks more, differentiable. A pair with a pixel
+        that is NaN or infinite scores NaN with zero gradient; the other images keep their scores.
+
+    Raises:
+        TypeError: as the loss.
+        ValueError: as the loss.
+
+    Example:
+        >>> clean = torch.rand(2, 3, 176, 176)
+        >>> multi_attacker_scores(clean, clean, compute_pearson=False)["blur_gray"]
+        tensor([1., 1.])
+    """
+    pair, scores = _evaluate(
+        noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
+    )
+    return {name: value.to(pair.dtype) for name, value in scores.items()}
+
+
+def pearson_sq_mean(pred: Tensor, target: Tensor, *, eps: float = 1e-12) -> Tensor:
+    """Squared Pearson correlation of every item of a batch with its target, averaged over the batch.
+
+    Args:
+        pred: ``(B, ...)``, any shape and range.
+        target: the same shape and device.
+        eps: floor of the product of the two variances, > 0; see :class:`~attacker_metrics.similarity.SquaredPearson`.
+
+    Returns:
+        A scalar in [0, 1] in the promoted dtype, higher = leaks more; NaN if an input holds a NaN.
+
+    Raises:
+        TypeError: for tensors that are not floating.
+        ValueError: if the shapes or devices differ, the batch is empty, there is no dimension besides the batch, or
+            ``eps`` is not positive.
+
+    Example:
+        >>> x = torch.rand(4, 10)
+        >>> pearson_sq_mean(3 - 2 * x, x)
+        tensor(1.)
+    """
+    similarity = SquaredPearson(eps)
+    check_floating(pred, target)
+    if pred.shape != target.shape:
+        raise ValueError(f"pred and target must have the same shape, got {tuple(pred.shape)} and {tuple(target.shape)}.")
+    if pred.device != target.device:
+        raise ValueError(f"pred and target must be on the same device, got {pred.device} and {target.device}.")
+    if pred.ndim < 2 or pred.numel() == 0:
+        raise ValueError(f"pred must have shape (B, ...) with B >= 1 and values to correlate, got {tuple(pred.shape)}.")
+    dtype = torch.promote_types(pred.dtype, target.dtype)
+    compute_dtype = torch.promote_types(dtype, torch.float32)
+    with torch.autocast(pred.device.type, enabled=False):
+        return similarity(to_dtype(pred, compute_dtype), to_dtype(target, compute_dtype)).mean().to(dtype)
+
+
+def safe_ms_ssim(
+    pred: Tensor,
+    target: Tensor,
+    *,
+    data_range: float = 1.0,
+    normalize: Literal["relu", "simple"] | None = "relu",
+    betas: Sequence[float] = DEFAULT_BETAS,
+) -> Tensor:
+    """MS-SSIM averaged over the batch, equal to torchmetrics', with gradients that are finite everywhere.
+
+    Args:
+        pred: images ``(B, C, H, W)``, any number of channels.
+        target: the same shape and device.
+        data_range: span of the pixel values, > 0.
+        normalize: ``"relu"``, ``"simple"`` or ``None``; see :class:`~attacker_metrics.similarity.MSSSIM`.
+        betas: the exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)`` pixels.
+
+    Returns:
+        A scalar in [0, 1] in the dtype of ``pred``, higher = leaks more. If any pixel is NaN or infinite it is 0 with zero
+        gradients, and one :class:`~attacker_metrics.AttackerMetricsWarning` is issued.
+
+    Raises:
+        TypeError: for tensors that are not floating.
+        ValueError: for other shapes, an empty batch, images too small, or settings out of range.
+
+    Example:
+        >>> x = torch.rand(2, 1, 176, 176)
+        >>> safe_ms_ssim(x, x)
+        tensor(1.)
+    """
+    similarity = MSSSIM(tuple(betas), data_range, normalize)
+    pair = Pair(pred, target, channels=None)
+    return _guarded_mean(pair.score(Component("ms_ssim", similarity)), _all_finite(pair)).to(pred.dtype)
+
+
+def with_means(scores: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Append to the scores of complete families their equal-weight means ``ms_ssim`` and ``pearson``."""
+    means = {
+        mean: torch.stack([scores[name] for name in names]).mean(dim=0)
+        for mean, names in MEANS.items()
+        if all(name in scores for name in names)
+    }
+    return {**scores, **means}
+
+
+def _evaluate(
+    noisy: Tensor,
+    clean: Tensor,
+    gamma_values: Sequence[float],
+    blur_sigma: float,
+    wavelet_threshold: float,
+    compute_ms_ssim: bool,
+    compute_pearson: bool,
+    betas: Sequence[float],
+) -> tuple[Pair, dict[str, Tensor]]:
+    names = component_names(compute_ms_ssim=compute_ms_ssim, compute_pearson=compute_pearson)
+    table = standard_components(
+        gamma_values=gamma_values, blur_sigma=blur_sigma, wavelet_threshold=wavelet_threshold, betas=betas
+    )
+    pair = Pair(noisy, clean)
+    return pair, with_means(pair.scores(table[name] for name in names))
+
+
+def _all_finite(pair: Pair) -> Tensor:
+    finite = pair.finite.all()
+    if not torch.compiler.is_compiling() and not _capturing(pair.device) and not finite:
+        warn(
+            f"{len(pair) - int(pair.finite.sum())} of {len(pair)} pairs of images hold NaN or infinite pixels: the result"
+            " is 0 with zero gradients, which does not mean that nothing leaks. multi_attacker_scores tells which pairs."
+        )
+    return finite
+
+
+def _capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _guarded_mean(scores: Tensor, all_finite: Tensor) -> Tensor:
+    """Batch mean, or 0 with zero gradient (and an intact graph) unless all images are finite."""
+    return torch.where(all_finite, torch.where(scores.isnan() & ~all_finite, 0.0, scores).mean(), 0.0)

@@ -1,0 +1,176 @@
+"""A checked pair of image batches that makes each view and each score once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacker_metrics.components import Component, View
+
+_ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_CLEAN_TOLERANCE = 1e-3
+
+
+class Pair:
+    """A noisy batch and its clean originals, and what attackers make of them.
+
+    Every path of the library (functions, metrics, collection, command line) scores through this class. Images are read in
+    float32 at least (float64 stays float64), whatever the surrounding autocast; each view and each component is
+    evaluated once, however often it is asked for. A pair of images with a NaN or an infinity scores NaN with zero
+    gradient and does not touch its neighbours. The gradient mode is that of the moment when the pair is made.
+
+    Args:
+        noisy: obfuscated or reconstructed images ``(B, 3, H, W)``; may leave [0, 1].
+        clean: the originals, same shape and device, in [0, 1].
+        channels: the number of channels to insist on; ``None`` for any, which only attackers that take any can use.
+
+    Raises:
+        TypeError: if an argument is no tensor of float16, bfloat16, float32 or float64.
+        ValueError: if the shapes or devices differ, are not ``(B, 3, H, W)``, or the images are empty.
+
+    Example:
+        >>> from attacker_metrics.components import standard_components
+        >>> clean = torch.rand(2, 3, 176, 176)
+        >>> pair = Pair(1 - clean, clean)
+        >>> pair.score(standard_components()["pearson_rgb"])  # an inverted picture still shows everything
+        tensor([1., 1.])
+    """
+
+    def __init__(self, noisy: Tensor, clean: Tensor, *, channels: int | None = 3) -> None:
+        check_images(noisy, clean, channels=channels)
+        self.dtype = torch.promote_types(noisy.dtype, clean.dtype)
+        """Promoted dtype of the two inputs, in which the functions answer."""
+        compute_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        finite = noisy.detach().isfinite().flatten(1).all(dim=1) & clean.detach().isfinite().flatten(1).all(dim=1)
+        self.finite = finite
+        """``(B,)`` bool: no pixel of either image is NaN or infinite."""
+        self._grad = torch.is_grad_enabled()
+        mask = finite.view(-1, 1, 1, 1)
+        self._images = tuple(
+            torch.where(mask, to_dtype(image, compute_dtype), torch.zeros((), dtype=compute_dtype, device=image.device))
+            for image in (noisy, clean)
+        )
+        self._views: dict[tuple[int, View], Tensor] = {}
+        self._scores: dict[Component, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.finite)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of both images."""
+        return self.finite.device
+
+    @property
+    def clean_in_range(self) -> Tensor:
+        """``(B,)`` bool: every finite clean value lies in [0, 1], give or take 1e-3."""
+        clean = self._images[1].detach().flatten(1)
+        return ((clean >= -_CLEAN_TOLERANCE) & (clean <= 1 + _CLEAN_TOLERANCE)).all(dim=1)
+
+    def views(self, component: Component) -> list[tuple[Tensor, Tensor]]:
+        """What a component compares: per branch the noisy and the clean view, float32 or float64."""
+        with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
+            return [(self._view(0, noisy), self._view(1, clean)) for noisy, clean in component.branches]
+
+    def score(self, component: Component) -> Tensor:
+        """The score of every image, ``(B,)`` in float32 or float64; NaN where a pixel is not finite.
+
+        Raises:
+            ValueError: if the images are too small for the component, or its similarity returns another shape.
+        """
+        return self.scores([component])[component.name]
+
+    def scores(self, components: Iterable[Component]) -> dict[str, Tensor]:
+        """Like :meth:`score` for several components, by name, evaluated together."""
+        wanted = list(components)
+        with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
+            for component in wanted:
+                if component not in self._scores:
+                    self._scores[component] = self._evaluate(component)
+        return {component.name: self._scores[component] for component in wanted}
+
+    def _evaluate(self, component: Component) -> Tensor:
+        values = []
+        for noisy, clean in component.branches:
+            value = component.similarity(self._view(0, noisy), self._view(1, clean))
+            if value.shape != self.finite.shape:
+                raise ValueError(
+                    f"component {component.name!r}: its similarity must return one number per image, shape"
+                    f" ({len(self)},), got {tuple(value.shape)}."
+                )
+            values.append(value)
+        mean = values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
+        return torch.where(self.finite, mean, torch.full_like(mean, torch.nan))
+
+    def _view(self, side: int, view: View) -> Tensor:
+        if not view:
+            return self._images[side]
+        if (side, view) not in self._views:
+            self._views[side, view] = view[-1](self._view(side, view[:-1]))
+        return self._views[side, view]
+
+
+def check_images(noisy: Any, clean: Any, *, channels: int | None = 3, batch: bool = True) -> None:
+    """Raise unless both are real floating tensors ``(B, C, H, W)`` of one shape, on one device, not empty.
+
+    Args:
+        noisy: what was given as the noisy images.
+        clean: what was given as the clean images.
+        channels: the number of channels required; ``None`` for any.
+        batch: whether an empty batch is an error.
+    """
+    check_floating(noisy, clean)
+    if noisy.shape != clean.shape:
+        raise ValueError(f"noisy and clean must have the same shape, got {tuple(noisy.shape)} and {tuple(clean.shape)}.")
+    if noisy.device != clean.device:
+        raise ValueError(f"noisy and clean must be on the same device, got {noisy.device} and {clean.device}.")
+    wanted = "C" if channels is None else channels
+    if noisy.ndim != 4:
+        raise ValueError(
+            f"images must have shape (B, {wanted}, H, W), got {tuple(noisy.shape)}; add a batch dimension to a single"
+            " image by image.unsqueeze(0)."
+        )
+    if channels is not None and noisy.shape[1] != channels:
+        raise ValueError(
+            f"images must have {channels} channels (B, {channels}, H, W), got {tuple(noisy.shape)}; move channels to"
+            " dimension 1, or repeat a grey one by image.expand(-1, 3, -1, -1)."
+        )
+    if batch and noisy.shape[0] == 0:
+        raise ValueError(f"the batch is empty: shape {tuple(noisy.shape)}; pass at least one pair of images.")
+    if 0 in noisy.shape[1:]:
+        raise ValueError(f"the images have no pixels: shape {tuple(noisy.shape)}.")
+
+
+def check_floating(noisy: Any, clean: Any) -> None:
+    """Raise a ``TypeError`` unless both are tensors of float16, bfloat16, float32 or float64."""
+    for name, value in (("noisy", noisy), ("clean", clean)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"the {name} images must be a torch.Tensor, got {type(value).__name__}.")
+        if value.dtype not in _ACCEPTED:
+            raise TypeError(
+                f"the {name} images must be float16, bfloat16, float32 or float64, got {value.dtype};"
+                " convert uint8 images by images.float() / 255."
+            )
+
+
+def to_dtype(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast images; a gradient that flows back into float16 saturates at its largest number instead of becoming infinite."""
+    if images.dtype == dtype:
+        return images
+    if images.dtype == torch.float16 and images.requires_grad:
+        return _FromHalf.apply(images, dtype)  # type: ignore[no-any-return,no-untyped-call]
+    return images.to(dtype)
+
+
+class _FromHalf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, dtype: torch.dtype) -> Tensor:
+        return images.to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        limit = torch.finfo(torch.float16).max
+        return gradient.clamp(-limit, limit).to(torch.float16), None
