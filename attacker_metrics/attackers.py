@@ -11,7 +11,7 @@ those that need a displayable picture (:class:`Blur`, :class:`Gamma`, :class:`Wa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,11 +75,11 @@ def sobel(x: Tensor) -> Tensor:
         >>> sobel(torch.ones(1, 1, 3, 3)).amax()  # no edges
         tensor(0.0010)
     """
-    scale = overflow_scale(x)
-    padded = F.pad(x / scale, (1, 1, 1, 1), mode="replicate")
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     gx = _slide(_slide(padded, (-0.5, 0.0, 0.5), dim=3), (0.25, 0.5, 0.25), dim=2)
     gy = _slide(_slide(padded, (0.25, 0.5, 0.25), dim=3), (-0.5, 0.0, 0.5), dim=2)
-    return scale * (gx * gx + gy * gy + _scaled_floor(1e-3, scale) ** 2).sqrt()
+    floor = torch.full((), 1e-3, dtype=x.dtype, device=x.device)
+    return torch.hypot(torch.hypot(gx, floor), gy)  # a root of squares whose squares and slopes cannot overflow
 
 
 def standardize(x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class Blur:
     blur_sigma: float = DEFAULT_GAUSSIAN_BLUR_SIGMA
 
     def __post_init__(self) -> None:
-        if not (self.blur_sigma > 0 and math.isfinite(self.blur_sigma)):
+        if not 0 < self.blur_sigma < math.inf:
             raise ValueError(f"blur_sigma must be a positive number of pixels, got {self.blur_sigma!r}.")
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -126,8 +126,7 @@ class Blur:
                 f"images of {height} x {width} pixels are too small for blur_sigma={self.blur_sigma}: both sides must"
                 f" exceed ceil(3 * blur_sigma) = {radius}. Resize the images, or pass a smaller blur_sigma."
             )
-        weights = [math.exp(-0.5 * (i / self.blur_sigma) ** 2) for i in range(-radius, radius + 1)]
-        taps = tuple(weight / math.fsum(weights) for weight in weights)
+        taps = gaussian_taps(self.blur_sigma, radius)
         padded = F.pad(x, (radius, radius, radius, radius), mode="reflect")
         return _slide(_slide(padded, taps, dim=2), taps, dim=3)
 
@@ -150,7 +149,7 @@ class Gamma:
     gamma: float
 
     def __post_init__(self) -> None:
-        if not (self.gamma > 0 and math.isfinite(self.gamma)):
+        if not 0 < self.gamma < math.inf:
             raise ValueError(f"every value of gamma_values must be a positive number, got {self.gamma!r}.")
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -178,7 +177,7 @@ class Wavelet:
     wavelet_threshold: float = DEFAULT_WAVELET_SOFT_THRESHOLD
 
     def __post_init__(self) -> None:
-        if not (self.wavelet_threshold >= 0 and math.isfinite(self.wavelet_threshold)):
+        if not 0 <= self.wavelet_threshold < math.inf:
             raise ValueError(f"wavelet_threshold must be at least 0, got {self.wavelet_threshold!r}.")
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -193,6 +192,14 @@ class Wavelet:
         c, d = average + across - down - diagonal, average - across - down + diagonal
         top, bottom = torch.stack((a, b), dim=-1).flatten(-2), torch.stack((c, d), dim=-1).flatten(-2)
         return (torch.stack((top, bottom), dim=-2).flatten(-3, -2) / 2)[..., :height, :width]
+
+
+def gaussian_taps(sigma: float, radius: int) -> list[float]:
+    """The ``2 radius + 1`` weights of a Gaussian window, normalised to 1."""
+    distances = [i / sigma for i in range(-radius, radius + 1)]
+    weights = [math.exp(-0.5 * distance * distance) for distance in distances]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
 def overflow_scale(*images: Tensor) -> Tensor:
@@ -210,7 +217,7 @@ def _scaled_floor(floor: float, scale: Tensor) -> Tensor:
     return (floor / scale).clamp(min=1e-16)
 
 
-def _slide(x: Tensor, taps: tuple[float, ...], dim: int) -> Tensor:
+def _slide(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:
     """Correlate along one dimension, keeping only full windows.
 
     A sum of slices: exact in float32 on every device (convolutions may round to TF32), and autograd keeps nothing.

@@ -134,7 +134,9 @@ def pearson_sq_mean(pred: Tensor, target: Tensor, *, eps: float = 1e-12) -> Tens
     similarity = SquaredPearson(eps)
     check_floating(pred, target)
     if pred.shape != target.shape:
-        raise ValueError(f"pred and target must have the same shape, got {tuple(pred.shape)} and {tuple(target.shape)}.")
+        raise ValueError(
+            f"pred and target must have the same shape, got {tuple(pred.shape)} and {tuple(target.shape)}."
+        )
     if pred.device != target.device:
         raise ValueError(f"pred and target must be on the same device, got {pred.device} and {target.device}.")
     if pred.ndim < 2 or pred.numel() == 0:

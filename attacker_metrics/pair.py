@@ -12,6 +12,7 @@ from attacker_metrics.components import Component, View
 
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CLEAN_TOLERANCE = 1e-3
+_LARGEST = 1e37  # beyond it sums of a few float32 pixels overflow
 
 
 class Pair:
@@ -50,7 +51,7 @@ class Pair:
         self._grad = torch.is_grad_enabled()
         mask = finite.view(-1, 1, 1, 1)
         self._images = tuple(
-            torch.where(mask, to_dtype(image, compute_dtype), torch.zeros((), dtype=compute_dtype, device=image.device))
+            torch.where(mask, to_dtype(image, compute_dtype).clamp(-_LARGEST, _LARGEST), 0.0)
             for image in (noisy, clean)
         )
         self._views: dict[tuple[int, View], Tensor] = {}
@@ -103,7 +104,7 @@ class Pair:
                 )
             values.append(value)
         mean = values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
-        return torch.where(self.finite, mean, torch.full_like(mean, torch.nan))
+        return torch.where(self.finite, mean, torch.nan)
 
     def _view(self, side: int, view: View) -> Tensor:
         if not view:
@@ -113,18 +114,20 @@ class Pair:
         return self._views[side, view]
 
 
-def check_images(noisy: Any, clean: Any, *, channels: int | None = 3, batch: bool = True) -> None:
+def check_images(noisy: Any, clean: Any, *, channels: int | None = 3, allow_empty: bool = False) -> None:
     """Raise unless both are real floating tensors ``(B, C, H, W)`` of one shape, on one device, not empty.
 
     Args:
         noisy: what was given as the noisy images.
         clean: what was given as the clean images.
         channels: the number of channels required; ``None`` for any.
-        batch: whether an empty batch is an error.
+        allow_empty: whether a batch of no images will do.
     """
     check_floating(noisy, clean)
     if noisy.shape != clean.shape:
-        raise ValueError(f"noisy and clean must have the same shape, got {tuple(noisy.shape)} and {tuple(clean.shape)}.")
+        raise ValueError(
+            f"noisy and clean must have the same shape, got {tuple(noisy.shape)} and {tuple(clean.shape)}."
+        )
     if noisy.device != clean.device:
         raise ValueError(f"noisy and clean must be on the same device, got {noisy.device} and {clean.device}.")
     wanted = "C" if channels is None else channels
@@ -138,7 +141,7 @@ def check_images(noisy: Any, clean: Any, *, channels: int | None = 3, batch: boo
             f"images must have {channels} channels (B, {channels}, H, W), got {tuple(noisy.shape)}; move channels to"
             " dimension 1, or repeat a grey one by image.expand(-1, 3, -1, -1)."
         )
-    if batch and noisy.shape[0] == 0:
+    if noisy.shape[0] == 0 and not allow_empty:
         raise ValueError(f"the batch is empty: shape {tuple(noisy.shape)}; pass at least one pair of images.")
     if 0 in noisy.shape[1:]:
         raise ValueError(f"the images have no pixels: shape {tuple(noisy.shape)}.")

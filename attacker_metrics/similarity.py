@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacker_metrics.attackers import overflow_scale
+from attacker_metrics.attackers import gaussian_taps, overflow_scale
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
@@ -68,9 +68,9 @@ class MSSSIM:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
-        if not self.betas or not all(beta > 0 and math.isfinite(beta) for beta in self.betas):
+        if not self.betas or not all(0 < beta < math.inf for beta in self.betas):
             raise ValueError(f"betas must be one or more positive numbers, one per scale, got {self.betas!r}.")
-        if not (self.data_range > 0 and math.isfinite(self.data_range)):
+        if not 0 < self.data_range < math.inf:
             raise ValueError(f"data_range must be a positive number, got {self.data_range!r}.")
         if self.normalize not in ("relu", "simple", None):
             raise ValueError(f"normalize must be 'relu', 'simple' or None, got {self.normalize!r}.")
@@ -102,8 +102,8 @@ class MSSSIM:
             score = score * _power(term, beta)
         if self.normalize is None:
             negative = torch.stack(terms).detach().amin(dim=0) < 0
-            score = torch.where(negative, torch.full_like(score, torch.nan), score)
-        return score
+            score = torch.where(negative, torch.nan, score)
+        return score.clamp(max=1.0)  # rounding
 
     def _terms(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """The mean contrast of every scale but the last, then the mean SSIM of the last: M tensors ``(B,)``."""
@@ -148,7 +148,7 @@ class SquaredPearson:
     eps: float = 1e-12
 
     def __post_init__(self) -> None:
-        if not (self.eps > 0 and math.isfinite(self.eps)):
+        if not 0 < self.eps < math.inf:
             raise ValueError(f"eps must be a positive number, got {self.eps!r}.")
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
@@ -184,8 +184,7 @@ def _window_mean(planes: Tensor) -> Tensor:
     There are always five planes or more, so that on a GPU the depth-wise kernels run, which do not round to TF32.
     """
     count = planes.shape[1]
-    weights = [math.exp(-0.5 * ((i - _TAPS // 2) / _SIGMA) ** 2) for i in range(_TAPS)]
-    window = torch.tensor([w / math.fsum(weights) for w in weights], dtype=planes.dtype, device=planes.device)
+    window = torch.tensor(gaussian_taps(_SIGMA, _TAPS // 2), dtype=planes.dtype, device=planes.device)
     planes = planes.contiguous(memory_format=torch.channels_last)
     planes = F.conv2d(planes, window.view(1, 1, -1, 1).expand(count, 1, -1, 1).contiguous(), groups=count)
     return F.conv2d(planes, window.view(1, 1, 1, -1).expand(count, 1, 1, -1).contiguous(), groups=count)

@@ -1,0 +1,275 @@
+"""Per-image scores -> metric state: :class:`AttackerMetric`, the base of the library's classes and of your own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from attacker_metrics._warnings import at_most_one_warning, warn
+from attacker_metrics.components import Component
+from attacker_metrics.pair import Pair, check_images
+from attacker_metrics.similarity import MSSSIM
+
+NanStrategy = Literal["warn", "ignore", "error"]
+
+_SUM, _COUNT, _SKIPPED, _COLLAPSED, _OUT_OF_RANGE = "sum", "count", "skipped", "collapsed", "out_of_range"
+
+
+class NonFiniteImageError(ValueError, RuntimeError):
+    """A pixel is NaN or infinite under ``nan_strategy="error"``.
+
+    It is a ``ValueError``, as all bad input here, and a ``RuntimeError``, as torchmetrics raises for that strategy.
+    """
+
+
+class AttackerMetric(Metric):
+    """Mean over all images of one component's score, or of the mean of several components.
+
+    Subclass it to make a metric of your own attacker: pass the base a :class:`~attacker_metrics.components.Component`.
+
+    State: five scalars, whatever the number of images, summed across processes. A pair of images with a NaN or infinite
+    pixel is left out of the mean and counted in ``skipped``. ``forward`` returns the batch's value with its gradient.
+
+    Args:
+        components: one component, or several of which each image's score is the mean.
+        name: key for reports and state names; by default the name of the only component.
+        nan_strategy: what a non-finite pixel causes: ``"warn"`` (an :class:`~attacker_metrics.AttackerMetricsWarning`),
+            ``"ignore"``, or ``"error"`` (:class:`NonFiniteImageError`, and the batch is not counted). On an accelerator
+            this and the range check happen in ``compute``, so that ``update`` need not wait for the device.
+        kwargs: torchmetrics' own keywords, such as ``sync_on_compute``.
+
+    Raises:
+        ValueError: for settings out of range. In ``update`` and ``forward``: for shapes other than ``(B, 3, H, W)``,
+            images too small, clean values outside [0, 1] by more than 1e-3. An empty batch is a no-op.
+        TypeError: in ``update`` and ``forward``, for images that are not floating.
+
+    Example:
+        >>> from attacker_metrics.attackers import clamp
+        >>> from attacker_metrics.components import Component
+        >>> from attacker_metrics.similarity import MSSSIM
+        >>> class Inverting(AttackerMetric):  # how much shows after turning the negative into a positive
+        ...     def __init__(self, **kwargs):
+        ...         super().__init__(Component("invert", MSSSIM(), noisy=(clamp, self.invert)), **kwargs)
+        ...
+        ...     @staticmethod
+        ...     def invert(x):
+        ...         return 1 - x
+        >>> metric = Inverting()
+        >>> clean = torch.rand(2, 3, 176, 176)
+        >>> metric.update(1 - clean, clean)
+        >>> metric.compute()
+        tensor(1.)
+        >>> int(metric.count), int(metric.skipped), int(metric.collapsed)
+        (2, 0, 0)
+    """
+
+    higher_is_better = False
+    is_differentiable = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    def __init__(
+        self, *components: Component, name: str | None = None, nan_strategy: NanStrategy = "warn", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if not components:
+            raise ValueError(f"{type(self).__name__} needs at least one Component.")
+        if name is None and len(components) > 1:
+            raise ValueError(f"{type(self).__name__} averages {len(components)} components and needs a name.")
+        if nan_strategy not in ("warn", "ignore", "error"):
+            raise ValueError(f"nan_strategy must be 'warn', 'ignore' or 'error', got {nan_strategy!r}.")
+        self.components = components
+        self.name = name or components[0].name
+        self.nan_strategy = nan_strategy
+        self._in_forward = False
+        # torchmetrics shares states between metrics of a collection whose states have the same names and, after the first
+        # batch, the same values. The names therefore tell classes and settings apart.
+        described = f"{type(self).__module__}.{type(self).__qualname__} {_describe(components)}"
+        self._state_suffix = "".join(c if c.isalnum() else "_" for c in self.name) + "_" + _digest(described)
+        self.add_state(self._state(_SUM), torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        for fact in (_COUNT, _SKIPPED, _COLLAPSED, _OUT_OF_RANGE):
+            self.add_state(self._state(fact), torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @property
+    def count(self) -> Tensor:
+        """Number of images in the mean, int64 scalar."""
+        return self._fact(_COUNT)
+
+    @property
+    def skipped(self) -> Tensor:
+        """Number of pairs left out because a pixel is NaN or infinite, int64 scalar."""
+        return self._fact(_SKIPPED)
+
+    @property
+    def collapsed(self) -> Tensor:
+        """Number of images whose MS-SSIM is 0 because a term was not positive; that 0 does not mean "safe"."""
+        return self._fact(_COLLAPSED)
+
+    def update(self, preds: Tensor | Pair, target: Tensor | None = None) -> None:
+        """Add a batch.
+
+        Args:
+            preds: noisy images ``(B, 3, H, W)``, or a :class:`~attacker_metrics.pair.Pair` whose views several metrics share.
+            target: clean images in [0, 1] of the same shape; left out with a pair.
+        """
+        with at_most_one_warning():
+            pair = self._checked(preds, target)
+        if pair is None:
+            return
+        scores = self.scores(pair)
+        collapsed = self._collapsed(pair)
+        added = {
+            _SUM: torch.where(pair.finite, scores, 0.0).to(self._fact(_SUM).dtype).sum(),
+            _COUNT: pair.finite.sum(),
+            _SKIPPED: (~pair.finite).sum(),
+            _COLLAPSED: collapsed.sum(),
+            _OUT_OF_RANGE: (~pair.clean_in_range).sum(),
+        }
+        for fact, value in added.items():
+            setattr(self, self._state(fact), self._fact(fact) + value)
+
+    def compute(self) -> Tensor:
+        """Mean score of all images seen: float32 scalar in [0, 1], higher = leaks more; NaN if there was none."""
+        on_cpu = self._fact(_COUNT).device.type == "cpu"
+        with at_most_one_warning():
+            if not on_cpu and not self._in_forward:
+                self._judge(*(int(self._fact(fact)) for fact in (_SKIPPED, _OUT_OF_RANGE, _COUNT)))
+            if (on_cpu or not self._in_forward) and self.nan_strategy != "ignore" and self._fact(_COUNT) == 0:
+                warn(f"{type(self).__name__}: no pair of finite images was seen, so the mean is NaN.")
+        return (self._fact(_SUM) / self._fact(_COUNT)).to(torch.float32)
+
+    def forward(self, preds: Tensor | Pair, target: Tensor | None = None) -> Tensor:
+        """Add a batch and return its own mean score, differentiable, in one evaluation; arguments as :meth:`update`."""
+        with at_most_one_warning():
+            pair = self._checked(preds, target)
+            self._in_forward = True
+            try:
+                if pair is None:
+                    return super().forward(preds, target)  # type: ignore[no-any-return]
+                self.scores(pair)  # errors come before torchmetrics sets the accumulated state aside
+                return super().forward(pair)  # type: ignore[no-any-return]
+            finally:
+                self._in_forward = False
+
+    def scores(self, pair: Pair) -> Tensor:
+        """The score of every image of a pair, ``(B,)``, NaN where a pixel is not finite; the state is not touched."""
+        values = list(pair.scores(self.components).values())
+        return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
+
+    def check(self, pair: Pair) -> None:
+        """Raise or warn about clean values outside [0, 1] and non-finite pixels; on an accelerator ``compute`` does."""
+        if pair.device.type == "cpu":
+            skipped = len(pair) - int(pair.finite.sum())
+            self._judge(skipped, int((~pair.clean_in_range).sum()), len(pair) - skipped)
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot one value or a sequence of values between the bounds 0 and 1; needs matplotlib.
+
+        Args:
+            val: what ``compute`` or ``forward`` returned, or a list of it; by default ``compute()`` is called.
+            ax: the matplotlib axes to draw on; by default a new figure.
+
+        Returns:
+            Figure and axes.
+        """
+        return self._plot(val, ax)
+
+    def _checked(self, preds: Tensor | Pair, target: Tensor | None) -> Pair | None:
+        """The pair to count, or None for an empty batch; raises or warns about what is wrong with it."""
+        if isinstance(preds, Pair):
+            if target is not None:
+                raise ValueError("target must be left out when preds is a Pair, which holds both sides.")
+            pair = preds
+        else:
+            check_images(preds, target, allow_empty=True)
+            if len(preds) == 0:
+                return None
+            assert target is not None
+            pair = Pair(preds, target)
+        self.check(pair)
+        return pair
+
+    def _judge(self, skipped: int, out_of_range: int, finite: int) -> None:
+        if out_of_range:
+            raise ValueError(
+                f"{out_of_range} of {finite + skipped} clean images leave [0, 1] by more than 1e-3; denormalise them, e.g."
+                " clean * std + mean, or divide 0..255 values by 255."
+            )
+        if skipped and self.nan_strategy != "ignore":
+            message = f"{skipped} of {finite + skipped} pairs of images hold NaN or infinite pixels"
+            if self.nan_strategy == "error":
+                raise NonFiniteImageError(
+                    f"{message}; nan_strategy='warn' or 'ignore' would leave them out of the mean."
+                )
+            warn(f"{message} and are left out of the mean.")
+
+    def _collapsed(self, pair: Pair) -> Tensor:
+        """``(B,)`` bool: at least one of the MS-SSIM components is exactly 0."""
+        scores = [pair.score(c) == 0 for c in self.components if isinstance(c.similarity, MSSSIM)]
+        return torch.stack(scores).any(dim=0) if scores else torch.zeros_like(pair.finite)
+
+    def _state(self, fact: str) -> str:
+        return f"{fact}_{self._state_suffix}"
+
+    def _fact(self, fact: str) -> Tensor:
+        value: Tensor = getattr(self, self._state(fact))
+        return value
+
+    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        wrapped = super()._wrap_compute(compute)
+
+        @functools.wraps(compute)
+        def safe_compute(*args: Any, **kwargs: Any) -> Any:
+            try:
+                if self.update_called:
+                    return wrapped(*args, **kwargs)
+                with warnings.catch_warnings():
+                    # Our own warning says what matters, a mean over no image; one empty rank of many is correct use.
+                    warnings.filterwarnings("ignore", r"The ``compute`` method of metric .* was called before")
+                    return wrapped(*args, **kwargs)
+            except Exception:
+                if self._is_synced:  # torchmetrics would leave the other processes' sums in our state
+                    self.unsync()
+                raise
+
+        return safe_compute
+
+    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.nn.Module:
+        try:
+            fn(torch.zeros((), dtype=torch.float64))
+        except TypeError:  # a device without float64, such as Apple's GPUs
+            name = self._state(_SUM)
+            self._defaults[name] = self._defaults[name].float()
+            setattr(self, name, self._fact(_SUM).float())
+        return super()._apply(fn, *args, **kwargs)
+
+
+def _describe(thing: Any) -> str:
+    """What a component is made of, by value, in the same words in every process."""
+    if isinstance(thing, (tuple, list)):
+        return f"[{', '.join(map(_describe, thing))}]"
+    if dataclasses.is_dataclass(thing):
+        values = (f"{f.name}={_describe(getattr(thing, f.name))}" for f in dataclasses.fields(thing) if f.compare)
+        return f"{type(thing).__qualname__}({', '.join(values)})"
+    if isinstance(thing, functools.partial):
+        return f"partial({_describe((thing.func, thing.args, sorted(thing.keywords.items())))})"
+    if isinstance(thing, types.FunctionType):
+        line = thing.__code__.co_firstlineno if "<" in thing.__qualname__ else ""
+        inside = [cell.cell_contents for cell in thing.__closure__ or ()] + [thing.__defaults__, thing.__kwdefaults__]
+        return f"{thing.__module__}.{thing.__qualname__}{line}{_describe(inside)}"
+    text = repr(thing)
+    return type(thing).__qualname__ if " at 0x" in text else text
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,184 @@
+"""All components at once: :class:`MultiAttackerPrivacy`, a ``MetricCollection`` that scores each batch once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from attacker_metrics._warnings import at_most_one_warning
+from attacker_metrics.attacker_metric import AttackerMetric, NanStrategy
+from attacker_metrics.attackers import (
+    DEFAULT_GAMMA_ATTACK_VALUES,
+    DEFAULT_GAUSSIAN_BLUR_SIGMA,
+    DEFAULT_WAVELET_SOFT_THRESHOLD,
+)
+from attacker_metrics.components import component_names
+from attacker_metrics.metrics import (
+    BlurMSSSIM,
+    BlurPearson,
+    GammaMSSSIM,
+    GammaPearson,
+    GrayClampMSSSIM,
+    GrayMinMaxMSSSIM,
+    GrayPearson,
+    MeanMSSSIM,
+    MeanPearson,
+    RGBClampMSSSIM,
+    RGBMinMaxMSSSIM,
+    RGBPearson,
+    SobelMSSSIM,
+    SobelPearson,
+    StandardizeMSSSIM,
+    WaveletMSSSIM,
+    WaveletPearson,
+)
+from attacker_metrics.pair import Pair, check_images
+from attacker_metrics.similarity import DEFAULT_BETAS
+
+
+class MultiAttackerPrivacy(MetricCollection):
+    """The fifteen components and their two means as one ``MetricCollection``; every member is a metric of its own.
+
+    ``update`` and ``forward`` make each attacker's view once and evaluate each component once, for all members together.
+    ``compute`` and ``forward`` return the keys of :func:`~attacker_metrics.multi_attacker_privacy_loss` in its order, then
+    those of ``extra``; ``forward``'s values are the batch's and carry its gradient.
+
+    Args:
+        gamma_values: exponents of the gamma attacker, one or more, each > 0.
+        blur_sigma: standard deviation of the blur attacker in pixels, > 0.
+        wavelet_threshold: soft threshold of the wavelet attacker, >= 0.
+        compute_ms_ssim: whether to have the nine MS-SSIM components and their mean.
+        compute_pearson: whether to have the six squared-Pearson components and their mean.
+        betas: MS-SSIM's exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)`` pixels:
+            11, 22, 44, 88, 176 for one to five.
+        nan_strategy: ``"warn"``, ``"ignore"`` or ``"error"`` about pairs with NaN or infinite pixels.
+        extra: further metrics on (noisy, clean) that return a scalar: a mapping of names to metrics, or a sequence of them
+            (named by an :class:`~attacker_metrics.AttackerMetric`'s component, others by their class).
+        prefix: put before every key.
+        postfix: put after every key.
+        kwargs: torchmetrics' own keywords for the members, such as ``sync_on_compute``.
+
+    Raises:
+        ValueError: for settings out of range, both families off, or an ``extra`` whose name is taken.
+        TypeError: if an ``extra`` is not a torchmetrics ``Metric``.
+
+    Example:
+        >>> metric = MultiAttackerPrivacy(prefix="privacy/")
+        >>> clean = torch.rand(2, 3, 176, 176)
+        >>> metric.update(1 - clean, clean)
+        >>> values = metric.compute()
+        >>> len(values), values["privacy/pearson_rgb"]
+        (17, tensor(1.))
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma_values: Sequence[float] = DEFAULT_GAMMA_ATTACK_VALUES,
+        blur_sigma: float = DEFAULT_GAUSSIAN_BLUR_SIGMA,
+        wavelet_threshold: float = DEFAULT_WAVELET_SOFT_THRESHOLD,
+        compute_ms_ssim: bool = True,
+        compute_pearson: bool = True,
+        betas: Sequence[float] = DEFAULT_BETAS,
+        nan_strategy: NanStrategy = "warn",
+        extra: Mapping[str, Metric] | Sequence[Metric] = (),
+        prefix: str | None = None,
+        postfix: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        component_names(compute_ms_ssim=compute_ms_ssim, compute_pearson=compute_pearson)  # raises if both are off
+        kwargs["nan_strategy"] = nan_strategy
+        gamma, blur, wavelet = (
+            {"gamma_values": gamma_values},
+            {"blur_sigma": blur_sigma},
+            {"wavelet_threshold": wavelet_threshold},
+        )
+        ms_ssim, members = {"betas": betas, **kwargs}, list[AttackerMetric]()
+        if compute_ms_ssim:
+            members += [
+                RGBClampMSSSIM(**ms_ssim),
+                RGBMinMaxMSSSIM(**ms_ssim),
+                GrayClampMSSSIM(**ms_ssim),
+                GrayMinMaxMSSSIM(**ms_ssim),
+                SobelMSSSIM(**ms_ssim),
+                BlurMSSSIM(**blur, **ms_ssim),
+                StandardizeMSSSIM(**ms_ssim),
+                GammaMSSSIM(**gamma, **ms_ssim),
+                WaveletMSSSIM(**wavelet, **ms_ssim),
+            ]
+        if compute_pearson:
+            members += [
+                RGBPearson(**kwargs),
+                GrayPearson(**kwargs),
+                SobelPearson(**kwargs),
+                BlurPearson(**blur, **kwargs),
+                GammaPearson(**gamma, **kwargs),
+                WaveletPearson(**wavelet, **kwargs),
+            ]
+        if compute_ms_ssim:
+            members.append(MeanMSSSIM(**gamma, **blur, **wavelet, **ms_ssim))
+        if compute_pearson:
+            members.append(MeanPearson(**gamma, **blur, **wavelet, **kwargs))
+        # Members share their evaluation, not their states: torchmetrics' grouping of equal states has nothing to add.
+        super().__init__({}, prefix=prefix, postfix=postfix, compute_groups=False)
+        for name, metric in (*((member.name, member) for member in members), *_named(extra)):
+            if name in self._modules:
+                raise ValueError(f"extra: the name {name!r} is taken; pass a mapping with names of your own.")
+            self.add_metrics({name: metric})  # one at a time: a mapping of many would be sorted by name
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Add a batch to every member.
+
+        Args:
+            preds: noisy images ``(B, 3, H, W)``; may leave [0, 1].
+            target: clean images in [0, 1], same shape and device.
+        """
+        with torch.no_grad(), at_most_one_warning():
+            for _, metric, arguments in self._prepared(preds, target):
+                metric.update(*arguments)
+
+    def forward(self, preds: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Add a batch to every member and return the batch's own values, differentiable; arguments as :meth:`update`."""
+        with at_most_one_warning():
+            values = {name: metric(*arguments) for name, metric, arguments in self._prepared(preds, target)}
+        return {self._set_name(name): values[name] for name in self._modules}
+
+    def compute(self) -> dict[str, Tensor]:
+        """Mean scores over all images seen: float32 scalars in [0, 1], higher = leaks more."""
+        with at_most_one_warning():
+            return super().compute()
+
+    def _prepared(self, preds: Tensor, target: Tensor) -> Iterator[tuple[str, Metric, tuple[Any, ...]]]:
+        """Every member with what its ``update`` gets, once the batch is known to be good for all of ours.
+
+        Foreign metrics come first, so that an error of theirs leaves our members as they were.
+        """
+        check_images(preds, target, allow_empty=True)
+        members = list(self.items(keep_base=True, copy_state=False))
+        ours = [(name, metric) for name, metric in members if isinstance(metric, AttackerMetric)]
+        shared: tuple[Any, ...] = (preds, target)
+        if len(preds) > 0:
+            pair = Pair(preds, target)
+            for _, metric in ours:
+                metric.check(pair)
+            pair.scores(component for _, metric in ours for component in metric.components)
+            shared = (pair,)
+        yield from (
+            (name, metric, (preds, target)) for name, metric in members if not isinstance(metric, AttackerMetric)
+        )
+        yield from ((name, metric, shared) for name, metric in ours)
+
+
+def _named(extra: Mapping[str, Metric] | Sequence[Metric]) -> list[tuple[str, Metric]]:
+    if isinstance(extra, Mapping):
+        named = list(extra.items())
+    else:
+        named = [(m.name if isinstance(m, AttackerMetric) else type(m).__name__, m) for m in extra]
+    for name, metric in named:
+        if not isinstance(metric, Metric):
+            raise TypeError(f"extra: {name!r} must be a torchmetrics Metric, got {type(metric).__name__}.")
+    return named
