@@ -145,7 +145,7 @@ class AttackerMetric(Metric):
             if not on_cpu and not self._in_forward:
                 self._judge(*(int(self._fact(fact)) for fact in (_SKIPPED, _OUT_OF_RANGE, _COUNT)))
             if (on_cpu or not self._in_forward) and self.nan_strategy != "ignore" and self._fact(_COUNT) == 0:
-                warn(f"{type(self).__name__}: no pair of finite images was seen, so the mean is NaN.")
+                warn("No pair of finite images was seen, so the mean is NaN.")
         return (self._fact(_SUM) / self._fact(_COUNT)).to(torch.float32)
 
     def forward(self, preds: Tensor | Pair, target: Tensor | None = None) -> Tensor:
@@ -208,9 +208,7 @@ class AttackerMetric(Metric):
         if skipped and self.nan_strategy != "ignore":
             message = f"{skipped} of {finite + skipped} pairs of images hold NaN or infinite pixels"
             if self.nan_strategy == "error":
-                raise NonFiniteImageError(
-                    f"{message}; nan_strategy='warn' or 'ignore' would leave them out of the mean."
-                )
+                raise NonFiniteImageError(f"{message}; nan_strategy='warn' or 'ignore' would leave them out of the mean.")
             warn(f"{message} and are left out of the mean.")
 
     def _collapsed(self, pair: Pair) -> Tensor:

@@ -167,9 +167,7 @@ class MultiAttackerPrivacy(MetricCollection):
                 metric.check(pair)
             pair.scores(component for _, metric in ours for component in metric.components)
             shared = (pair,)
-        yield from (
-            (name, metric, (preds, target)) for name, metric in members if not isinstance(metric, AttackerMetric)
-        )
+        yield from ((name, metric, (preds, target)) for name, metric in members if not isinstance(metric, AttackerMetric))
         yield from ((name, metric, shared) for name, metric in ours)
 
 

@@ -92,9 +92,7 @@ class Component:
     def __post_init__(self) -> None:
         for part in (self.similarity, *self.noisy, *self.clean, *self.variants):
             if not callable(part):
-                raise TypeError(
-                    f"component {self.name!r}: {part!r} is not callable; pass a function (B, C, H, W) -> view."
-                )
+                raise TypeError(f"component {self.name!r}: {part!r} is not callable; pass a function (B, C, H, W) -> view.")
             if type(part).__hash__ is None:
                 raise TypeError(
                     f"component {self.name!r}: {part!r} cannot be hashed, so its views cannot be shared;"
@@ -141,9 +139,7 @@ def standard_components(
         Component("rgb_clamp", ms_ssim, (clamp,), (), undoes="nothing: it looks at the picture"),
         Component("rgb_minmax", ms_ssim, (minmax,), (), undoes="values shifted or scaled out of [0, 1]"),
         Component("gray_clamp", ms_ssim, gray, clean_gray, undoes="colour noise"),
-        Component(
-            "gray_minmax", ms_ssim, (luma, minmax), clean_gray, undoes="shifted or scaled brightness, colour noise"
-        ),
+        Component("gray_minmax", ms_ssim, (luma, minmax), clean_gray, undoes="shifted or scaled brightness, colour noise"),
         Component(
             "sobel_gray",
             ms_ssim,

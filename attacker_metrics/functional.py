@@ -128,15 +128,13 @@ def pearson_sq_mean(pred: Tensor, target: Tensor, *, eps: float = 1e-12) -> Tens
 
     Example:
         >>> x = torch.rand(4, 10)
-        >>> pearson_sq_mean(3 - 2 * x, x)
-        tensor(1.)
+        >>> print(f"{pearson_sq_mean(3 - 2 * x, x):.4f}")
+        1.0000
     """
     similarity = SquaredPearson(eps)
     check_floating(pred, target)
     if pred.shape != target.shape:
-        raise ValueError(
-            f"pred and target must have the same shape, got {tuple(pred.shape)} and {tuple(target.shape)}."
-        )
+        raise ValueError(f"pred and target must have the same shape, got {tuple(pred.shape)} and {tuple(target.shape)}.")
     if pred.device != target.device:
         raise ValueError(f"pred and target must be on the same device, got {pred.device} and {target.device}.")
     if pred.ndim < 2 or pred.numel() == 0:

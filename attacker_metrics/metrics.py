@@ -34,9 +34,7 @@ class _PlainMSSSIM(AttackerMetric):
 
     _component: ClassVar[str]
 
-    def __init__(
-        self, betas: Sequence[float] = DEFAULT_BETAS, nan_strategy: NanStrategy = "warn", **kwargs: Any
-    ) -> None:
+    def __init__(self, betas: Sequence[float] = DEFAULT_BETAS, nan_strategy: NanStrategy = "warn", **kwargs: Any) -> None:
         super().__init__(standard_components(betas=betas)[self._component], nan_strategy=nan_strategy, **kwargs)
 
 
@@ -56,8 +54,8 @@ class RGBClampMSSSIM(_PlainMSSSIM):
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = RGBClampMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     _component = "rgb_clamp"
@@ -70,8 +68,8 @@ class RGBMinMaxMSSSIM(_PlainMSSSIM):
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = RGBMinMaxMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     _component = "rgb_minmax"
@@ -84,8 +82,8 @@ class GrayClampMSSSIM(_PlainMSSSIM):
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = GrayClampMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     _component = "gray_clamp"
@@ -96,10 +94,11 @@ class GrayMinMaxMSSSIM(_PlainMSSSIM):
 
     Example:
         >>> clean = torch.rand(2, 3, 22, 22)
+        >>> clean[:, :, 0, :2] = torch.tensor([0.0, 1.0])  # spans [0, 1], so that the stretch changes nothing
         >>> metric = GrayMinMaxMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     _component = "gray_minmax"
@@ -112,8 +111,8 @@ class SobelMSSSIM(_PlainMSSSIM):
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = SobelMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     _component = "sobel_gray"
@@ -126,8 +125,8 @@ class BlurMSSSIM(AttackerMetric):
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = BlurMSSSIM(blur_sigma=1.0, betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     def __init__(
@@ -148,8 +147,8 @@ class StandardizeMSSSIM(_PlainMSSSIM):
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = StandardizeMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     _component = "standardize_gray"
@@ -162,8 +161,8 @@ class GammaMSSSIM(AttackerMetric):
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = GammaMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     def __init__(
@@ -184,8 +183,8 @@ class WaveletMSSSIM(AttackerMetric):
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = WaveletMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     def __init__(
@@ -208,8 +207,8 @@ class MeanMSSSIM(AttackerMetric):
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = MeanMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(0.9992)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     def __init__(
@@ -238,8 +237,8 @@ class RGBPearson(_PlainPearson):
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = RGBPearson()
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     _component = "pearson_rgb"
@@ -252,8 +251,8 @@ class GrayPearson(_PlainPearson):
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = GrayPearson()
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     _component = "pearson_gray"
@@ -266,8 +265,8 @@ class SobelPearson(_PlainPearson):
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = SobelPearson()
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     _component = "pearson_sobel"
@@ -280,8 +279,8 @@ class BlurPearson(AttackerMetric):
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = BlurPearson(blur_sigma=1.0)
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     def __init__(
@@ -301,8 +300,8 @@ class GammaPearson(AttackerMetric):
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = GammaPearson()
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     def __init__(
@@ -322,8 +321,8 @@ class WaveletPearson(AttackerMetric):
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = WaveletPearson()
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     def __init__(
@@ -343,8 +342,8 @@ class MeanPearson(AttackerMetric):
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = MeanPearson()
         >>> metric.update(clean, clean)
-        >>> metric.compute()
-        tensor(1.)
+        >>> print(f"{metric.compute():.2f}")
+        1.00
     """
 
     def __init__(

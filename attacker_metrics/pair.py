@@ -51,8 +51,7 @@ class Pair:
         self._grad = torch.is_grad_enabled()
         mask = finite.view(-1, 1, 1, 1)
         self._images = tuple(
-            torch.where(mask, to_dtype(image, compute_dtype).clamp(-_LARGEST, _LARGEST), 0.0)
-            for image in (noisy, clean)
+            torch.where(mask, to_dtype(image, compute_dtype).clamp(-_LARGEST, _LARGEST), 0.0) for image in (noisy, clean)
         )
         self._views: dict[tuple[int, View], Tensor] = {}
         self._scores: dict[Component, Tensor] = {}
@@ -125,9 +124,7 @@ def check_images(noisy: Any, clean: Any, *, channels: int | None = 3, allow_empt
     """
     check_floating(noisy, clean)
     if noisy.shape != clean.shape:
-        raise ValueError(
-            f"noisy and clean must have the same shape, got {tuple(noisy.shape)} and {tuple(clean.shape)}."
-        )
+        raise ValueError(f"noisy and clean must have the same shape, got {tuple(noisy.shape)} and {tuple(clean.shape)}.")
     if noisy.device != clean.device:
         raise ValueError(f"noisy and clean must be on the same device, got {noisy.device} and {clean.device}.")
     wanted = "C" if channels is None else channels
@@ -170,10 +167,10 @@ def to_dtype(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 class _FromHalf(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(_ctx: Any, images: Tensor, dtype: torch.dtype) -> Tensor:
         return images.to(dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(_ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         limit = torch.finfo(torch.float16).max
         return gradient.clamp(-limit, limit).to(torch.float16), None

@@ -92,6 +92,7 @@ class MSSSIM:
             )
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
+        """Compare two views ``(B, C, H, W)`` image by image, ``(B,)``."""
         _check_same_shape(noisy, clean)
         self.check_size(*noisy.shape[-2:])
         terms = self._terms(noisy / self.data_range, clean / self.data_range)
@@ -152,6 +153,7 @@ class SquaredPearson:
             raise ValueError(f"eps must be a positive number, got {self.eps!r}.")
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
+        """Correlate two views ``(B, ...)`` image by image, ``(B,)``."""
         _check_same_shape(noisy, clean)
         x, y = noisy.flatten(1), clean.flatten(1)
         x_scale, y_scale = overflow_scale(x), overflow_scale(y)
