@@ -119,7 +119,7 @@ class AttackerMetric(Metric):
         """Add a batch.
 
         Args:
-            preds: noisy images ``(B, 3, H, W)``, or a :class:`~attacker_metrics.pair.Pair` whose views several metrics share.
+            preds: noisy images ``(B, 3, H, W)``, or a :class:`~attacker_metrics.pair.Pair` shared by several metrics.
             target: clean images in [0, 1] of the same shape; left out with a pair.
         """
         with at_most_one_warning():
@@ -208,7 +208,7 @@ class AttackerMetric(Metric):
         if skipped and self.nan_strategy != "ignore":
             message = f"{skipped} of {finite + skipped} pairs of images hold NaN or infinite pixels"
             if self.nan_strategy == "error":
-                raise NonFiniteImageError(f"{message}; nan_strategy='warn' or 'ignore' would leave them out of the mean.")
+                raise NonFiniteImageError(f"{message}; nan_strategy='warn' or 'ignore' leaves them out of the mean.")
             warn(f"{message} and are left out of the mean.")
 
     def _collapsed(self, pair: Pair) -> Tensor:
@@ -247,7 +247,7 @@ class AttackerMetric(Metric):
             fn(torch.zeros((), dtype=torch.float64))
         except TypeError:  # a device without float64, such as Apple's GPUs
             name = self._state(_SUM)
-            self._defaults[name] = self._defaults[name].float()
+            self._defaults[name] = torch.zeros((), dtype=torch.float32)
             setattr(self, name, self._fact(_SUM).float())
         return super()._apply(fn, *args, **kwargs)
 

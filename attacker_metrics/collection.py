@@ -91,13 +91,12 @@ class MultiAttackerPrivacy(MetricCollection):
         **kwargs: Any,
     ) -> None:
         component_names(compute_ms_ssim=compute_ms_ssim, compute_pearson=compute_pearson)  # raises if both are off
-        kwargs["nan_strategy"] = nan_strategy
-        gamma, blur, wavelet = (
-            {"gamma_values": gamma_values},
-            {"blur_sigma": blur_sigma},
-            {"wavelet_threshold": wavelet_threshold},
-        )
-        ms_ssim, members = {"betas": betas, **kwargs}, list[AttackerMetric]()
+        common: dict[str, Any] = {"nan_strategy": nan_strategy, **kwargs}
+        ms_ssim: dict[str, Any] = {"betas": betas, **common}
+        gamma: dict[str, Any] = {"gamma_values": gamma_values}
+        blur: dict[str, Any] = {"blur_sigma": blur_sigma}
+        wavelet: dict[str, Any] = {"wavelet_threshold": wavelet_threshold}
+        members: list[AttackerMetric] = []
         if compute_ms_ssim:
             members += [
                 RGBClampMSSSIM(**ms_ssim),
@@ -112,17 +111,17 @@ class MultiAttackerPrivacy(MetricCollection):
             ]
         if compute_pearson:
             members += [
-                RGBPearson(**kwargs),
-                GrayPearson(**kwargs),
-                SobelPearson(**kwargs),
-                BlurPearson(**blur, **kwargs),
-                GammaPearson(**gamma, **kwargs),
-                WaveletPearson(**wavelet, **kwargs),
+                RGBPearson(**common),
+                GrayPearson(**common),
+                SobelPearson(**common),
+                BlurPearson(**blur, **common),
+                GammaPearson(**gamma, **common),
+                WaveletPearson(**wavelet, **common),
             ]
         if compute_ms_ssim:
             members.append(MeanMSSSIM(**gamma, **blur, **wavelet, **ms_ssim))
         if compute_pearson:
-            members.append(MeanPearson(**gamma, **blur, **wavelet, **kwargs))
+            members.append(MeanPearson(**gamma, **blur, **wavelet, **common))
         # Members share their evaluation, not their states: torchmetrics' grouping of equal states has nothing to add.
         super().__init__({}, prefix=prefix, postfix=postfix, compute_groups=False)
         for name, metric in (*((member.name, member) for member in members), *_named(extra)):
@@ -130,7 +129,7 @@ class MultiAttackerPrivacy(MetricCollection):
                 raise ValueError(f"extra: the name {name!r} is taken; pass a mapping with names of your own.")
             self.add_metrics({name: metric})  # one at a time: a mapping of many would be sorted by name
 
-    def update(self, preds: Tensor, target: Tensor) -> None:
+    def update(self, preds: Tensor, target: Tensor) -> None:  # type: ignore[override]
         """Add a batch to every member.
 
         Args:

@@ -171,6 +171,6 @@ class _FromHalf(torch.autograd.Function):
         return images.to(dtype)
 
     @staticmethod
-    def backward(_ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(_ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         limit = torch.finfo(torch.float16).max
         return gradient.clamp(-limit, limit).to(torch.float16), None
