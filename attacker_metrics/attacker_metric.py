@@ -127,7 +127,7 @@ class AttackerMetric(Metric):
         if pair is None:
             return
         scores = self.scores(pair)
-        collapsed = self._collapsed(pair)
+        collapsed = self.collapsed_images(pair)
         added = {
             _SUM: torch.where(pair.finite, scores, 0.0).to(self._fact(_SUM).dtype).sum(),
             _COUNT: pair.finite.sum(),
@@ -211,8 +211,8 @@ class AttackerMetric(Metric):
                 raise NonFiniteImageError(f"{message}; nan_strategy='warn' or 'ignore' leaves them out of the mean.")
             warn(f"{message} and are left out of the mean.")
 
-    def _collapsed(self, pair: Pair) -> Tensor:
-        """``(B,)`` bool: at least one of the MS-SSIM components is exactly 0."""
+    def collapsed_images(self, pair: Pair) -> Tensor:
+        """``(B,)`` bool: at least one of the MS-SSIM components is exactly 0, because a term was not positive."""
         scores = [pair.score(c) == 0 for c in self.components if isinstance(c.similarity, MSSSIM)]
         return torch.stack(scores).any(dim=0) if scores else torch.zeros_like(pair.finite)
 

@@ -27,6 +27,9 @@ from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Similarity, Squar
 
 View = tuple[Attacker, ...]
 
+SPEC_VERSION = "1"
+"""Version of the formulas: it changes whenever a score of the same pair of images does."""
+
 MS_SSIM_COMPONENT_NAMES: tuple[str, ...] = (
     "rgb_clamp",
     "rgb_minmax",

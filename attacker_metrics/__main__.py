@@ -1,0 +1,23 @@
+"""``attacker-metrics``, same as ``python -m attacker_metrics``."""
+
+from __future__ import annotations
+
+import sys
+
+_EXTRAS = ("PIL", "cv2", "jinja2", "markupsafe", "matplotlib", "pyarrow", "rich", "scipy")
+
+
+def main() -> int:
+    """Run the command line, or say which extra it needs."""
+    try:
+        from attacker_metrics.evaluation import cli
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in _EXTRAS:
+            raise
+        print(f"attacker-metrics: the command line needs {error.name}: pip install 'attacker-metrics[cli]'", file=sys.stderr)
+        return 2
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""File -> image tensor ``(3, H, W)``, float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+TENSOR_SUFFIXES = (".npy", ".pt")
+
+_EIGHT_BIT_MODES = ("1", "L", "P", "RGB")
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+class ImageError(ValueError):
+    """A file that cannot be used as an image; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image and how it was stored.
+
+    Args:
+        pixels: ``(3, H, W)`` float32; [0, 1] for pictures, any range for tensors of floating numbers.
+        eight_bit: whether the file held 8-bit values, which are clipped to [0, 1] and quantised.
+    """
+
+    pixels: Tensor
+    eight_bit: bool
+
+
+def read_image(path: Path) -> LoadedImage:
+    """Read a picture (PNG, JPEG, WebP, BMP, TIFF; 8 or 16 bit) or a tensor (``.npy``, ``.pt``).
+
+    EXIF orientation is applied and grey is expanded to three channels.
+
+    Raises:
+        ImageError: if the file is unreadable, or has alpha, CMYK, several frames or another unusable content.
+    """
+    try:
+        return _read_tensor(path) if path.suffix.lower() in TENSOR_SUFFIXES else _read_picture(path)
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise whatever they like about a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{path} cannot be read as an image: {reason}") from error
+
+
+def resize(pixels: Tensor, side: int) -> Tensor:
+    """Scale ``(3, H, W)`` so that its smaller side is ``side`` pixels, keeping its aspect (bilinear, antialiased)."""
+    height, width = pixels.shape[-2:]
+    factor = side / min(height, width)
+    size = (max(side, round(height * factor)), max(side, round(width * factor)))
+    return F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
+
+
+def _read_picture(path: Path) -> LoadedImage:
+    with Image.open(path) as image:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind it
+            raise ImageError(f"{path} holds {frames} frames; store each as a file of its own.")
+        if image.mode in _ALPHA_MODES or "transparency" in image.info:
+            raise ImageError(f"{path} has an alpha channel; flatten it onto a background first, as your model sees it.")
+        if image.mode == "CMYK":
+            raise ImageError(f"{path} is CMYK; convert it to RGB first.")
+        if image.mode == "RGB" and ";16" in str(image.tile):  # Pillow would drop the lower byte
+            return LoadedImage(_sixteen_bit_colour(path, image), eight_bit=False)
+        if image.mode in _SIXTEEN_BIT_MODES or (image.mode == "I" and image.format == "PNG"):
+            grey = np.asarray(ImageOps.exif_transpose(image)).astype(np.float32) / 65535
+            return LoadedImage(_three_channels(torch.from_numpy(grey), path), eight_bit=False)
+        if image.mode not in _EIGHT_BIT_MODES:
+            raise ImageError(f"{path} has pixel format {image.mode}; store 8 or 16 bit grey or RGB, or floats as .npy.")
+        pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    return LoadedImage(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, eight_bit=True)
+
+
+def _sixteen_bit_colour(path: Path, image: Image.Image) -> Tensor:
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+    if decoded is None or decoded.dtype != np.uint16:
+        raise ImageError(f"{path} is a 16-bit picture that could not be decoded.")
+    pixels = decoded[..., ::-1]
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation >= 5:  # 5..8 are 1..4 of the transposed picture, in another order
+        pixels, orientation = pixels.transpose(1, 0, 2), {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
+    if orientation in (2, 3):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4):
+        pixels = pixels[::-1]
+    return torch.from_numpy(pixels.astype(np.float32) / 65535).permute(2, 0, 1)
+
+
+def _read_tensor(path: Path) -> LoadedImage:
+    value: Any
+    if path.suffix.lower() == ".npy":
+        value = torch.from_numpy(np.load(path, allow_pickle=False))
+    else:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(value, Tensor):
+        raise ImageError(f"{path} holds a {type(value).__name__}; store one tensor (3, H, W).")
+    if value.dtype in (torch.uint8, torch.uint16):
+        pixels = value.float() / (255 if value.dtype == torch.uint8 else 65535)
+    elif value.is_floating_point():
+        pixels = value.float()
+    else:
+        raise ImageError(f"{path} holds {value.dtype} values; store floats in the scale of the clean images, or uint8.")
+    return LoadedImage(_three_channels(pixels, path), eight_bit=value.dtype == torch.uint8)
+
+
+def _three_channels(pixels: Tensor, path: Path) -> Tensor:
+    """Bring ``(3, H, W)``, ``(1, 3, H, W)``, ``(H, W, 3)`` or a grey form of these to ``(3, H, W)``."""
+    shape = tuple(pixels.shape)
+    if pixels.ndim == 4 and pixels.shape[0] == 1:
+        pixels = pixels[0]
+    if pixels.ndim == 2:
+        pixels = pixels[None]
+    if pixels.ndim == 3 and pixels.shape[0] not in (1, 3) and pixels.shape[2] in (1, 3):
+        pixels = pixels.permute(2, 0, 1)
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or 0 in pixels.shape:
+        raise ImageError(f"{path} holds a tensor of shape {shape}; store one image as (3, H, W) or (H, W).")
+    return pixels.expand(3, -1, -1).contiguous()

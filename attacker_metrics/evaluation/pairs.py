@@ -1,0 +1,173 @@
+"""Folders, or the built-in photographs -> pairs of image tensors, read one by one and batched by size."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from attacker_metrics.evaluation.images import PICTURE_SUFFIXES, TENSOR_SUFFIXES, ImageError, read_image, resize
+from attacker_metrics.evaluation.obfuscations import OBFUSCATIONS
+
+
+@dataclass(frozen=True)
+class LoadedPair:
+    """One pair in memory: ``noisy`` and ``clean`` are ``(3, H, W)`` float32 of one size."""
+
+    index: int
+    noisy: Tensor
+    clean: Tensor
+    noisy_eight_bit: bool
+
+
+@dataclass(frozen=True)
+class FailedPair:
+    """A pair that cannot be scored, and why."""
+
+    index: int
+    reason: str
+
+
+class PairSource(Protocol):
+    """What the scoring reads: a map-style data set of pairs.
+
+    Attributes:
+        ids: the name of every pair, unique.
+        groups: the group of every pair (the obfuscation, in the demonstration), or None if there are none.
+    """
+
+    ids: list[str]
+    groups: list[str] | None
+
+    def __getitem__(self, index: int) -> LoadedPair | FailedPair: ...
+
+    def __len__(self) -> int: ...
+
+
+class PairingError(ValueError):
+    """Two folders that do not pair up; the message lists the files."""
+
+
+class FolderPairs(Dataset[LoadedPair | FailedPair]):
+    """Pairs of files with the same relative path, suffixes aside, below two folders.
+
+    Args:
+        clean: folder of the originals.
+        noisy: folder of the obfuscated or reconstructed images.
+        side: if given, both images are scaled so that their smaller side has this many pixels.
+        allow_unmatched: leave files without a partner out instead of raising; they are kept in ``unmatched``.
+
+    Raises:
+        PairingError: if a folder is missing, two files of a folder share a name, or files have no partner.
+    """
+
+    groups: list[str] | None = None
+
+    def __init__(self, clean: Path, noisy: Path, *, side: int | None = None, allow_unmatched: bool = False) -> None:
+        cleans, noisies = _images_below(clean), _images_below(noisy)
+        lonely = [cleans[key] for key in sorted(cleans.keys() - noisies.keys())]
+        lonely += [noisies[key] for key in sorted(noisies.keys() - cleans.keys())]
+        if lonely and not allow_unmatched:
+            raise PairingError(
+                f"{len(lonely)} files have no partner of the same relative path in the other folder:\n"
+                + "\n".join(f"  {path}" for path in lonely)
+                + "\nAdd the missing files, or pass --allow-unmatched to leave these out."
+            )
+        self.unmatched = [str(path) for path in lonely]
+        self.ids = sorted(cleans.keys() & noisies.keys())
+        if not self.ids:
+            raise PairingError(
+                f"no pairs: {clean} holds {len(cleans)} images and {noisy} holds {len(noisies)}, none with the same"
+                f" relative path. Images end in {', '.join((*PICTURE_SUFFIXES, *TENSOR_SUFFIXES))}."
+            )
+        self._files = [(cleans[key], noisies[key]) for key in self.ids]
+        self._side = side
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> LoadedPair | FailedPair:
+        try:
+            return load_pair(*self._files[index], index=index, side=self._side)
+        except ImageError as error:
+            return FailedPair(index, str(error))
+
+
+class BuiltInPairs(Dataset[LoadedPair | FailedPair]):
+    """Four photographs that ship with the package under six obfuscations, without any file of the user."""
+
+    unmatched: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        folder = resources.files(__package__) / "photographs"
+        self._photographs = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".jpg"))
+        names = [(obfuscation, name) for obfuscation in OBFUSCATIONS for name in self._photographs]
+        self.ids = [f"{obfuscation}/{name.removesuffix('.jpg')}" for obfuscation, name in names]
+        self.groups: list[str] | None = [obfuscation for obfuscation, _ in names]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> LoadedPair | FailedPair:
+        obfuscation, photograph = divmod(index, len(self._photographs))
+        resource = resources.files(__package__) / "photographs" / self._photographs[photograph]
+        with resources.as_file(resource) as path:
+            clean = read_image(path).pixels
+        hide = list(OBFUSCATIONS.values())[obfuscation]
+        return LoadedPair(index, hide(clean, torch.Generator().manual_seed(index)), clean, noisy_eight_bit=False)
+
+
+def load_pair(clean: Path, noisy: Path, *, index: int = 0, side: int | None = None) -> LoadedPair:
+    """Read two files of one size.
+
+    Raises:
+        ImageError: if a file cannot be used, or their sizes differ.
+    """
+    original, hidden = read_image(clean), read_image(noisy)
+    if original.pixels.shape != hidden.pixels.shape:
+        sizes = [f"{image.pixels.shape[1]} x {image.pixels.shape[2]}" for image in (original, hidden)]
+        raise ImageError(
+            f"{clean} has {sizes[0]} pixels (height x width) and {noisy} {sizes[1]}; a pair must have one size."
+        )
+    scaled = (
+        (hidden.pixels, original.pixels) if side is None else (resize(hidden.pixels, side), resize(original.pixels, side))
+    )
+    return LoadedPair(index, *scaled, hidden.eight_bit)
+
+
+def batches_of_one_size(pairs: Iterable[LoadedPair], batch_size: int) -> Iterator[list[LoadedPair]]:
+    """Gather pairs of equal size into batches; at most eight batches' worth of pairs wait at any time."""
+    waiting: dict[torch.Size, list[LoadedPair]] = defaultdict(list)
+    for pair in pairs:
+        waiting[pair.clean.shape].append(pair)
+        if len(waiting[pair.clean.shape]) == batch_size:
+            yield waiting.pop(pair.clean.shape)
+        elif sum(map(len, waiting.values())) >= 8 * batch_size:
+            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
+    yield from waiting.values()
+
+
+def _images_below(folder: Path) -> dict[str, Path]:
+    """Relative path without suffix -> file, for every image below a folder, hidden files aside."""
+    if not folder.is_dir():
+        raise PairingError(f"{folder} is not a folder.")
+    found: dict[str, Path] = {}
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if name.startswith(".") or path.suffix.lower() not in PICTURE_SUFFIXES + TENSOR_SUFFIXES:
+                continue
+            key = path.relative_to(folder).with_suffix("").as_posix()
+            if key in found:
+                raise PairingError(f"{found[key]} and {path} have the same name but for the suffix; keep one of them.")
+            found[key] = path
+    return found

@@ -1,0 +1,178 @@
+"""A summary and its scores -> table, JSON, Parquet and HTML, written whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
+from attacker_metrics.evaluation.scoring import Scores
+from attacker_metrics.evaluation.summary import attackers_of
+
+SUMMARY, SCORES, REPORT = "summary.json", "scores.parquet", "report.html"
+
+
+@contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """A folder beside ``output`` whose files move into it when the block ends without an error, and vanish otherwise.
+
+    Raises:
+        OSError: at the start, before any work, if nothing can be written there.
+    """
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f"{output} exists and is not a folder; pass another --output.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        yield stage
+        stage.chmod(0o755)
+        if output.exists():
+            for file in stage.iterdir():
+                file.replace(output / file.name)
+        else:
+            stage.replace(output)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def write_outputs(stage: Path, scores: Scores, summary: dict[str, Any], gallery: list[tuple[str, bytes]]) -> None:
+    """Write ``summary.json``, ``scores.parquet`` and ``report.html`` into a folder.
+
+    Args:
+        stage: an existing folder.
+        scores: the outcome of a run.
+        summary: its summary.
+        gallery: caption and PNG of the pairs to show; the report holds image data only if there are any.
+    """
+    (stage / SUMMARY).write_text(as_json(summary), encoding="utf-8")
+    columns = {"id": pa.array(scores.ids, pa.string())}
+    columns |= {name: pa.array(column, pa.float32(), from_pandas=True) for name, column in scores.columns.items()}
+    pq.write_table(pa.table(columns), stage / SCORES)
+    (stage / REPORT).write_text(as_html(scores, summary, gallery), encoding="utf-8")
+
+
+def as_json(summary: dict[str, Any]) -> str:
+    """The summary as JSON; a number that does not exist is null, never NaN."""
+    return json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def as_table(summary: dict[str, Any]) -> Table:
+    """The table for a terminal: groups as columns if there are any, statistics otherwise; most leaking cells marked."""
+    table = Table(title="How much each attacker still reads (0 = nothing, 1 = everything; * = most leaking)")
+    table.add_column("component", no_wrap=True)
+    for heading in _headings(summary):
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, cells, marked in _rows(summary):
+        style = "bold" if name in MEANS else None
+        shown = [f"[bold red]{cell} *[/]" if mark else f"{cell}  " for cell, mark in zip(cells, marked, strict=True)]
+        table.add_row(
+            name, *shown, style=style, end_section=name in (MS_SSIM_COMPONENT_NAMES[-1], PEARSON_COMPONENT_NAMES[-1])
+        )
+    return table
+
+
+def as_html(scores: Scores, summary: dict[str, Any], gallery: list[tuple[str, bytes]]) -> str:
+    """The self-contained report."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("attacker_metrics.evaluation"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("report.html.jinja").render(
+        summary=summary,
+        headings=_headings(summary),
+        rows=_rows(summary),
+        distributions=[(name, Markup(_distribution(scores, mask))) for name, mask in _parts(scores)],  # noqa: S704
+        most_leaking=_most_leaking(scores),
+        gallery=[(caption, base64.b64encode(png).decode()) for caption, png in gallery],
+    )
+
+
+def most_leaking_pairs(scores: Scores, count: int) -> list[int]:
+    """Indices of the pairs with the highest score of any attacker, the mean over attackers breaking ties."""
+    table = np.stack([scores.columns[name] for name in attackers_of(scores)])
+    eligible = np.flatnonzero(scores.scored)
+    order = np.lexsort((-table[:, eligible].mean(axis=0), -table[:, eligible].max(axis=0)))
+    return [int(index) for index in eligible[order][:count]]
+
+
+def _headings(summary: dict[str, Any]) -> list[str]:
+    return list(summary["groups"]) if "groups" in summary else ["mean", "95 % interval", "std", "median", "p95", "max"]
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, list[str], list[bool]]]:
+    """Per component its name, the text of its cells, and which of them is the most leaking one of its column."""
+    names = list(summary["components"])
+    if "groups" in summary:
+        values = {name: [part["components"][name]["mean"] for part in summary["groups"].values()] for name in names}
+        texts = {name: [_number(value) for value in values[name]] for name in names}
+    else:
+        values, texts = {}, {}
+        for name, s in summary["components"].items():
+            values[name] = [s["mean"], None, None, s["median"], s["p95"], s["max"]]
+            texts[name] = [_number(value) for value in (s["mean"], None, s["std"], s["median"], s["p95"], s["max"])]
+            texts[name][1] = "-" if s["ci95"] is None else f"{s['ci95'][0]:.3f} .. {s['ci95'][1]:.3f}"
+    attackers = [name for name in names if name in MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES]
+    rows = []
+    for name in names:
+        marked = []
+        for column, value in enumerate(values[name]):
+            rivals = [other for rival in attackers if (other := values[rival][column]) is not None]
+            marked.append(name in attackers and value is not None and _number(value) == _number(max(rivals)))
+        rows.append((name, texts[name], marked))
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _parts(scores: Scores) -> list[tuple[str, np.ndarray[Any, np.dtype[np.bool_]]]]:
+    if scores.groups is None:
+        return [("all pairs", scores.scored)]
+    groups = np.asarray(scores.groups)
+    return [(name, scores.scored & (groups == name)) for name in dict.fromkeys(scores.groups)]
+
+
+def _distribution(scores: Scores, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
+    """An SVG drawing: a box (quartiles, whole range) per component, and the single pairs where they are few."""
+    names = list(scores.columns)[::-1]
+    columns = [scores.columns[name][mask] for name in names]
+    columns = [column[~np.isnan(column)] for column in columns]
+    figure = Figure(figsize=(7, 0.26 * len(names) + 0.6), layout="constrained")
+    axes = figure.subplots()
+    axes.boxplot(columns, orientation="horizontal", whis=(0, 100), widths=0.6, medianprops={"color": "#b91c1c"})
+    if mask.sum() <= 200:
+        for position, column in enumerate(columns, start=1):
+            axes.plot(column, np.full(len(column), position), ".", color="#1d4ed8", markersize=3, alpha=0.6)
+    axes.set_yticks(range(1, len(names) + 1), names)
+    axes.set_xlim(-0.02, 1.02)
+    axes.grid(axis="x", alpha=0.3)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def _most_leaking(scores: Scores) -> list[tuple[str, str, str]]:
+    """Id, strongest attacker and its score for the most leaking pairs."""
+    names = attackers_of(scores)
+    rows = []
+    for index in most_leaking_pairs(scores, 25):
+        values = [scores.columns[name][index] for name in names]
+        best = int(np.nanargmax(values))
+        rows.append((scores.ids[index], names[best], _number(float(values[best]))))
+    return rows

@@ -1,0 +1,159 @@
+"""Scores -> statistics, gates and a plain reading; everything that ``summary.json`` holds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torchmetrics
+from numpy.typing import NDArray
+from scipy import stats
+
+import attacker_metrics
+from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, SPEC_VERSION
+from attacker_metrics.evaluation.scoring import Scores
+
+STATISTICS = ("mean", "p95", "max")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A limit that a run must keep: ``statistic`` of ``component`` may not be above ``limit``."""
+
+    component: str
+    limit: float
+    statistic: str = "mean"
+
+    def __str__(self) -> str:
+        return f"{self.component}={self.limit:g}@{self.statistic}"
+
+
+def summarize(scores: Scores, settings: dict[str, Any], gates: list[Gate]) -> dict[str, Any]:
+    """Return the content of ``summary.json``: JSON types only, null where there is no number.
+
+    Args:
+        scores: the outcome of a run.
+        settings: every setting of the run, by name.
+        gates: the limits to judge.
+    """
+    scored = scores.scored
+    summary: dict[str, Any] = {
+        "attacker_metrics_version": attacker_metrics.__version__,
+        "spec_version": SPEC_VERSION,
+        "torch_version": str(torch.__version__),
+        "torchmetrics_version": torchmetrics.__version__,
+        "settings": settings,
+        "pairs": len(scores.ids),
+        "evaluated": int(scored.sum()),
+        "skipped": len(scores.skipped),
+        "failed": len(scores.failures),
+        "collapsed": int(np.logical_or.reduce([scores.collapsed[name] & scored for name in scores.collapsed]).sum()),
+        "noisy_8bit": scores.noisy_eight_bit,
+        "skipped_pairs": [scores.ids[index] for index in sorted(scores.skipped)],
+        "failed_pairs": {scores.ids[index]: scores.failures[index] for index in sorted(scores.failures)},
+        "components": _statistics_of(scores, scored),
+        "strongest": _strongest(scores, scored),
+    }
+    if scores.groups is not None:
+        groups = np.asarray(scores.groups)
+        summary["groups"] = {
+            name: {
+                "components": _statistics_of(scores, scored & (groups == name)),
+                "strongest": _strongest(scores, scored & (groups == name)),
+            }
+            for name in dict.fromkeys(scores.groups)
+        }
+    summary["gates"] = [_judge(gate, scores, summary["components"][gate.component]) for gate in gates]
+    summary["readings"] = _readings(scores, summary)
+    return summary
+
+
+def attackers_of(scores: Scores) -> list[str]:
+    """The columns that are components of ours or the user's, the two means aside."""
+    return [name for name in scores.columns if name not in MEANS]
+
+
+def _statistics_of(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+    return {
+        name: {**_statistics(column, chosen, scores.ids), "collapsed": int((scores.collapsed[name] & chosen).sum())}
+        for name, column in scores.columns.items()
+    }
+
+
+def _statistics(column: NDArray[np.float32], chosen: NDArray[np.bool_], ids: list[str]) -> dict[str, Any]:
+    indices = np.flatnonzero(chosen & ~np.isnan(column))
+    values = column[indices].astype(np.float64)
+    names = ("mean", "std", "ci95", "median", "p95", "max", "worst_pair")
+    if len(values) == 0:
+        return dict.fromkeys(names)
+    mean, deviation, interval = float(values.mean()), None, None
+    if len(values) > 1:
+        deviation = float(values.std(ddof=1))
+        half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
+        interval = [mean - half, mean + half]
+    median, p95 = (float(quantile) for quantile in np.quantile(values, (0.5, 0.95)))
+    worst = int(values.argmax())
+    return dict(zip(names, (mean, deviation, interval, median, p95, float(values[worst]), ids[indices[worst]]), strict=True))
+
+
+def _strongest(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, int]:
+    """Attacker -> on how many pairs it reads the most, most frequent first."""
+    names = [name for name in attackers_of(scores) if name in MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES]
+    table = np.stack([scores.columns[name][chosen] for name in names]) if names else np.empty((0, 0))
+    if table.size == 0:
+        return {}
+    winners, counts = np.unique(table.argmax(axis=0), return_counts=True)
+    return {names[winners[i]]: int(counts[i]) for i in np.argsort(-counts, kind="stable")}
+
+
+def _judge(gate: Gate, scores: Scores, statistics: dict[str, Any]) -> dict[str, Any]:
+    value = statistics[gate.statistic]
+    column = scores.columns[gate.component]
+    above = [scores.ids[i] for i in np.argsort(-np.nan_to_num(column), kind="stable") if column[i] > gate.limit]
+    # Without a single score there is nothing that could keep the limit.
+    return {**asdict(gate), "value": value, "exceeded": value is None or value > gate.limit, "pairs_above": above}
+
+
+def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
+    """What the numbers say, in plain words."""
+    readings = []
+    if not summary["evaluated"]:
+        readings.append("No pair could be scored: there is nothing to conclude.")
+    for group, part in summary.get("groups", {"": summary}).items():
+        components = {name: part["components"][name] for name in attackers_of(scores)}
+        known = {n: s["mean"] for n, s in components.items() if s["mean"] is not None and n in _FIFTEEN}
+        if not known:
+            continue
+        strongest = max(known, key=lambda name: known[name])
+        zeros = [name for name in known if name in MS_SSIM_COMPONENT_NAMES and components[name]["max"] == 0]
+        sentence = f"{group or 'Strongest on average'}: {strongest} reads {known[strongest]:.2f} of at most 1."
+        if zeros:
+            ms_ssims = sum(name in MS_SSIM_COMPONENT_NAMES for name in known)
+            sentence += f" {len(zeros)} of {ms_ssims} MS-SSIM components are 0 on every pair; that alone would look safe."
+        readings.append(sentence)
+    if summary["collapsed"]:
+        readings.append(
+            f"On {summary['collapsed']} of {summary['evaluated']} pairs an MS-SSIM component is exactly 0 because a"
+            ' structure term was not positive. Such a 0 does not mean "safe": an attacker who inverts the picture undoes it.'
+            " Look at sobel_gray and the squared Pearsons of those pairs."
+        )
+    if summary["noisy_8bit"]:
+        readings.append(
+            f"{summary['noisy_8bit']} noisy images were 8-bit files, so they were clipped and quantised before they were"
+            " scored: scores may understate the leakage of what was really sent. Store tensors (.npy, .pt) to be exact."
+        )
+    if summary["skipped"]:
+        readings.append(f"{summary['skipped']} pairs hold NaN or infinite pixels and are left out of every number.")
+    if summary["failed"]:
+        readings.append(f"{summary['failed']} pairs could not be scored and are left out of every number.")
+    readings.append(
+        "MS-SSIM and squared Pearson are different scales: a 0.5 of one is not a 0.5 of the other. Both are 1 for a picture"
+        " that is fully readable."
+    )
+    return readings
+
+
+_FIFTEEN = frozenset(MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES)
