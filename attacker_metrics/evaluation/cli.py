@@ -7,7 +7,6 @@ import contextlib
 import importlib
 import math
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -84,10 +83,8 @@ def views(options: argparse.Namespace) -> int:
         pair = load_pair(options.clean, options.noisy, side=options.resize)
     with _bad_usage(ValueError):
         png = views_png(pair, privacy, title=f"{options.noisy.name} against {options.clean.name}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=options.output.parent, delete=False) as file:
-        file.write(png)
-    Path(file.name).replace(options.output)
+    with report.staged(options.output.parent) as stage:
+        (stage / options.output.name).write_bytes(png)
     print(f"wrote {options.output} (it holds image data)")
     return OK
 

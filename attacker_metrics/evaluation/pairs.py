@@ -137,9 +137,8 @@ def load_pair(clean: Path, noisy: Path, *, index: int = 0, side: int | None = No
         raise ImageError(
             f"{clean} has {sizes[0]} pixels (height x width) and {noisy} {sizes[1]}; a pair must have one size."
         )
-    scaled = (
-        (hidden.pixels, original.pixels) if side is None else (resize(hidden.pixels, side), resize(original.pixels, side))
-    )
+    images = (hidden.pixels, original.pixels)
+    scaled = images if side is None else (resize(images[0], side), resize(images[1], side))
     return LoadedPair(index, *scaled, hidden.eight_bit)
 
 

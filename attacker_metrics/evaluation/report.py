@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,11 +36,10 @@ def staged(output: Path) -> Iterator[Path]:
     """
     if output.exists() and not output.is_dir():
         raise FileExistsError(f"{output} exists and is not a folder; pass another --output.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    stage = (output if output.exists() else output.parent) / f".attacker-metrics-{uuid.uuid4().hex}"
+    stage.mkdir(parents=True)
     try:
         yield stage
-        stage.chmod(0o755)
         if output.exists():
             for file in stage.iterdir():
                 file.replace(output / file.name)

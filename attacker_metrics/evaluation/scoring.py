@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,5 +136,5 @@ def _score_batch(batch: list[LoadedPair], privacy: MultiAttackerPrivacy, device:
             scores.collapsed[name][item.index] = collapsed[name][position]
 
 
-def _unchanged(item: LoadedPair | FailedPair) -> LoadedPair | FailedPair:
+def _unchanged(item: Any) -> Any:
     return item

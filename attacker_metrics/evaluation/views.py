@@ -20,7 +20,7 @@ _COLUMNS = 4
 
 
 def views_png(loaded: LoadedPair, privacy: MultiAttackerPrivacy, *, title: str, dots_per_inch: int = 110) -> bytes:
-    """Draw a tile per component: the noisy view on the left, the clean one on the right, its score above.
+    """Draw a tile per component and variant: the noisy view on the left, the clean one on the right, its score above.
 
     Args:
         loaded: the pair.
@@ -37,11 +37,13 @@ def views_png(loaded: LoadedPair, privacy: MultiAttackerPrivacy, *, title: str, 
         for name, metric in privacy.items(keep_base=True, copy_state=False):
             if isinstance(metric, AttackerMetric) and len(metric.components) == 1:
                 (component,) = metric.components
-                rows = [torch.cat(_stretched(noisy[0], clean[0]), dim=2) for noisy, clean in pair.views(component)]
-                tiles.append((f"{name}  {float(metric.scores(pair)):.3f}", _picture(torch.cat(rows, dim=1))))
+                variants = [f"  ({variant})" for variant in component.variants] or [""]
+                for variant, (noisy, clean) in zip(variants, pair.views(component), strict=True):
+                    label = f"{name}  {float(metric.scores(pair)):.3f}{variant}"
+                    tiles.append((label, _picture(torch.cat(_stretched(noisy[0], clean[0]), dim=2))))
     height, width = loaded.clean.shape[-2:]
     rows_of_tiles = math.ceil(len(tiles) / _COLUMNS)
-    tile_height = 3.6 * max(picture.shape[0] / picture.shape[1] for _, picture in tiles) + 0.35
+    tile_height = 3.6 * height / (2 * width) + 0.35
     figure = Figure(figsize=(3.6 * _COLUMNS, tile_height * rows_of_tiles + 0.6), layout="constrained")
     figure.suptitle(f"{title}   (left: noisy, right: clean; {height} x {width} pixels)", fontsize=11)
     grid = figure.subplots(rows_of_tiles, _COLUMNS, squeeze=False)
