@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_EXTRAS = ("PIL", "cv2", "jinja2", "markupsafe", "matplotlib", "pyarrow", "rich", "scipy")
+_EXTRAS = ("PIL", "imagecodecs", "jinja2", "markupsafe", "matplotlib", "pyarrow", "rich", "scipy", "tifffile")
 
 
 def main() -> int:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
+import imagecodecs
 import numpy as np
+import tifffile
 import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps
@@ -84,11 +85,14 @@ def _read_picture(path: Path) -> LoadedImage:
 
 
 def _sixteen_bit_colour(path: Path, image: Image.Image) -> Tensor:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    decoded = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
-    if decoded is None or decoded.dtype != np.uint16:
-        raise ImageError(f"{path} is a 16-bit picture that could not be decoded.")
-    pixels = decoded[..., ::-1]
+    if image.format == "TIFF":
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            pixels = page.asarray() if page.axes == "YXS" else page.asarray().transpose(1, 2, 0)
+    else:
+        pixels = imagecodecs.png_decode(path.read_bytes())
+    if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ImageError(f"{path} holds {pixels.dtype} values of shape {pixels.shape}; store 8 or 16 bit grey or RGB.")
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation >= 5:  # 5..8 are 1..4 of the transposed picture, in another order
         pixels, orientation = pixels.transpose(1, 0, 2), {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
