@@ -53,6 +53,7 @@ class AttackerMetric(Metric):
         TypeError: in ``update`` and ``forward``, for images that are not floating.
 
     Example:
+        >>> import torch
         >>> from attacker_metrics.attackers import clamp
         >>> from attacker_metrics.components import Component
         >>> from attacker_metrics.similarity import MSSSIM
@@ -66,7 +67,7 @@ class AttackerMetric(Metric):
         >>> metric = Inverting()
         >>> clean = torch.rand(2, 3, 176, 176)
         >>> metric.update(1 - clean, clean)
-        >>> metric.compute()
+        >>> metric.compute().round(decimals=4)
         tensor(1.)
         >>> int(metric.count), int(metric.skipped), int(metric.collapsed)
         (2, 0, 0)

@@ -35,6 +35,7 @@ def luma(x: Tensor) -> Tensor:
         ``(B, 1, H, W)`` in the range of ``x``.
 
     Example:
+        >>> import torch
         >>> luma(torch.ones(1, 3, 2, 2)).shape
         torch.Size([1, 1, 2, 2])
     """
@@ -46,6 +47,7 @@ def clamp(x: Tensor) -> Tensor:
     """Cut values to [0, 1], as any viewer does; the gradient passes at both bounds.
 
     Example:
+        >>> import torch
         >>> clamp(torch.tensor([[[[-0.5, 0.25, 1.5]]]]))
         tensor([[[[0.0000, 0.2500, 1.0000]]]])
     """
@@ -58,6 +60,7 @@ def minmax(x: Tensor) -> Tensor:
     Pixels that tie for the minimum or maximum share its gradient equally.
 
     Example:
+        >>> import torch
         >>> minmax(torch.tensor([[[[2.0, 3.0, 6.0]]]]))
         tensor([[[[0.0000, 0.2500, 1.0000]]]])
     """
@@ -72,6 +75,7 @@ def sobel(x: Tensor) -> Tensor:
     """Edge strength ``sqrt(gx^2 + gy^2 + 1e-6)``: 3x3 Sobel / 8, border pixels repeated (as kornia's ``sobel``).
 
     Example:
+        >>> import torch
         >>> sobel(torch.ones(1, 1, 3, 3)).amax()  # no edges
         tensor(0.0010)
     """
@@ -86,6 +90,7 @@ def standardize(x: Tensor) -> Tensor:
     """Squash the z-scores of every image: ``sigmoid((x - mean) / max(std, 1e-6))``, population moments over C, H, W.
 
     Example:
+        >>> import torch
         >>> standardize(torch.tensor([[[[-3.0, 3.0]]]]))
         tensor([[[[0.2689, 0.7311]]]])
     """
@@ -108,6 +113,7 @@ class Blur:
         ValueError: if ``blur_sigma`` is not positive, or an image is too small for it.
 
     Example:
+        >>> import torch
         >>> Blur(2.0)(torch.ones(1, 1, 8, 8)).shape
         torch.Size([1, 1, 8, 8])
     """
@@ -143,6 +149,7 @@ class Gamma:
         ValueError: if ``gamma`` is not positive.
 
     Example:
+        >>> import torch
         >>> Gamma(0.5)(torch.tensor([[[[0.25, 1.0]]]]))
         tensor([[[[0.5000, 1.0000]]]])
     """
@@ -171,6 +178,7 @@ class Wavelet:
         ValueError: if ``wavelet_threshold`` is negative.
 
     Example:
+        >>> import torch
         >>> Wavelet(0.1)(torch.tensor([[[[0.5, 0.6], [0.5, 0.6]]]]))  # a detail of 0.1 vanishes
         tensor([[[[0.5500, 0.5500],
                   [0.5500, 0.5500]]]])

@@ -51,6 +51,7 @@ class RGBClampMSSSIM(_PlainMSSSIM):
     """MS-SSIM of the colour picture as a viewer shows it, ``clamp(noisy)`` against ``clean``.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = RGBClampMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
@@ -65,6 +66,7 @@ class RGBMinMaxMSSSIM(_PlainMSSSIM):
     """MS-SSIM after stretching the raw colour picture to [0, 1], ``minmax(noisy)`` against ``clean``.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = RGBMinMaxMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
@@ -79,6 +81,7 @@ class GrayClampMSSSIM(_PlainMSSSIM):
     """MS-SSIM of the clamped luma.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = GrayClampMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
@@ -93,6 +96,7 @@ class GrayMinMaxMSSSIM(_PlainMSSSIM):
     """MS-SSIM after stretching the raw luma to [0, 1], against the clean luma.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> clean[:, :, 0, :2] = torch.tensor([0.0, 1.0])  # spans [0, 1], so that the stretch changes nothing
         >>> metric = GrayMinMaxMSSSIM(betas=(0.5, 0.5))
@@ -108,6 +112,7 @@ class SobelMSSSIM(_PlainMSSSIM):
     """MS-SSIM of the min-max-stretched edge maps of the raw luma; blind to inversion.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = SobelMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
@@ -122,6 +127,7 @@ class BlurMSSSIM(AttackerMetric):
     """MS-SSIM of the blurred clamped luma: what stays when fine-grained noise averages out.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = BlurMSSSIM(blur_sigma=1.0, betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
@@ -144,6 +150,7 @@ class StandardizeMSSSIM(_PlainMSSSIM):
     """MS-SSIM of the sigmoids of the z-scored raw luma; blind to brightness and contrast.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = StandardizeMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
@@ -158,6 +165,7 @@ class GammaMSSSIM(AttackerMetric):
     """Mean over ``gamma_values`` of the MS-SSIM of the clamped luma under that tone curve, on both sides.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = GammaMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
@@ -180,6 +188,7 @@ class WaveletMSSSIM(AttackerMetric):
     """MS-SSIM of the clamped luma after Haar wavelet denoising.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = WaveletMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
@@ -204,6 +213,7 @@ class MeanMSSSIM(AttackerMetric):
     Identical pictures score below 1 unless they span [0, 1], because of the two min-max components.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 22, 22)
         >>> metric = MeanMSSSIM(betas=(0.5, 0.5))
         >>> metric.update(clean, clean)
@@ -234,6 +244,7 @@ class RGBPearson(_PlainPearson):
     """Squared Pearson of the clamped colour values, all channels in one correlation.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = RGBPearson()
         >>> metric.update(clean, clean)
@@ -248,6 +259,7 @@ class GrayPearson(_PlainPearson):
     """Squared Pearson of the clamped luma.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = GrayPearson()
         >>> metric.update(clean, clean)
@@ -262,6 +274,7 @@ class SobelPearson(_PlainPearson):
     """Squared Pearson of the edge maps of the raw luma.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = SobelPearson()
         >>> metric.update(clean, clean)
@@ -276,6 +289,7 @@ class BlurPearson(AttackerMetric):
     """Squared Pearson of the blurred clamped luma.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = BlurPearson(blur_sigma=1.0)
         >>> metric.update(clean, clean)
@@ -297,6 +311,7 @@ class GammaPearson(AttackerMetric):
     """Mean over ``gamma_values`` of the squared Pearson of the clamped luma under that tone curve.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = GammaPearson()
         >>> metric.update(clean, clean)
@@ -318,6 +333,7 @@ class WaveletPearson(AttackerMetric):
     """Squared Pearson of the clamped luma after Haar wavelet denoising.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = WaveletPearson()
         >>> metric.update(clean, clean)
@@ -339,6 +355,7 @@ class MeanPearson(AttackerMetric):
     """Mean of the six squared-Pearson components, equal weights.
 
     Example:
+        >>> import torch
         >>> clean = torch.rand(2, 3, 8, 8)
         >>> metric = MeanPearson()
         >>> metric.update(clean, clean)

@@ -33,10 +33,11 @@ class Pair:
         ValueError: if the shapes or devices differ, are not ``(B, 3, H, W)``, or the images are empty.
 
     Example:
+        >>> import torch
         >>> from attacker_metrics.components import standard_components
         >>> clean = torch.rand(2, 3, 176, 176)
         >>> pair = Pair(1 - clean, clean)
-        >>> pair.score(standard_components()["pearson_rgb"])  # an inverted picture still shows everything
+        >>> pair.score(standard_components()["pearson_rgb"]).round(decimals=4)  # an inverted picture still shows everything
         tensor([1., 1.])
     """
 
