@@ -64,11 +64,9 @@ def minmax(x: Tensor) -> Tensor:
         >>> minmax(torch.tensor([[[[2.0, 3.0, 6.0]]]]))
         tensor([[[[0.0000, 0.2500, 1.0000]]]])
     """
-    scale = overflow_scale(x)
-    x = x / scale
     low = x.amin(dim=(1, 2, 3), keepdim=True)
     high = x.amax(dim=(1, 2, 3), keepdim=True)
-    return (x - low) / torch.maximum(high - low, _scaled_floor(1e-8, scale))
+    return (x - low) / (high - low).clamp(min=1e-8)
 
 
 def sobel(x: Tensor) -> Tensor:
@@ -94,12 +92,9 @@ def standardize(x: Tensor) -> Tensor:
         >>> standardize(torch.tensor([[[[-3.0, 3.0]]]]))
         tensor([[[[0.2689, 0.7311]]]])
     """
-    scale = overflow_scale(x)
-    x = x / scale
     centred = x - x.mean(dim=(1, 2, 3), keepdim=True)
     variance = (centred * centred).mean(dim=(1, 2, 3), keepdim=True)
-    std = variance.clamp(min=torch.finfo(x.dtype).tiny).sqrt()  # the root's slope would be infinite at 0
-    return torch.sigmoid(centred / torch.maximum(std, _scaled_floor(1e-6, scale)))
+    return torch.sigmoid(centred / variance.clamp(min=1e-12).sqrt())
 
 
 @dataclass(frozen=True)
@@ -211,21 +206,6 @@ def gaussian_taps(sigma: float, radius: int) -> list[float]:
     weights = [math.exp(-0.5 * distance * distance) for distance in distances]
     total = sum(weights)
     return [weight / total for weight in weights]
-
-
-def overflow_scale(*images: Tensor) -> Tensor:
-    """Per image ``(B, 1, ...)``, a constant to divide by so that squares of huge finite values stay finite.
-
-    It is 1 for every image whose values stay within +-1e4, and the largest magnitude of the others.
-    """
-    largest = torch.stack([x.detach().flatten(1).abs().amax(dim=1) for x in images]).amax(dim=0)
-    scale = torch.where(largest > 1e4, largest, torch.ones_like(largest))
-    return scale.reshape(-1, *(1 for _ in images[0].shape[1:]))
-
-
-def _scaled_floor(floor: float, scale: Tensor) -> Tensor:
-    """The floor of a denominator in scaled units, kept large enough that its inverse cannot overflow."""
-    return (floor / scale).clamp(min=1e-16)
 
 
 def _slide(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:

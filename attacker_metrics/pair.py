@@ -12,7 +12,7 @@ from attacker_metrics.components import Component, View
 
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CLEAN_TOLERANCE = 1e-3
-_LARGEST = 1e37  # beyond it sums of a few float32 pixels overflow
+_LARGEST = 1e15  # its square fits into float32 many times over
 
 
 class Pair:
@@ -51,9 +51,7 @@ class Pair:
         """``(B,)`` bool: no pixel of either image is NaN or infinite."""
         self._grad = torch.is_grad_enabled()
         mask = finite.view(-1, 1, 1, 1)
-        self._images = tuple(
-            torch.where(mask, to_dtype(image, compute_dtype).clamp(-_LARGEST, _LARGEST), 0.0) for image in (noisy, clean)
-        )
+        self._images = tuple(torch.where(mask, as_computed(image, compute_dtype), 0.0) for image in (noisy, clean))
         self._views: dict[tuple[int, View], Tensor] = {}
         self._scores: dict[Component, Tensor] = {}
 
@@ -157,13 +155,14 @@ def check_floating(noisy: Any, clean: Any) -> None:
             )
 
 
-def to_dtype(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Cast images; a gradient that flows back into float16 saturates at its largest number instead of becoming infinite."""
-    if images.dtype == dtype:
-        return images
+def as_computed(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cast images for computation; values beyond +-1e15 are cut, so that no square of a finite value overflows.
+
+    A gradient that flows back into float16 saturates at its largest number instead of becoming infinite.
+    """
     if images.dtype == torch.float16 and images.requires_grad:
-        return _FromHalf.apply(images, dtype)  # type: ignore[no-any-return,no-untyped-call]
-    return images.to(dtype)
+        images = _FromHalf.apply(images, dtype)  # type: ignore[no-untyped-call]
+    return images.to(dtype).clamp(-_LARGEST, _LARGEST)
 
 
 class _FromHalf(torch.autograd.Function):

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacker_metrics.attackers import gaussian_taps, overflow_scale
+from attacker_metrics.attackers import gaussian_taps
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
 DEFAULT_BETAS: tuple[float, ...] = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
-_TAPS, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
+_TAPS, _SIGMA, _C1, _C2 = 11, 1.5, 0.01**2, 0.03**2  # the constants for a data range of 1
 _SLOPE_FLOOR = 1e-6
 
 
@@ -109,21 +109,18 @@ class MSSSIM:
 
     def _terms(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """The mean contrast of every scale but the last, then the mean SSIM of the last: M tensors ``(B,)``."""
-        scale = overflow_scale(x, y)
-        c1, c2 = ((_K1 / scale) ** 2).clamp(min=1e-36), ((_K2 / scale) ** 2).clamp(min=1e-36)
-        x, y = x / scale, y / scale
         # E(x^2) - mu^2 cancels: moments are taken of centred planes, whose variances and covariances are the same.
         x_offset, y_offset = (v.detach().mean(dim=(2, 3), keepdim=True) for v in (x, y))
         x, y = x - x_offset, y - y_offset
         terms = []
         for _ in self.betas[:-1]:
-            _, _, contrast = _moments(x, y, c2)
+            _, _, contrast = _moments(x, y)
             terms.append(contrast.mean(dim=(1, 2, 3)))
             x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
         border = (_TAPS // 2,) * 4
-        mu_x, mu_y, contrast = _moments(F.pad(x, border, mode="reflect"), F.pad(y, border, mode="reflect"), c2)
+        mu_x, mu_y, contrast = _moments(F.pad(x, border, mode="reflect"), F.pad(y, border, mode="reflect"))
         mu_x, mu_y = mu_x + x_offset, mu_y + y_offset
-        luminance = (2 * mu_x * mu_y + c1) / (mu_x * mu_x + mu_y * mu_y + c1)
+        luminance = (2 * mu_x * mu_y + _C1) / (mu_x * mu_x + mu_y * mu_y + _C1)
         return [*terms, (luminance * contrast).mean(dim=(1, 2, 3))]
 
 
@@ -158,13 +155,12 @@ class SquaredPearson:
         """Correlate two views ``(B, ...)`` image by image, ``(B,)``."""
         _check_same_shape(noisy, clean)
         x, y = noisy.flatten(1), clean.flatten(1)
-        x_scale, y_scale = overflow_scale(x), overflow_scale(y)
-        x, y = x / x_scale, y / y_scale
         x, y = x - x.mean(dim=1, keepdim=True), y - y.mean(dim=1, keepdim=True)
         covariance = (x * y).mean(dim=1)
-        product = (x * x).mean(dim=1) * (y * y).mean(dim=1)
-        floor = (self.eps / (x_scale * x_scale) / (y_scale * y_scale)).clamp(min=1e-36).squeeze(1)
-        return (covariance * covariance / torch.maximum(product, floor)).clamp(max=1.0)
+        # Deviations instead of the product of variances: of values up to 1e15 that would overflow.
+        deviations = [(v * v).mean(dim=1).clamp(min=1e-36).sqrt() for v in (x, y)]
+        r = covariance / (deviations[0] * deviations[1]).clamp(min=math.sqrt(self.eps))
+        return (r * r).clamp(max=1.0)
 
 
 def _check_same_shape(noisy: Tensor, clean: Tensor) -> None:
@@ -174,12 +170,12 @@ def _check_same_shape(noisy: Tensor, clean: Tensor) -> None:
         )
 
 
-def _moments(x: Tensor, y: Tensor, c2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Local means of both planes and their contrast-structure map, for windows inside the given planes."""
     mu_x, mu_y, xx, yy, xy = _window_mean(torch.cat((x, y, x * x, y * y, x * y), dim=1)).chunk(5, dim=1)
     variance_x, variance_y = (xx - mu_x * mu_x).clamp(min=0.0), (yy - mu_y * mu_y).clamp(min=0.0)
     covariance = xy - mu_x * mu_y
-    return mu_x, mu_y, (2 * covariance + c2) / (variance_x + variance_y + c2)
+    return mu_x, mu_y, (2 * covariance + _C2) / (variance_x + variance_y + _C2)
 
 
 def _window_mean(planes: Tensor) -> Tensor:
