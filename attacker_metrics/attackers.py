@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -211,11 +212,29 @@ def gaussian_taps(sigma: float, radius: int) -> list[float]:
 def _slide(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:
     """Correlate along one dimension, keeping only full windows.
 
-    A sum of slices: exact in float32 on every device (convolutions may round to TF32), and autograd keeps nothing.
+    A sum of slices: exact in float32 on every device, where convolutions may round to TF32.
     """
-    length = x.shape[dim] - len(taps) + 1
-    terms = (weight * x.narrow(dim, i, length) for i, weight in enumerate(taps) if weight != 0.0)
-    total = next(terms)
-    for term in terms:
-        total = total + term
-    return total
+    result: Tensor = _Slide.apply(x, tuple(taps), dim)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Slide(torch.autograd.Function):
+    """The sum of slices and its transpose, each accumulated in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: tuple[float, ...], dim: int) -> Tensor:
+        ctx.taps, ctx.dim = taps, dim
+        length = x.shape[dim] - len(taps) + 1
+        total = x.narrow(dim, 0, length) * taps[0]
+        for i, tap in enumerate(taps[1:], start=1):
+            total.add_(x.narrow(dim, i, length), alpha=tap)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        shape, length = list(gradient.shape), gradient.shape[ctx.dim]
+        shape[ctx.dim] = length + len(ctx.taps) - 1
+        total = gradient.new_zeros(shape)
+        for i, tap in enumerate(ctx.taps):
+            total.narrow(ctx.dim, i, length).add_(gradient, alpha=tap)
+        return total, None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attacker_metrics.components import Component, View
+from attacker_metrics.similarity import MSSSIM
 
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CLEAN_TOLERANCE = 1e-3
@@ -85,30 +87,38 @@ class Pair:
     def scores(self, components: Iterable[Component]) -> dict[str, Tensor]:
         """Like :meth:`score` for several components, by name, evaluated together."""
         wanted = list(components)
+        missing = [component for component in dict.fromkeys(wanted) if component not in self._scores]
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
-            for component in wanted:
-                if component not in self._scores:
-                    self._scores[component] = self._evaluate(component)
+            together: dict[tuple[MSSSIM, torch.Size], list[Component]] = defaultdict(list)
+            for component in missing:
+                if isinstance(component.similarity, MSSSIM):
+                    together[component.similarity, self._view(1, component.branches[0][1]).shape[2:]].append(component)
+                else:
+                    self._keep(component, [component.similarity(*views) for views in self.views(component)])
+            for (similarity, _), members in together.items():
+                views = [self.views(component) for component in members]
+                noisy, clean = zip(*(pair for branches in views for pair in branches), strict=True)
+                scores = iter(similarity.of_many(noisy, clean))
+                for component, branches in zip(members, views, strict=True):
+                    self._keep(component, [next(scores) for _ in branches])
         return {component.name: self._scores[component] for component in wanted}
 
-    def _evaluate(self, component: Component) -> Tensor:
-        values = []
-        for noisy, clean in component.branches:
-            value = component.similarity(self._view(0, noisy), self._view(1, clean))
+    def _keep(self, component: Component, branches: list[Tensor]) -> None:
+        """Remember a component's score: the mean over its branches, NaN where a pixel is not finite."""
+        for value in branches:
             if value.shape != self.finite.shape:
                 raise ValueError(
                     f"component {component.name!r}: its similarity must return one number per image, shape"
                     f" ({len(self)},), got {tuple(value.shape)}."
                 )
-            values.append(value)
-        mean = values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
-        return torch.where(self.finite, mean, torch.nan)
+        mean = branches[0] if len(branches) == 1 else torch.stack(branches).mean(dim=0)
+        self._scores[component] = torch.where(self.finite, mean, torch.nan)
 
     def _view(self, side: int, view: View) -> Tensor:
         if not view:
             return self._images[side]
         if (side, view) not in self._views:
-            self._views[side, view] = view[-1](self._view(side, view[:-1]))
+            self._views[side, view] = view[-1](self._view(side, view[:-1])).to(self._images[side].dtype)
         return self._views[side, view]
 
 

@@ -6,22 +6,17 @@ A similarity is any hashable callable ``(noisy_view, clean_view) -> (B,)``, both
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from attacker_metrics.attackers import gaussian_taps
+from attacker_metrics.engine import TAPS, ms_ssim_scores
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
 DEFAULT_BETAS: tuple[float, ...] = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-
-_TAPS, _SIGMA, _C1, _C2 = 11, 1.5, 0.01**2, 0.03**2  # the constants for a data range of 1
-_SLOPE_FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -79,12 +74,12 @@ class MSSSIM:
     @property
     def smallest_side(self) -> int:
         """The least height and width in pixels that leaves a full window at the coarsest scale."""
-        return int(_TAPS * 2 ** (len(self.betas) - 1))
+        return int(TAPS * 2 ** (len(self.betas) - 1))
 
     def check_size(self, height: int, width: int) -> None:
         """Raise a ``ValueError`` if an image of ``height`` x ``width`` pixels is too small for the scales."""
         if min(height, width) < self.smallest_side:
-            fits = int(math.log2(min(height, width) / _TAPS)) + 1 if min(height, width) >= _TAPS else 0
+            fits = int(math.log2(min(height, width) / TAPS)) + 1 if min(height, width) >= TAPS else 0
             fewer = f"pass {fits} or fewer" if fits else "(for sides of 11 pixels or more) pass fewer"
             raise ValueError(
                 f"images of {height} x {width} pixels are too small for MS-SSIM with {len(self.betas)} betas: the smaller"
@@ -94,34 +89,16 @@ class MSSSIM:
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
         """Compare two views ``(B, C, H, W)`` image by image, ``(B,)``."""
-        _check_same_shape(noisy, clean)
-        self.check_size(*noisy.shape[-2:])
-        terms = self._terms(noisy / self.data_range, clean / self.data_range)
-        if self.normalize == "simple":
-            terms = [(term + 1) / 2 for term in terms]
-        score = _power(terms[0], self.betas[0])
-        for term, beta in zip(terms[1:], self.betas[1:], strict=True):
-            score = score * _power(term, beta)
-        if self.normalize is None:
-            negative = torch.stack(terms).detach().amin(dim=0) < 0
-            score = torch.where(negative, torch.nan, score)
-        return score.clamp(max=1.0)  # rounding
+        return self.of_many([noisy], [clean])[0]
 
-    def _terms(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        """The mean contrast of every scale but the last, then the mean SSIM of the last: M tensors ``(B,)``."""
-        # E(x^2) - mu^2 cancels: moments are taken of centred planes, whose variances and covariances are the same.
-        x_offset, y_offset = (v.detach().mean(dim=(2, 3), keepdim=True) for v in (x, y))
-        x, y = x - x_offset, y - y_offset
-        terms = []
-        for _ in self.betas[:-1]:
-            _, _, contrast = _moments(x, y)
-            terms.append(contrast.mean(dim=(1, 2, 3)))
-            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
-        border = (_TAPS // 2,) * 4
-        mu_x, mu_y, contrast = _moments(F.pad(x, border, mode="reflect"), F.pad(y, border, mode="reflect"))
-        mu_x, mu_y = mu_x + x_offset, mu_y + y_offset
-        luminance = (2 * mu_x * mu_y + _C1) / (mu_x * mu_x + mu_y * mu_y + _C1)
-        return [*terms, (luminance * contrast).mean(dim=(1, 2, 3))]
+    def of_many(self, noisy: Sequence[Tensor], clean: Sequence[Tensor]) -> list[Tensor]:
+        """Compare several pairs of views ``(B, C_k, H, W)`` of one size in one pass, each ``(B,)``."""
+        for pair in zip(noisy, clean, strict=True):
+            _check_same_shape(*pair)
+        self.check_size(*noisy[0].shape[-2:])
+        if self.data_range != 1.0:
+            noisy, clean = ([view / self.data_range for view in side] for side in (noisy, clean))
+        return list(ms_ssim_scores(noisy, clean, self.betas, self.normalize).unbind(1))
 
 
 @dataclass(frozen=True)
@@ -168,31 +145,3 @@ def _check_same_shape(noisy: Tensor, clean: Tensor) -> None:
         raise ValueError(
             f"the noisy and the clean view must have the same shape, got {tuple(noisy.shape)} and {tuple(clean.shape)}."
         )
-
-
-def _moments(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Local means of both planes and their contrast-structure map, for windows inside the given planes."""
-    mu_x, mu_y, xx, yy, xy = _window_mean(torch.cat((x, y, x * x, y * y, x * y), dim=1)).chunk(5, dim=1)
-    variance_x, variance_y = (xx - mu_x * mu_x).clamp(min=0.0), (yy - mu_y * mu_y).clamp(min=0.0)
-    covariance = xy - mu_x * mu_y
-    return mu_x, mu_y, (2 * covariance + _C2) / (variance_x + variance_y + _C2)
-
-
-def _window_mean(planes: Tensor) -> Tensor:
-    """Gaussian means of ``(B, P, H, W)`` over full windows only: two depth-wise passes, channels last for speed.
-
-    There are always five planes or more, so that on a GPU the depth-wise kernels run, which do not round to TF32.
-    """
-    count = planes.shape[1]
-    window = torch.tensor(gaussian_taps(_SIGMA, _TAPS // 2), dtype=planes.dtype, device=planes.device)
-    planes = planes.contiguous(memory_format=torch.channels_last)
-    planes = F.conv2d(planes, window.view(1, 1, -1, 1).expand(count, 1, -1, 1).contiguous(), groups=count)
-    return F.conv2d(planes, window.view(1, 1, 1, -1).expand(count, 1, 1, -1).contiguous(), groups=count)
-
-
-def _power(v: Tensor, beta: float) -> Tensor:
-    """``max(v, 0) ** beta``: exact values, slope taken at ``max(v, 1e-6)`` and 0 for ``v <= 0``."""
-    slope = beta * _SLOPE_FLOOR ** (beta - 1)
-    below = v.detach().clamp(min=0.0) ** beta + (v - v.detach()) * slope
-    regular = v.clamp(min=_SLOPE_FLOOR) ** beta
-    return torch.where(v >= _SLOPE_FLOOR, regular, torch.where(v > 0, below, torch.zeros_like(v)))
