@@ -62,7 +62,12 @@ def ms_ssim_scores(
     return scores
 
 
-@torch.library.custom_op("attacker_metrics::ms_ssim_scores", mutates_args=())
+@torch.library.custom_op(
+    "attacker_metrics::ms_ssim_scores",
+    mutates_args=(),
+    schema="(Tensor[] noisy, Tensor[] clean, float[] betas, str normalize, bool slope_noisy, bool slope_clean)"
+    " -> (Tensor, Tensor[], Tensor[])",
+)
 def _scores(
     noisy: list[Tensor], clean: list[Tensor], betas: list[float], normalize: str, slope_noisy: bool, slope_clean: bool
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
