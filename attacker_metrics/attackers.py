@@ -226,8 +226,8 @@ class _Slide(torch.autograd.Function):
         ctx.taps, ctx.dim = taps, dim
         length = x.shape[dim] - len(taps) + 1
         total = x.narrow(dim, 0, length) * taps[0]
-        for i, tap in enumerate(taps[1:], start=1):
-            total.add_(x.narrow(dim, i, length), alpha=tap)
+        for i in range(1, len(taps)):
+            total.add_(x.narrow(dim, i, length), alpha=taps[i])
         return total
 
     @staticmethod
@@ -235,6 +235,6 @@ class _Slide(torch.autograd.Function):
         shape, length = list(gradient.shape), gradient.shape[ctx.dim]
         shape[ctx.dim] = length + len(ctx.taps) - 1
         total = gradient.new_zeros(shape)
-        for i, tap in enumerate(ctx.taps):
-            total.narrow(ctx.dim, i, length).add_(gradient, alpha=tap)
+        for i in range(len(ctx.taps)):
+            total.narrow(ctx.dim, i, length).add_(gradient, alpha=ctx.taps[i])
         return total, None, None

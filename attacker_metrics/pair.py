@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -87,20 +86,29 @@ class Pair:
     def scores(self, components: Iterable[Component]) -> dict[str, Tensor]:
         """Like :meth:`score` for several components, by name, evaluated together."""
         wanted = list(components)
-        missing = [component for component in dict.fromkeys(wanted) if component not in self._scores]
+        missing = [component for component in wanted if component not in self._scores]
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
-            together: dict[tuple[MSSSIM, torch.Size], list[Component]] = defaultdict(list)
+            together: list[list[Component]] = []  # components that one MS-SSIM pass can take
             for component in missing:
-                if isinstance(component.similarity, MSSSIM):
-                    together[component.similarity, self._view(1, component.branches[0][1]).shape[2:]].append(component)
+                views = self.views(component)
+                if not (isinstance(component.similarity, MSSSIM) and self._of_image_size(views)):
+                    self._keep(component, [component.similarity(noisy, clean) for noisy, clean in views])
+                    continue
+                for members in together:
+                    if members[0].similarity == component.similarity:
+                        members.append(component)
+                        break
                 else:
-                    self._keep(component, [component.similarity(*views) for views in self.views(component)])
-            for (similarity, _), members in together.items():
-                views = [self.views(component) for component in members]
-                noisy, clean = zip(*(pair for branches in views for pair in branches), strict=True)
-                scores = iter(similarity.of_many(noisy, clean))
-                for component, branches in zip(members, views, strict=True):
-                    self._keep(component, [next(scores) for _ in branches])
+                    together.append([component])
+            for members in together:
+                pairs = [pair for component in members for pair in self.views(component)]
+                similarity = members[0].similarity
+                assert isinstance(similarity, MSSSIM)
+                scores = similarity.of_many([noisy for noisy, _ in pairs], [clean for _, clean in pairs])
+                for component in members:
+                    count = len(component.branches)
+                    self._keep(component, scores[:count])
+                    scores = scores[count:]
         return {component.name: self._scores[component] for component in wanted}
 
     def _keep(self, component: Component, branches: list[Tensor]) -> None:
@@ -113,6 +121,10 @@ class Pair:
                 )
         mean = branches[0] if len(branches) == 1 else torch.stack(branches).mean(dim=0)
         self._scores[component] = torch.where(self.finite, mean, torch.nan)
+
+    def _of_image_size(self, views: list[tuple[Tensor, Tensor]]) -> bool:
+        size = self._images[0].shape[2:]
+        return all(noisy.shape[2:] == size and clean.shape[2:] == size for noisy, clean in views)
 
     def _view(self, side: int, view: View) -> Tensor:
         if not view:

@@ -1,0 +1,130 @@
+"""Devices, pairs of pictures, and the seventeen metric classes as data."""
+
+import inspect
+import os
+import re
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from reference import OBFUSCATIONS, photographs
+from torchmetrics import Metric
+
+import attacker_metrics as am
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread per worker: more would wait for each other's cores
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+settings.register_profile("suite", deadline=None, max_examples=12, derandomize=True, database=None)
+settings.load_profile("suite")
+
+SMALL = (0.5, 0.5)
+"""Betas of two scales: pictures of 22 pixels will do."""
+
+COMMON = ("nan_strategy", "kwargs")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the specification says about one metric class."""
+
+    name: str
+    cls: type[Metric]
+    settings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.cls.__name__
+
+    @property
+    def is_ms_ssim(self) -> bool:
+        return "betas" in self.settings
+
+    def make(self, **kwargs) -> am.AttackerMetric:
+        """The metric, with two scales unless ``betas`` says otherwise."""
+        if self.is_ms_ssim:
+            kwargs.setdefault("betas", SMALL)
+        return self.cls(**kwargs)
+
+    def per_image(self, noisy, clean, **kwargs):
+        """The scores of the function for this component."""
+        return am.multi_attacker_scores(noisy, clean, betas=SMALL, **kwargs)[self.name]
+
+
+CASES = (
+    Case("rgb_clamp", am.RGBClampMSSSIM, ("betas",)),
+    Case("rgb_minmax", am.RGBMinMaxMSSSIM, ("betas",)),
+    Case("gray_clamp", am.GrayClampMSSSIM, ("betas",)),
+    Case("gray_minmax", am.GrayMinMaxMSSSIM, ("betas",)),
+    Case("sobel_gray", am.SobelMSSSIM, ("betas",)),
+    Case("blur_gray", am.BlurMSSSIM, ("blur_sigma", "betas")),
+    Case("standardize_gray", am.StandardizeMSSSIM, ("betas",)),
+    Case("gamma_gray", am.GammaMSSSIM, ("gamma_values", "betas")),
+    Case("wavelet_gray", am.WaveletMSSSIM, ("wavelet_threshold", "betas")),
+    Case("pearson_rgb", am.RGBPearson, ()),
+    Case("pearson_gray", am.GrayPearson, ()),
+    Case("pearson_sobel", am.SobelPearson, ()),
+    Case("pearson_blur", am.BlurPearson, ("blur_sigma",)),
+    Case("pearson_gamma", am.GammaPearson, ("gamma_values",)),
+    Case("pearson_wavelet", am.WaveletPearson, ("wavelet_threshold",)),
+    Case("ms_ssim", am.MeanMSSSIM, ("gamma_values", "blur_sigma", "wavelet_threshold", "betas")),
+    Case("pearson", am.MeanPearson, ("gamma_values", "blur_sigma", "wavelet_threshold")),
+)
+NAMES = tuple(case.name for case in CASES)
+every_class = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")),
+    ]
+)
+def device(request):
+    return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def pictures(batch=2, height=22, width=22, *, seed=0, dtype=torch.float32, device="cpu"):
+    """Noisy and clean pictures ``(batch, 3, height, width)``, alike enough for every MS-SSIM term to be positive."""
+    generator = torch.Generator().manual_seed(seed)
+    clean, other = torch.rand(2, batch, 3, height, width, generator=generator, dtype=torch.float64)
+    noisy = 1.5 * (0.7 * clean + 0.3 * other) - 0.3
+    return noisy.to(device, dtype), clean.to(device, dtype)
+
+
+def photo_pair(obfuscation="noise", height=176, width=176):
+    """Four photographs and their obfuscation, float64 arrays ``(4, 3, height, width)``."""
+    clean = photographs(height, width)
+    return OBFUSCATIONS[obfuscation](clean), clean
+
+
+def spoil(images, index, value=float("nan")):
+    """A copy with one pixel of image ``index`` replaced."""
+    images = images.clone()
+    images[index, 1, 2, 3] = value
+    return images
+
+
+def parameters(function):
+    """Names of a callable's parameters, in order."""
+    return tuple(inspect.signature(function).parameters)
+
+
+@contextmanager
+def warns_once(match):
+    """Exactly one warning in the block: of our category, matching a regular expression, and pointing at the test's line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    assert [w.category for w in caught] == [am.AttackerMetricsWarning], [str(w.message) for w in caught]
+    assert re.search(match, str(caught[0].message))
+    assert Path(caught[0].filename).parent == Path(__file__).parent
