@@ -243,14 +243,33 @@ class AttackerMetric(Metric):
 
         return safe_compute
 
-    def _apply(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.nn.Module:
-        try:
-            fn(torch.zeros((), dtype=torch.float64))
-        except TypeError:  # a device without float64, such as Apple's GPUs
-            name = self._state(_SUM)
-            self._defaults[name] = torch.zeros((), dtype=torch.float32)
-            setattr(self, name, self._fact(_SUM).float())
-        return super()._apply(fn, *args, **kwargs)
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the state of another metric of the same class and settings, e.g. one that a worker returned.
+
+        Args:
+            incoming_state: the other metric, or its ``metric_state``.
+
+        Raises:
+            ValueError: if class or settings differ.
+        """
+        super().merge_state(incoming_state)
+        self._computed = None
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._computed = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> torch.nn.Module:
+        """Follow ``fn`` to its device, but keep float64 sums and int64 counts whatever it casts to."""
+        device = fn(torch.zeros((), device=self.device)).device
+
+        def move(value: Tensor) -> Tensor:
+            try:
+                return value.to(device)
+            except TypeError:  # a device without float64, such as Apple's GPUs
+                return value.float().to(device)
+
+        return super()._apply(move, *args, **kwargs)
 
 
 def _describe(thing: Any) -> str:

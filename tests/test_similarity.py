@@ -120,7 +120,7 @@ def test_settings_given_as_a_list_still_hash_and_compare():
 
 
 def blend_at_zero_contrast():
-    """Mixtures ``a clean + (1 - a)(1 - clean)`` whose only MS-SSIM term is slightly below, at most 1e-6 above, and above 0."""
+    """Mixtures ``a clean + (1 - a)(1 - clean)`` whose only MS-SSIM term is just below, at most 1e-6 above, and above 0."""
     clean = torch.rand(1, 1, 11, 11, dtype=torch.float64)
 
     def term(a):
