@@ -533,6 +533,9 @@ def test_autocast_changes_neither_values_nor_gradients(dtype, device):
     assert (slope - expected_slope).norm() <= 1e-5 * expected_slope.norm()
 
 
+@pytest.mark.skipif(
+    torch.__version__ < (2, 13), reason="one graph needs a torch whose tracer can hash dataclasses: 2.13 can, 2.7 cannot"
+)
 @pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # of torch's own tracing
 @pytest.mark.parametrize(
     ("function", "settings"),
