@@ -164,7 +164,7 @@ class AttackerMetric(Metric):
 
     def scores(self, pair: Pair) -> Tensor:
         """The score of every image of a pair, ``(B,)``, NaN where a pixel is not finite; the state is not touched."""
-        values = list(pair.scores(self.components).values())
+        values = pair.scores(self.components)
         return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
 
     def check(self, pair: Pair) -> None:
@@ -214,7 +214,7 @@ class AttackerMetric(Metric):
 
     def collapsed_images(self, pair: Pair) -> Tensor:
         """``(B,)`` bool: at least one of the MS-SSIM components is exactly 0, because a term was not positive."""
-        scores = [pair.score(c) == 0 for c in self.components if isinstance(c.similarity, MSSSIM)]
+        scores = [score == 0 for score in pair.scores(c for c in self.components if isinstance(c.similarity, MSSSIM))]
         return torch.stack(scores).any(dim=0) if scores else torch.zeros_like(pair.finite)
 
     def _state(self, fact: str) -> str:

@@ -209,7 +209,8 @@ def _evaluate(
         gamma_values=gamma_values, blur_sigma=blur_sigma, wavelet_threshold=wavelet_threshold, betas=betas
     )
     pair = Pair(noisy, clean)
-    return pair, with_means(pair.scores(table[name] for name in names))
+    scores = pair.scores(table[name] for name in names)
+    return pair, with_means(dict(zip(names, scores, strict=True)))
 
 
 def _all_finite(pair: Pair) -> Tensor:

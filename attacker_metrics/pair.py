@@ -81,12 +81,15 @@ class Pair:
         Raises:
             ValueError: if the images are too small for the component, or its similarity returns another shape.
         """
-        return self.scores([component])[component.name]
+        return self.scores([component])[0]
 
-    def scores(self, components: Iterable[Component]) -> dict[str, Tensor]:
-        """Like :meth:`score` for several components, by name, evaluated together."""
+    def scores(self, components: Iterable[Component]) -> list[Tensor]:
+        """Like :meth:`score` for several components, evaluated together."""
         wanted = list(components)
-        missing = [component for component in wanted if component not in self._scores]
+        missing: list[Component] = []
+        for component in wanted:
+            if component not in self._scores and component not in missing:
+                missing.append(component)
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
             together: list[list[Component]] = []  # components that one MS-SSIM pass can take
             for component in missing:
@@ -109,7 +112,7 @@ class Pair:
                     count = len(component.branches)
                     self._keep(component, scores[:count])
                     scores = scores[count:]
-        return {component.name: self._scores[component] for component in wanted}
+        return [self._scores[component] for component in wanted]
 
     def _keep(self, component: Component, branches: list[Tensor]) -> None:
         """Remember a component's score: the mean over its branches, NaN where a pixel is not finite."""

@@ -539,7 +539,7 @@ def test_autocast_changes_neither_values_nor_gradients(dtype, device):
 @pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # of torch's own tracing
 @pytest.mark.parametrize(
     ("function", "settings"),
-    [(multi_attacker_privacy_loss, {}), (multi_attacker_scores, {"compute_pearson": False, "gamma_values": (0.5,)})],
+    [(multi_attacker_privacy_loss, {}), (multi_attacker_scores, {"compute_ms_ssim": False, "blur_sigma": 0.3})],
     ids=["loss", "scores"],
 )
 def test_compiled_in_one_graph_for_all_batch_sizes_equals_eager(function, settings, device):
