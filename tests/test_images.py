@@ -94,7 +94,10 @@ def test_tensors_are_read_in_their_own_range(tmp_path, suffix, value, pixels):
     if suffix == ".npy":
         np.save(path, value)
     else:
-        torch.save(torch.from_numpy(value), path)
+        try:
+            torch.save(torch.from_numpy(value), path)
+        except KeyError:
+            pytest.skip(f"torch {torch.__version__} cannot store {value.dtype}")
     loaded = read_image(path)
     torch.testing.assert_close(loaded.pixels, torch.full((3, 4, 5), pixels), rtol=0, atol=1e-6)
     assert loaded.eight_bit == (value.dtype == np.uint8)
