@@ -1,8 +1,9 @@
 """Image -> view: what an attacker makes of a picture before comparing it with the original.
 
 An attacker is any callable that maps a floating tensor ``(B, C, H, W)`` to a view ``(B, C', H', W')``, image by image
-(no image may influence another), and that can be hashed (a function, a frozen dataclass, a module). Those below are
-differentiable; a chain of attackers, applied left to right, is a plain tuple of them.
+(no image may influence another), and that can be hashed (a function, a frozen dataclass, a module). A chain of attackers,
+applied left to right, is a plain tuple of them. Those below are differentiable by autograd; beside each stands its
+pull-back, the transpose of its derivative written out, with which the engine differentiates without a graph.
 
 Attackers that normalise their own output (:func:`minmax`, :func:`sobel`, :func:`standardize`) expect the raw tensor;
 those that need a displayable picture (:class:`Blur`, :class:`Gamma`, :class:`Wavelet`) expect values in [0, 1].
@@ -20,6 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Attacker = Callable[[Tensor], Tensor]
+
+_IMAGE = (1, 2, 3)  # the dimensions of one image
 
 DEFAULT_GAMMA_ATTACK_VALUES: tuple[float, ...] = (0.5, 2.0)
 DEFAULT_GAUSSIAN_BLUR_SIGMA: float = 2.0
@@ -44,6 +47,10 @@ def luma(x: Tensor) -> Tensor:
     return (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
 
 
+def _pull_back_luma(_x: Tensor, _view: Tensor, gradient: Tensor) -> Tensor:
+    return torch.cat((0.299 * gradient, 0.587 * gradient, 0.114 * gradient), dim=1)
+
+
 def clamp(x: Tensor) -> Tensor:
     """Cut values to [0, 1], as any viewer does; the gradient passes at both bounds.
 
@@ -53,6 +60,10 @@ def clamp(x: Tensor) -> Tensor:
         tensor([[[[0.0000, 0.2500, 1.0000]]]])
     """
     return x.clamp(0.0, 1.0)
+
+
+def _pull_back_clamp(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
+    return torch.where(x == view, gradient, 0.0)
 
 
 def minmax(x: Tensor) -> Tensor:
@@ -65,9 +76,20 @@ def minmax(x: Tensor) -> Tensor:
         >>> minmax(torch.tensor([[[[2.0, 3.0, 6.0]]]]))
         tensor([[[[0.0000, 0.2500, 1.0000]]]])
     """
-    low = x.amin(dim=(1, 2, 3), keepdim=True)
-    high = x.amax(dim=(1, 2, 3), keepdim=True)
+    low, high = x.amin(dim=_IMAGE, keepdim=True), x.amax(dim=_IMAGE, keepdim=True)
     return (x - low) / (high - low).clamp(min=1e-8)
+
+
+def _pull_back_minmax(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
+    low, high = x.amin(dim=_IMAGE, keepdim=True), x.amax(dim=_IMAGE, keepdim=True)
+    span = (high - low).clamp(min=1e-8)
+    of_span = (gradient * view).sum(dim=_IMAGE, keepdim=True).mul_(high - low >= 1e-8)  # minus span * d view / d span
+    of_low = of_span - gradient.sum(dim=_IMAGE, keepdim=True)
+    total = gradient.clone()
+    for bound, slope in ((low, of_low), (high, -of_span)):
+        ties = x == bound
+        total.add_(ties * (slope / ties.sum(dim=_IMAGE, keepdim=True)))
+    return total.div_(span)
 
 
 def sobel(x: Tensor) -> Tensor:
@@ -78,11 +100,25 @@ def sobel(x: Tensor) -> Tensor:
         >>> sobel(torch.ones(1, 1, 3, 3)).amax()  # no edges
         tensor(0.0010)
     """
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    gx = _slide(_slide(padded, (-0.5, 0.0, 0.5), dim=3), (0.25, 0.5, 0.25), dim=2)
-    gy = _slide(_slide(padded, (0.25, 0.5, 0.25), dim=3), (-0.5, 0.0, 0.5), dim=2)
+    gx, gy = _edges(x)
     floor = torch.full((), 1e-3, dtype=x.dtype, device=x.device)
     return torch.hypot(torch.hypot(gx, floor), gy)  # a root of squares whose squares and slopes cannot overflow
+
+
+_RISE, _ACROSS = (-0.5, 0.0, 0.5), (0.25, 0.5, 0.25)
+
+
+def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    return _slide(_slide(padded, _RISE, dim=3), _ACROSS, dim=2), _slide(_slide(padded, _ACROSS, dim=3), _RISE, dim=2)
+
+
+def _pull_back_sobel(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
+    weight = gradient / view
+    gx, gy = (edge.mul_(weight) for edge in _edges(x))
+    padded = _slide_back(_slide_back(gx, _ACROSS, dim=2), _RISE, dim=3)
+    padded += _slide_back(_slide_back(gy, _RISE, dim=2), _ACROSS, dim=3)
+    return torch.ops.aten.replication_pad2d_backward(padded, x, (1, 1, 1, 1))
 
 
 def standardize(x: Tensor) -> Tensor:
@@ -93,9 +129,19 @@ def standardize(x: Tensor) -> Tensor:
         >>> standardize(torch.tensor([[[[-3.0, 3.0]]]]))
         tensor([[[[0.2689, 0.7311]]]])
     """
-    centred = x - x.mean(dim=(1, 2, 3), keepdim=True)
-    variance = (centred * centred).mean(dim=(1, 2, 3), keepdim=True)
+    centred = x - x.mean(dim=_IMAGE, keepdim=True)
+    variance = (centred * centred).mean(dim=_IMAGE, keepdim=True)
     return torch.sigmoid(centred / variance.clamp(min=1e-12).sqrt())
+
+
+def _pull_back_standardize(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
+    z = x - x.mean(dim=_IMAGE, keepdim=True)
+    variance = (z * z).mean(dim=_IMAGE, keepdim=True)
+    deviation = variance.clamp(min=1e-12).sqrt()
+    z /= deviation
+    slope = (view * gradient).addcmul_(view * view, gradient, value=-1)  # through the sigmoid
+    of_deviation = (slope * z).mean(dim=_IMAGE, keepdim=True).mul_(variance >= 1e-12)
+    return slope.sub_(slope.mean(dim=_IMAGE, keepdim=True)).sub_(z.mul_(of_deviation)).div_(deviation)
 
 
 @dataclass(frozen=True)
@@ -120,18 +166,29 @@ class Blur:
         if not 0 < self.blur_sigma < math.inf:
             raise ValueError(f"blur_sigma must be a positive number of pixels, got {self.blur_sigma!r}.")
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Blur images ``(B, C, H, W)``."""
+    def check_size(self, height: int, width: int) -> None:
+        """Raise a ``ValueError`` if an image of ``height`` x ``width`` pixels is too small to mirror at its border."""
         radius = math.ceil(3 * self.blur_sigma)
-        height, width = x.shape[-2:]
         if min(height, width) <= radius:
             raise ValueError(
                 f"images of {height} x {width} pixels are too small for blur_sigma={self.blur_sigma}: both sides must"
                 f" exceed ceil(3 * blur_sigma) = {radius}. Resize the images, or pass a smaller blur_sigma."
             )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Blur images ``(B, C, H, W)``."""
+        self.check_size(*x.shape[-2:])
+        radius = math.ceil(3 * self.blur_sigma)
         taps = gaussian_taps(self.blur_sigma, radius)
         padded = F.pad(x, (radius, radius, radius, radius), mode="reflect")
         return _slide(_slide(padded, taps, dim=2), taps, dim=3)
+
+    def pull_back(self, x: Tensor, _view: Tensor, gradient: Tensor) -> Tensor:
+        """The transposed filter, its border folded back."""
+        radius = math.ceil(3 * self.blur_sigma)
+        taps = gaussian_taps(self.blur_sigma, radius)
+        padded = _slide_back(_slide_back(gradient, taps, dim=3), taps, dim=2)
+        return torch.ops.aten.reflection_pad2d_backward(padded, x, (radius,) * 4)
 
 
 @dataclass(frozen=True)
@@ -159,6 +216,11 @@ class Gamma:
     def __call__(self, x: Tensor) -> Tensor:
         """Bend the tones of images ``(B, C, H, W)``."""
         return x.clamp(1e-6, 1.0) ** self.gamma
+
+    def pull_back(self, x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
+        """``gamma x ** (gamma - 1)`` inside [1e-6, 1], 0 outside."""
+        inside = x.clamp(1e-6, 1.0)
+        return torch.where(x == inside, gradient * view / inside * self.gamma, 0.0)
 
 
 @dataclass(frozen=True)
@@ -189,16 +251,34 @@ class Wavelet:
     def __call__(self, x: Tensor) -> Tensor:
         """Denoise images ``(B, C, H, W)``."""
         height, width = x.shape[-2:]
-        x = F.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
-        a, b, c, d = x[..., 0::2, 0::2], x[..., 0::2, 1::2], x[..., 1::2, 0::2], x[..., 1::2, 1::2]
-        average = (a + b + c + d) / 2
-        across, down, diagonal = (
-            F.softshrink(band / 2, self.wavelet_threshold) for band in (a - b + c - d, a + b - c - d, a - b - c + d)
-        )
-        a, b = average + across + down + diagonal, average - across + down - diagonal
-        c, d = average + across - down - diagonal, average - across - down + diagonal
-        top, bottom = torch.stack((a, b), dim=-1).flatten(-2), torch.stack((c, d), dim=-1).flatten(-2)
-        return (torch.stack((top, bottom), dim=-2).flatten(-3, -2) / 2)[..., :height, :width]
+        average, *details = _haar(F.pad(x, (0, width % 2, 0, height % 2), mode="replicate"))
+        shrunk = [F.softshrink(band, self.wavelet_threshold) for band in details]
+        return _unhaar(average, *shrunk)[..., :height, :width]
+
+    def pull_back(self, x: Tensor, _view: Tensor, gradient: Tensor) -> Tensor:
+        """The transform is its own transpose; a coefficient at or below the threshold passes nothing."""
+        height, width = x.shape[-2:]
+        odd = (0, width % 2, 0, height % 2)
+        _, *details = _haar(F.pad(x, odd, mode="replicate"))
+        average, *slopes = _haar(F.pad(gradient, odd))
+        for band, slope in zip(details, slopes, strict=True):
+            slope.mul_(band.abs_() > self.wavelet_threshold)
+        padded = _unhaar(average, *slopes)
+        return torch.ops.aten.replication_pad2d_backward(padded, x, odd) if any(odd) else padded
+
+
+def pull_back(attacker: Attacker, x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in ``x`` of a number whose gradient in ``view = attacker(x)`` is given, for an attacker of this module.
+
+    Args:
+        attacker: one of those above.
+        x: what it was applied to.
+        view: what it returned.
+        gradient: the gradient in the view.
+    """
+    if isinstance(attacker, (Blur, Gamma, Wavelet)):
+        return attacker.pull_back(x, view, gradient)
+    return _PULL_BACKS[attacker](x, view, gradient)
 
 
 def gaussian_taps(sigma: float, radius: int) -> list[float]:
@@ -207,6 +287,22 @@ def gaussian_taps(sigma: float, radius: int) -> list[float]:
     weights = [math.exp(-0.5 * distance * distance) for distance in distances]
     total = sum(weights)
     return [weight / total for weight in weights]
+
+
+def _haar(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The orthonormal transform of even-sized images: averages, and details across, down and diagonal."""
+    a, b, c, d = x[..., 0::2, 0::2], x[..., 0::2, 1::2], x[..., 1::2, 0::2], x[..., 1::2, 1::2]
+    above, below, above_rise, below_rise = a + b, c + d, a - b, c - d
+    return (above + below) / 2, (above_rise + below_rise) / 2, (above - below) / 2, (above_rise - below_rise) / 2
+
+
+def _unhaar(average: Tensor, across: Tensor, down: Tensor, diagonal: Tensor) -> Tensor:
+    """The inverse of :func:`_haar`, and its transpose."""
+    x = average.new_empty(*average.shape[:-2], 2 * average.shape[-2], 2 * average.shape[-1])
+    above, below, above_rise, below_rise = average + down, average - down, across + diagonal, across - diagonal
+    x[..., 0::2, 0::2], x[..., 0::2, 1::2] = (above + above_rise) / 2, (above - above_rise) / 2
+    x[..., 1::2, 0::2], x[..., 1::2, 1::2] = (below + below_rise) / 2, (below - below_rise) / 2
+    return x
 
 
 def _slide(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:
@@ -219,7 +315,7 @@ def _slide(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:
 
 
 class _Slide(torch.autograd.Function):
-    """The sum of slices and its transpose, each accumulated in place."""
+    """The sum of slices accumulated in place, and its transpose."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: tuple[float, ...], dim: int) -> Tensor:
@@ -227,14 +323,29 @@ class _Slide(torch.autograd.Function):
         length = x.shape[dim] - len(taps) + 1
         total = x.narrow(dim, 0, length) * taps[0]
         for i in range(1, len(taps)):
-            total.add_(x.narrow(dim, i, length), alpha=taps[i])
+            if taps[i]:
+                total.add_(x.narrow(dim, i, length), alpha=taps[i])
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        shape, length = list(gradient.shape), gradient.shape[ctx.dim]
-        shape[ctx.dim] = length + len(ctx.taps) - 1
-        total = gradient.new_zeros(shape)
-        for i in range(len(ctx.taps)):
-            total.narrow(ctx.dim, i, length).add_(gradient, alpha=ctx.taps[i])
-        return total, None, None
+        return _slide_back(gradient, ctx.taps, ctx.dim), None, None
+
+
+def _slide_back(gradient: Tensor, taps: Sequence[float], dim: int) -> Tensor:
+    shape, length = list(gradient.shape), gradient.shape[dim]
+    shape[dim] = length + len(taps) - 1
+    total = gradient.new_zeros(shape)
+    for i in range(len(taps)):
+        if taps[i]:
+            total.narrow(dim, i, length).add_(gradient, alpha=taps[i])
+    return total
+
+
+_PULL_BACKS: dict[Attacker, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    luma: _pull_back_luma,
+    clamp: _pull_back_clamp,
+    minmax: _pull_back_minmax,
+    sobel: _pull_back_sobel,
+    standardize: _pull_back_standardize,
+}

@@ -23,6 +23,7 @@ from attacker_metrics.attackers import (
     sobel,
     standardize,
 )
+from attacker_metrics.program import MSSSIMComparison, PearsonComparison, Program, is_built_in
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Similarity, SquaredPearson
 
 View = tuple[Attacker, ...]
@@ -164,3 +165,48 @@ def standard_components(
         Component("pearson_wavelet", pearson, (*gray, wavelet), (*clean_gray, wavelet), undoes="weak noise, inversion"),
     )
     return {row.name: row for row in rows}
+
+
+def is_known(component: Component) -> bool:
+    """Whether the engine can evaluate a component: only attackers and similarities of this library, data range 1."""
+    attackers = (*component.noisy, *component.clean, *component.variants)
+    similarity = component.similarity
+    known = type(similarity) is SquaredPearson or (type(similarity) is MSSSIM and similarity.data_range == 1.0)
+    return known and all(map(is_built_in, attackers))
+
+
+def program_of(components: Sequence[Component], height: int, width: int) -> Program:
+    """What the engine has to do for some components that it knows, every view made once.
+
+    Args:
+        components: what to evaluate.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Raises:
+        ValueError: if the images are too small for an attacker or a similarity.
+    """
+    numbers: dict[tuple[int, View], int] = {(0, ()): 0, (1, ()): 1}
+    made: list[tuple[Attacker, int]] = []
+    ms_ssim, pearson = [], []
+
+    def number(side: int, view: View) -> int:
+        if (side, view) not in numbers:
+            parent = number(side, view[:-1])
+            if isinstance(view[-1], Blur):
+                view[-1].check_size(height, width)
+            made.append((view[-1], parent))
+            numbers[side, view] = len(made) + 1
+        return numbers[side, view]
+
+    for k, component in enumerate(components):
+        branches, similarity = component.branches, component.similarity
+        if isinstance(similarity, MSSSIM):
+            similarity.check_size(height, width)
+        for noisy, clean in branches:
+            compared = (k, len(branches), number(0, noisy), number(1, clean))
+            if isinstance(similarity, MSSSIM):
+                ms_ssim.append(MSSSIMComparison(*compared, similarity.betas, similarity.normalize))
+            elif isinstance(similarity, SquaredPearson):
+                pearson.append(PearsonComparison(*compared, similarity.eps))
+    return Program(tuple(made), tuple(ms_ssim), tuple(pearson), len(components))

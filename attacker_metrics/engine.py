@@ -1,251 +1,244 @@
-r"""MS-SSIM of many views at once: each moment filtered once, a closed-form slope, memory bounded by blocks.
+"""The engine: one pass over a pair of batches for all scores, one for their gradients, as registered operators.
 
-Every plane pair (x, y) is treated alike, whichever component it belongs to. With :math:`W` the Gaussian filter over windows
-inside the plane and :math:`W^T` its transpose,
+Forward makes every view of a :class:`~attacker_metrics.program.Program` once and compares them. For the backward it keeps one
+slope per plane that MS-SSIM compares (see :mod:`attacker_metrics.ms_ssim`) and nothing else: the views are made again, the
+slopes weighted by the gradients of the scores, joined with those of the squared Pearsons and pulled back through the
+attackers (see :mod:`attacker_metrics.attackers`). Any weighting of the scores, per image, is thus one backward.
 
-.. math::
-    \mu_x = W x, \quad p = 2 (W(xy) - \mu_x\mu_y) + C_2, \quad s = W(x^2 + y^2) - \mu_x^2 - \mu_y^2 + C_2, \quad c = p / s
-
-so that four maps are filtered: :math:`x, y, x^2 + y^2, xy`. A scale's contrast term is :math:`t = \overline{c}`, the mean
-over its n windows. From :math:`\partial c/\partial\,\mathrm{cov} = 2/s` and
-:math:`\partial c/\partial \sigma_x^2 = -c/s` follows its slope
-
-.. math::
-    \frac{\partial t}{\partial x} = \frac{2}{n} \Big( y \cdot W^T\frac{1}{s} - x \cdot W^T\frac{c}{s}
-    - W^T \frac{\mu_y - c\,\mu_x}{s} \Big)
-
-The coarsest scale mirrors its borders and multiplies c by the luminance :math:`l = (2\mu_x\mu_y + C_1) / m`,
-:math:`m = \mu_x^2 + \mu_y^2 + C_1`: every :math:`1/s` above becomes :math:`l/s`, and
-:math:`W^T[c\,(\mu_y - l\,\mu_x) / m]` joins the bracket. The slope in y follows by exchanging x and y. A score is the
-product of the powers of its terms; its slope, the terms' slopes weighted and brought to full size, is formed in the
-forward and is all that the backward needs.
-
-Planes are channels of one image in ``channels_last`` order, for which depth-wise convolutions are fast on a CPU; images are
-taken a few at a time so that their maps stay in cache. Planes are centred first: the variances do not change, and
-:math:`W(x^2) - \mu_x^2` does not cancel.
+On a CPU images are taken a few at a time, so that what is made of them stays in cache and memory does not grow with the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from attacker_metrics.attackers import gaussian_taps
+from attacker_metrics.attackers import pull_back
+from attacker_metrics.ms_ssim import ms_ssim
+from attacker_metrics.pearson import correlate
+from attacker_metrics.program import MSSSIMComparison, Program, from_numbers
 
-TAPS = 11
-_SIGMA, _C1, _C2 = 1.5, 0.01**2, 0.03**2  # the constants for a data range of 1
-_SLOPE_FLOOR = 1e-6
-_BLOCK = 2**19  # values of one map that are worked on at once on a CPU
+LARGEST = 1e15
+"""Pixels beyond are cut: the square of what is left fits into float32 many times over."""
 _LANES = 16  # planes that one vector instruction takes
+_CACHED, _ON_DEVICE = 2**19, 2**28  # values of one map, over all planes, that are worked on at once
 
 
-def ms_ssim_scores(
-    noisy: Sequence[Tensor], clean: Sequence[Tensor], betas: Sequence[float], normalize: str | None
-) -> Tensor:
-    """MS-SSIM of every pair of views, differentiable once with respect to all of them.
+def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> Tensor:
+    """Score every image pair, differentiably (once) with respect to both batches.
 
     Args:
-        noisy: K views ``(B, C_k, H, W)`` of one size and dtype, for a data range of 1.
-        clean: the views that they are compared with, same shapes.
-        betas: the exponents, one per scale; both sides are at least ``11 * 2 ** (len(betas) - 1)``.
-        normalize: ``"relu"``, ``"simple"`` or None.
+        noisy: images ``(B, C, H, W)`` in any floating dtype, checked and large enough for the program's attackers and scales.
+        clean: the same shape and device, in any floating dtype.
+        finite: ``(B,)`` bool: neither image of the pair holds a NaN or an infinity.
+        program: what to evaluate.
 
     Returns:
-        ``(B, K)``.
+        ``(B, components)`` in float32, or float64 if an input is; NaN with zero gradient where not finite.
     """
-    wanted = [torch.is_grad_enabled() and any(view.requires_grad for view in side) for side in (noisy, clean)]
-    scores: Tensor = _scores(list(noisy), list(clean), list(betas), normalize or "", *wanted)[0]
-    return scores
+    wanted = [torch.is_grad_enabled() and image.requires_grad for image in (noisy, clean)]
+    scores: Tensor = _scores(noisy, clean, finite, *program.to_numbers(), *wanted)[0]
+    return torch.where(finite[:, None], scores, torch.nan)
 
 
 @torch.library.custom_op(
-    "attacker_metrics::ms_ssim_scores",
+    "attacker_metrics::scores",
     mutates_args=(),
-    schema="(Tensor[] noisy, Tensor[] clean, float[] betas, str normalize, bool slope_noisy, bool slope_clean)"
-    " -> (Tensor, Tensor[], Tensor[])",
+    schema="(Tensor noisy, Tensor clean, Tensor finite, int[] program, float[] numbers, bool slope_noisy, bool slope_clean)"
+    " -> (Tensor, Tensor, Tensor)",
 )
 def _scores(
-    noisy: list[Tensor], clean: list[Tensor], betas: list[float], normalize: str, slope_noisy: bool, slope_clean: bool
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """The scores ``(B, K)`` and, where wanted, the slope of each in its noisy and its clean view."""
-    scores, *slopes = _outputs(noisy, clean, betas, normalize, slope_noisy, slope_clean)
-    batch, _, height, width = noisy[0].shape
-    channels = [view.shape[1] for view in noisy]
-    planes = sum(channels)
-    images = batch
-    if noisy[0].device.type == "cpu":
-        images = max(1, -(-_LANES // planes), _BLOCK // (planes * height * width))
-    for start in range(0, batch, images):
-        part = slice(start, min(start + images, batch))
-        x, y = _gather(noisy, part), _gather(clean, part)
-        offsets = [side.mean(dim=(2, 3), keepdim=True) for side in (x, y)]
-        pyramid = [(x.sub_(offsets[0]), y.sub_(offsets[1]))]
-        for _ in betas[1:]:
-            pyramid.append((F.avg_pool2d(pyramid[-1][0], 2), F.avg_pool2d(pyramid[-1][1], 2)))
-        terms, maps = [], []  # of every scale
-        for scale, (x, y) in enumerate(pyramid):
-            luminance = offsets if scale == len(betas) - 1 else None
-            term, slopes_of_term = _term(x, y, luminance, slope_noisy, slope_clean)
-            terms.append(term.view(-1, planes))
-            maps.append(slopes_of_term)
-        per_view = torch.stack([t.mean(dim=2) for t in torch.split(torch.stack(terms), channels, dim=2)], dim=2)  # (M, b, K)
-        scores[part], weights = _product_of_powers(per_view, betas, normalize)
-        spread = [weights[:, :, k : k + 1].expand(-1, -1, count) / count for k, count in enumerate(channels)]
-        plane_weights = torch.cat(spread, dim=2).flatten(1)  # (M, b * P)
-        for side, slope in enumerate(slopes):
-            if slope:
-                _scatter(_to_full_size([scale[side] for scale in maps], plane_weights), slope, part)
+    noisy: Tensor, clean: Tensor, finite: Tensor, program: list[int], numbers: list[float], slope_noisy: bool, slope_clean: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The scores, and where wanted the slope of every MS-SSIM comparison in its noisy and its clean planes."""
+    scores, *slopes = _outputs(noisy, clean, finite, program, numbers, slope_noisy, slope_clean)
+    read = from_numbers(program, numbers)
+    for part in _parts(noisy, read):
+        views = _views(_images(noisy, clean, finite, part, scores.dtype), read)
+        scores[part] = 0.0
+        for p in read.pearson:
+            scores[part, p.component] += correlate(views[p.noisy], views[p.clean], p.eps).squared / p.of
+        groups = _groups(read)
+        channels = [[views[m.noisy].shape[1] for m in group] for group in groups]
+        sides = [tuple(_gather([views[v] for v in side]) for side in _sides(group)) for group in groups]
+        del views
+        first = 0
+        for group, counts, (x, y) in zip(groups, channels, sides, strict=True):
+            values, sloped = ms_ssim(x, y, counts, group[0].betas, group[0].normalize, (slope_noisy, slope_clean))
+            for k, m in enumerate(group):
+                scores[part, m.component] += values[:, k] / m.of
+            for kept, planes in zip(slopes, sloped, strict=True):
+                if planes is not None:
+                    kept[part, first : first + sum(counts)] = planes[0].view(-1, sum(counts), *planes.shape[2:])
+            first += sum(counts)
     return scores, slopes[0], slopes[1]
 
 
 @_scores.register_fake
 def _outputs(
-    noisy: list[Tensor], clean: list[Tensor], _betas: list[float], _normalize: str, slope_noisy: bool, slope_clean: bool
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    scores = noisy[0].new_empty(noisy[0].shape[0], len(noisy))
-    slopes = [
-        [view.new_empty(view.shape) for view in side] if wanted else []
-        for side, wanted in ((noisy, slope_noisy), (clean, slope_clean))
-    ]
-    return scores, slopes[0], slopes[1]
+    noisy: Tensor,
+    clean: Tensor,
+    _finite: Tensor,
+    program: list[int],
+    numbers: list[float],
+    slope_noisy: bool,
+    slope_clean: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    read = from_numbers(program, numbers)
+    batch, channels, height, width = noisy.shape
+    counts = read.channels(channels)
+    planes = sum(counts[m.noisy] for m in read.ms_ssim)
+    dtype = torch.float64 if torch.float64 in (noisy.dtype, clean.dtype) else torch.float32
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=noisy.device)
+
+    slopes = [empty(batch, planes, height, width) if wanted else empty(0) for wanted in (slope_noisy, slope_clean)]
+    return empty(batch, read.components), slopes[0], slopes[1]
 
 
-def _keep_slopes(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor], list[Tensor]]) -> None:
-    ctx.views, ctx.slopes = len(inputs[0]), [bool(slopes) for slopes in output[1:]]
-    ctx.save_for_backward(*output[1], *output[2])
+@torch.library.custom_op(
+    "attacker_metrics::scores_backward",
+    mutates_args=(),
+    schema="(Tensor gradient, Tensor noisy, Tensor clean, Tensor finite, Tensor slopes_noisy, Tensor slopes_clean,"
+    " int[] program, float[] numbers, bool wants_noisy, bool wants_clean) -> (Tensor, Tensor)",
+)
+def _scores_backward(
+    gradient: Tensor,
+    noisy: Tensor,
+    clean: Tensor,
+    finite: Tensor,
+    slopes_noisy: Tensor,
+    slopes_clean: Tensor,
+    program: list[int],
+    numbers: list[float],
+    wants_noisy: bool,
+    wants_clean: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of both batches, given those of the scores; an empty tensor where none is wanted."""
+    wanted = (wants_noisy, wants_clean)
+    totals = _gradients(gradient, noisy, clean, finite, slopes_noisy, slopes_clean, program, numbers, *wanted)
+    read = from_numbers(program, numbers)
+    for part in _parts(noisy, read):
+        images = _images(noisy, clean, finite, part, gradient.dtype)
+        views = _views(images, read)
+        reached: list[Tensor | None] = [None] * len(views)  # the gradient in every view
+        first = 0
+        for m in read.ms_ssim:
+            planes = slice(first, first + views[m.noisy].shape[1])
+            weight = _per_image(gradient[part, m.component]) / m.of
+            for side, (view, slopes) in enumerate(((m.noisy, slopes_noisy), (m.clean, slopes_clean))):
+                if wanted[side]:
+                    _add(reached, view, slopes[part, planes] * weight)
+            first = planes.stop
+        for p in read.pearson:
+            weight = _per_image(gradient[part, p.component]) / p.of
+            slopes_of_r = correlate(views[p.noisy], views[p.clean], p.eps).slopes(weight, wanted)
+            for view, slope in zip((p.noisy, p.clean), slopes_of_r, strict=True):
+                if slope is not None:
+                    _add(reached, view, slope)
+        for i, (attacker, parent) in reversed(list(enumerate(read.made, start=2))):
+            at_view, reached[i] = reached[i], None
+            if at_view is not None:
+                _add(reached, parent, pull_back(attacker, views[parent], views[i], at_view))
+        for total, image, at_image in zip(totals, images, reached[:2], strict=True):
+            if total.numel() and at_image is not None:
+                passing = _per_image(finite[part]) & (image.abs() < LARGEST)
+                limit = torch.finfo(total.dtype).max  # float16 saturates instead of becoming infinite
+                total[part] = torch.where(passing, at_image, 0.0).clamp_(-limit, limit)
+    return totals
+
+
+@_scores_backward.register_fake
+def _gradients(
+    _gradient: Tensor,
+    noisy: Tensor,
+    clean: Tensor,
+    _finite: Tensor,
+    _slopes_noisy: Tensor,
+    _slopes_clean: Tensor,
+    _program: list[int],
+    _numbers: list[float],
+    wants_noisy: bool,
+    wants_clean: bool,
+) -> tuple[Tensor, Tensor]:
+    return (
+        torch.zeros_like(noisy) if wants_noisy else noisy.new_empty(0),
+        torch.zeros_like(clean) if wants_clean else clean.new_empty(0),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    noisy, clean, finite, ctx.program, ctx.numbers, *ctx.wanted = inputs
+    ctx.save_for_backward(noisy, clean, finite, *output[1:])
     ctx.set_materialize_grads(False)
 
 
-def _weigh_slopes(ctx: Any, gradient: Tensor | None, *second: list[Tensor | None]) -> tuple[Any, ...]:
-    if any(g is not None for gradients in second for g in gradients or ()):
-        raise RuntimeError("MS-SSIM can be differentiated once only: its second derivatives are not implemented.")
-    gradients: list[list[Tensor | None]] = [[None] * ctx.views, [None] * ctx.views]
-    saved = iter(ctx.saved_tensors)
-    for side, wanted in enumerate(ctx.slopes):
-        if wanted and gradient is not None:
-            gradients[side] = [weight[:, None, None, None] * next(saved) for weight in gradient.unbind(1)]
-    return *gradients, None, None, None, None
+def _pull_back_scores(ctx: Any, gradient: Tensor | None, *_of_slopes: Tensor | None) -> tuple[Tensor | None, ...]:
+    nothing = (None,) * 5
+    if gradient is None:
+        return None, None, *nothing
+    found = _scores_backward(gradient, *ctx.saved_tensors, ctx.program, ctx.numbers, *ctx.wanted)
+    return *(total if wanted else None for total, wanted in zip(found, ctx.wanted, strict=True)), *nothing
 
 
-_scores.register_autograd(_weigh_slopes, setup_context=_keep_slopes)
+def _refuse(*_: Any) -> None:
+    raise RuntimeError("the scores can be differentiated once only: their second derivatives are not implemented.")
 
 
-def _product_of_powers(terms: Tensor, betas: Sequence[float], normalize: str) -> tuple[Tensor, Tensor]:
-    """``prod_j v_j ** beta_j`` over the first dimension, and its slope in every term.
-
-    Under ``"relu"`` a term that is not positive makes the product 0, with slope 0 in that term. The slope of a power is
-    taken at ``max(v, 1e-6)``.
-    """
-    v = (terms + 1) / 2 if normalize == "simple" else terms
-    exponents = torch.tensor(betas, dtype=v.dtype, device=v.device).view(-1, 1, 1)
-    powers = v.clamp(min=0.0) ** exponents
-    slopes = torch.where(v > 0, exponents * v.clamp(min=_SLOPE_FLOOR) ** (exponents - 1), 0.0)
-    if normalize == "simple":
-        slopes = slopes / 2
-    others = [torch.cat((powers[:j], powers[j + 1 :])).prod(dim=0) for j in range(len(betas))]
-    score = powers.prod(dim=0).clamp(max=1.0)  # rounding
-    if not normalize:  # a negative number has no real power
-        score = torch.where((v < 0).any(dim=0), torch.nan, powers.prod(dim=0))
-    return score, slopes * torch.stack(others)
+_scores.register_autograd(_pull_back_scores, setup_context=_keep)
+_scores_backward.register_autograd(_refuse)
 
 
-def _term(
-    x: Tensor, y: Tensor, offsets: list[Tensor] | None, slope_x: bool, slope_y: bool
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """One scale of centred planes ``(1, P, H, W)``: the mean ``(P,)`` and its slopes, 0: in x, 1: in y, where wanted.
-
-    The mean contrast; or, given the planes' offsets, the mean SSIM with mirrored borders.
-    """
-    border = (TAPS // 2,) * 4
-    padded: tuple[Tensor, ...] = (x, y)
-    if offsets is not None:
-        padded = tuple(F.pad(v, border, mode="reflect").contiguous(memory_format=torch.channels_last) for v in padded)
-    planes, height, width = x.shape[1], padded[0].shape[2] - TAPS + 1, padded[0].shape[3] - TAPS + 1
-    total = x.new_zeros(planes)
-    slopes = {side: torch.zeros_like(padded[side]) for side, wanted in enumerate((slope_x, slope_y)) if wanted}
-    rows = max(TAPS, _BLOCK // (planes * width)) if x.device.type == "cpu" else height
-    for top in range(0, height, rows):
-        here = slice(top, min(top + rows, height) + TAPS - 1)
-        part = [v[:, :, here] for v in padded]
-        maps = _maps(4, part[0])
-        maps[0], maps[1] = part[0][0], part[1][0]
-        torch.mul(part[0], part[0], out=maps[2:3]).addcmul_(part[1], part[1])
-        torch.mul(part[0], part[1], out=maps[3:4])
-        *mu, s, c = torch.split(_smooth(maps), 1)
-        c.addcmul_(mu[0], mu[1], value=-1).mul_(2).add_(_C2)
-        s.addcmul_(mu[0], mu[0], value=-1).addcmul_(mu[1], mu[1], value=-1).clamp_(min=0.0).add_(_C2)
-        c.div_(s)
-        if offsets is None:
-            total += c.sum(dim=(0, 2, 3))
-        else:
-            full = [mean + offset for mean, offset in zip(mu, offsets, strict=True)]
-            m = (full[0] * full[0]).addcmul_(full[1], full[1]).add_(_C1)
-            luminance = (full[0] * full[1]).mul_(2).add_(_C1).div_(m)
-            total += (luminance * c).sum(dim=(0, 2, 3))
-        if not slopes:
-            continue
-        adjoint = _maps(2 + len(slopes), c)
-        weight, weight_c, *brackets = torch.split(adjoint, 1)
-        torch.reciprocal(s, out=weight)
-        if offsets is not None:
-            weight.mul_(luminance)
-        torch.mul(weight, c, out=weight_c)
-        for bracket, side in zip(brackets, slopes, strict=True):
-            torch.mul(weight, mu[1 - side], out=bracket).addcmul_(weight_c, mu[side], value=-1)
-            if offsets is not None:
-                bracket.sub_((full[1 - side] - luminance * full[side]).mul_(c).div_(m))
-        weight, weight_c, *brackets = torch.split(_smooth(adjoint, transpose=True), 1)
-        for bracket, side in zip(brackets, slopes, strict=True):
-            bracket.neg_().addcmul_(part[1 - side], weight).addcmul_(part[side], weight_c, value=-1)
-            slopes[side][:, :, here].add_(bracket, alpha=2 / (height * width))
-    if offsets is not None:
-        slopes = {side: torch.ops.aten.reflection_pad2d_backward(slope, x, border) for side, slope in slopes.items()}
-    return total / (height * width), slopes
+def _parts(noisy: Tensor, program: Program) -> Iterator[slice]:
+    """The images that are worked on at once: a few on a CPU; on other devices as many as leave memory bounded."""
+    batch, channels, height, width = noisy.shape
+    planes = max(1, sum(program.channels(channels)[m.noisy] for m in program.ms_ssim))
+    if noisy.device.type == "cpu":
+        images = max(1, min(-(-_LANES // planes), _CACHED // (planes * height * width)))
+    else:
+        images = max(1, _ON_DEVICE // (planes * height * width))
+    for start in range(0, batch, images):
+        yield slice(start, min(start + images, batch))
 
 
-def _maps(count: int, like: Tensor) -> Tensor:
-    """Uninitialised maps ``(count, P, H, W)``, each a contiguous block with its planes innermost."""
-    size = (count, *like.shape[1:])
-    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+def _images(noisy: Tensor, clean: Tensor, finite: Tensor, part: slice, dtype: torch.dtype) -> list[Tensor]:
+    """Some pairs as they are computed with: cast, cut, and black where not finite."""
+    mask = _per_image(finite[part])
+    return [torch.where(mask, side[part].to(dtype).clamp(-LARGEST, LARGEST), 0.0) for side in (noisy, clean)]
 
 
-def _smooth(maps: Tensor, *, transpose: bool = False) -> Tensor:
-    """Gaussian means over windows inside the maps ``(N, P, H, W)``, or the transpose of that filter."""
-    if maps.shape[1] == 1:  # a GPU's kernels for one channel may round to TF32, those for several do not
-        return _smooth(maps.transpose(0, 1), transpose=transpose).transpose(0, 1)
-    planes, pad = maps.shape[1], TAPS - 1 if transpose else 0
-    window = torch.tensor(gaussian_taps(_SIGMA, TAPS // 2), dtype=maps.dtype, device=maps.device)
-    down = window.view(1, 1, -1, 1).expand(planes, 1, -1, 1).contiguous()
-    maps = F.conv2d(maps, down, padding=(pad, 0), groups=planes)
-    return F.conv2d(maps, down.transpose(2, 3).contiguous(), padding=(0, pad), groups=planes)
+def _views(images: list[Tensor], program: Program) -> list[Tensor]:
+    """Every view of the images, by number."""
+    views = list(images)
+    for attacker, parent in program.made:
+        views.append(attacker(views[parent]))
+    return views
 
 
-def _to_full_size(maps: list[Tensor], weights: Tensor) -> Tensor:
-    """Sum the scales' slopes, each weighted ``(M, P)``, through the transposes of the 2 x 2 averages."""
-    total = None
-    for scale in reversed(range(len(maps))):
-        here = maps[scale].mul_(weights[scale].view(1, -1, 1, 1))
-        if total is not None:
-            height, width = 2 * total.shape[2], 2 * total.shape[3]
-            here[:, :, :height, :width].add_(F.interpolate(total, scale_factor=2, mode="nearest"), alpha=0.25)
-        total = here
-    assert total is not None
-    return total
+def _groups(program: Program) -> list[list[MSSSIMComparison]]:
+    """The runs of MS-SSIM comparisons with equal settings, which are evaluated together."""
+    return [list(run) for _, run in itertools.groupby(program.ms_ssim, key=lambda m: (m.betas, m.normalize))]
 
 
-def _gather(views: Sequence[Tensor], part: slice) -> Tensor:
-    """Copy some images' planes side by side into one image ``(1, b * P, H, W)``, planes innermost."""
-    planes = torch.cat([view[part] for view in views], dim=1)
-    return planes.flatten(0, 1)[None].contiguous(memory_format=torch.channels_last)
+def _sides(group: Sequence[MSSSIMComparison]) -> tuple[list[int], list[int]]:
+    return [m.noisy for m in group], [m.clean for m in group]
 
 
-def _scatter(planes: Tensor, views: Sequence[Tensor], part: slice) -> None:
-    """The reverse of :func:`_gather`."""
-    channels = [view.shape[1] for view in views]
-    by_view = torch.split(planes[0].view(-1, sum(channels), *planes.shape[2:]), channels, dim=1)
-    for view, values in zip(views, by_view, strict=True):
-        view[part] = values
+def _gather(views: Sequence[Tensor]) -> Tensor:
+    """Copy images' planes side by side into one image ``(1, images * planes, H, W)``, planes innermost."""
+    return torch.cat(list(views), dim=1).flatten(0, 1)[None].contiguous(memory_format=torch.channels_last)
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def _add(sums: list[Tensor | None], at: int, value: Tensor) -> None:
+    """Add to one of the sums, the first summand of which becomes the sum itself."""
+    total = sums[at]
+    sums[at] = value if total is None else total.add_(value)

@@ -15,7 +15,7 @@ from attacker_metrics.attackers import (
     DEFAULT_WAVELET_SOFT_THRESHOLD,
 )
 from attacker_metrics.components import MEANS, Component, component_names, standard_components
-from attacker_metrics.pair import Pair, as_computed, check_floating
+from attacker_metrics.pair import Pair, check_floating
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
 
 
@@ -143,9 +143,7 @@ def pearson_sq_mean(pred: Tensor, target: Tensor, *, eps: float = 1e-12) -> Tens
     if pred.ndim < 2 or pred.numel() == 0:
         raise ValueError(f"pred must have shape (B, ...) with B >= 1 and values to correlate, got {tuple(pred.shape)}.")
     dtype = torch.promote_types(pred.dtype, target.dtype)
-    compute_dtype = torch.promote_types(dtype, torch.float32)
-    with torch.autocast(pred.device.type, enabled=False):
-        return similarity(as_computed(pred, compute_dtype), as_computed(target, compute_dtype)).mean().to(dtype)
+    return similarity(pred, target).mean().to(dtype)
 
 
 def safe_ms_ssim(

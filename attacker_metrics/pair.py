@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacker_metrics.components import Component, View
-from attacker_metrics.similarity import MSSSIM
+from attacker_metrics.components import Component, View, is_known, program_of
+from attacker_metrics.engine import LARGEST, evaluate
 
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CLEAN_TOLERANCE = 1e-3
-_LARGEST = 1e15  # its square fits into float32 many times over
 
 
 class Pair:
@@ -46,13 +45,13 @@ class Pair:
         check_images(noisy, clean, channels=channels)
         self.dtype = torch.promote_types(noisy.dtype, clean.dtype)
         """Promoted dtype of the two inputs, in which the functions answer."""
-        compute_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
-        finite = noisy.detach().isfinite().flatten(1).all(dim=1) & clean.detach().isfinite().flatten(1).all(dim=1)
-        self.finite = finite
+        self._given = noisy, clean
+        bounds = [image.detach().flatten(1).aminmax(dim=1) for image in (noisy, clean)]  # NaN and infinity show in them
+        self._clean_bounds = bounds[1]
+        finite = [low.isfinite() & high.isfinite() for low, high in bounds]
+        self.finite = finite[0] & finite[1]
         """``(B,)`` bool: no pixel of either image is NaN or infinite."""
         self._grad = torch.is_grad_enabled()
-        mask = finite.view(-1, 1, 1, 1)
-        self._images = tuple(torch.where(mask, as_computed(image, compute_dtype), 0.0) for image in (noisy, clean))
         self._views: dict[tuple[int, View], Tensor] = {}
         self._scores: dict[Component, Tensor] = {}
 
@@ -67,8 +66,8 @@ class Pair:
     @property
     def clean_in_range(self) -> Tensor:
         """``(B,)`` bool: every finite clean value lies in [0, 1], give or take 1e-3."""
-        clean = self._images[1].detach().flatten(1)
-        return ((clean >= -_CLEAN_TOLERANCE) & (clean <= 1 + _CLEAN_TOLERANCE)).all(dim=1)
+        low, high = (bound.float() for bound in self._clean_bounds)
+        return ~self.finite | ((low >= -_CLEAN_TOLERANCE) & (high <= 1 + _CLEAN_TOLERANCE))
 
     def views(self, component: Component) -> list[tuple[Tensor, Tensor]]:
         """What a component compares: per branch the noisy and the clean view, float32 or float64."""
@@ -86,54 +85,38 @@ class Pair:
     def scores(self, components: Iterable[Component]) -> list[Tensor]:
         """Like :meth:`score` for several components, evaluated together."""
         wanted = list(components)
-        missing: list[Component] = []
-        for component in wanted:
-            if component not in self._scores and component not in missing:
-                missing.append(component)
+        missing = list(dict.fromkeys(c for c in wanted if c not in self._scores))
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
-            together: list[list[Component]] = []  # components that one MS-SSIM pass can take
+            known = [component for component in missing if is_known(component)]
+            if known:
+                program = program_of(known, *self._given[0].shape[2:])
+                scores = evaluate(*self._given, self.finite, program)
+                self._scores.update(zip(known, scores.unbind(1), strict=True))
             for component in missing:
-                views = self.views(component)
-                if not (isinstance(component.similarity, MSSSIM) and self._of_image_size(views)):
-                    self._keep(component, [component.similarity(noisy, clean) for noisy, clean in views])
-                    continue
-                for members in together:
-                    if members[0].similarity == component.similarity:
-                        members.append(component)
-                        break
-                else:
-                    together.append([component])
-            for members in together:
-                pairs = [pair for component in members for pair in self.views(component)]
-                similarity = members[0].similarity
-                assert isinstance(similarity, MSSSIM)
-                scores = similarity.of_many([noisy for noisy, _ in pairs], [clean for _, clean in pairs])
-                for component in members:
-                    count = len(component.branches)
-                    self._keep(component, scores[:count])
-                    scores = scores[count:]
+                if component not in known:
+                    self._scores[component] = self._score(component)
         return [self._scores[component] for component in wanted]
 
-    def _keep(self, component: Component, branches: list[Tensor]) -> None:
-        """Remember a component's score: the mean over its branches, NaN where a pixel is not finite."""
-        for value in branches:
+    def _score(self, component: Component) -> Tensor:
+        """The score of a component with an attacker or a similarity that the engine does not know."""
+        values = [component.similarity(noisy, clean) for noisy, clean in self.views(component)]
+        for value in values:
             if value.shape != self.finite.shape:
                 raise ValueError(
                     f"component {component.name!r}: its similarity must return one number per image, shape"
                     f" ({len(self)},), got {tuple(value.shape)}."
                 )
-        mean = branches[0] if len(branches) == 1 else torch.stack(branches).mean(dim=0)
-        self._scores[component] = torch.where(self.finite, mean, torch.nan)
-
-    def _of_image_size(self, views: list[tuple[Tensor, Tensor]]) -> bool:
-        size = self._images[0].shape[2:]
-        return all(noisy.shape[2:] == size and clean.shape[2:] == size for noisy, clean in views)
+        return torch.where(self.finite, torch.stack(values).mean(dim=0), torch.nan)
 
     def _view(self, side: int, view: View) -> Tensor:
-        if not view:
-            return self._images[side]
         if (side, view) not in self._views:
-            self._views[side, view] = view[-1](self._view(side, view[:-1])).to(self._images[side].dtype)
+            if view:
+                before = self._view(side, view[:-1])
+                self._views[side, view] = view[-1](before).to(before.dtype)
+            else:
+                dtype = torch.promote_types(self.dtype, torch.float32)
+                mask = self.finite.view(-1, 1, 1, 1)
+                self._views[side, view] = torch.where(mask, as_computed(self._given[side], dtype), 0.0)
         return self._views[side, view]
 
 
@@ -187,7 +170,7 @@ def as_computed(images: Tensor, dtype: torch.dtype) -> Tensor:
     """
     if images.dtype == torch.float16 and images.requires_grad:
         images = _FromHalf.apply(images, dtype)  # type: ignore[no-untyped-call]
-    return images.to(dtype).clamp(-_LARGEST, _LARGEST)
+    return images.to(dtype).clamp(-LARGEST, LARGEST)
 
 
 class _FromHalf(torch.autograd.Function):

@@ -6,13 +6,15 @@ A similarity is any hashable callable ``(noisy_view, clean_view) -> (B,)``, both
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-from attacker_metrics.engine import TAPS, ms_ssim_scores
+from attacker_metrics.engine import evaluate
+from attacker_metrics.ms_ssim import TAPS
+from attacker_metrics.program import MSSSIMComparison, PearsonComparison, Program
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
@@ -89,16 +91,12 @@ class MSSSIM:
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
         """Compare two views ``(B, C, H, W)`` image by image, ``(B,)``."""
-        return self.of_many([noisy], [clean])[0]
-
-    def of_many(self, noisy: Sequence[Tensor], clean: Sequence[Tensor]) -> list[Tensor]:
-        """Compare several pairs of views ``(B, C_k, H, W)`` of one size in one pass, each ``(B,)``."""
-        for pair in zip(noisy, clean, strict=True):
-            _check_same_shape(*pair)
-        self.check_size(*noisy[0].shape[-2:])
+        _check_same_shape(noisy, clean)
+        self.check_size(*noisy.shape[-2:])
         if self.data_range != 1.0:
-            noisy, clean = ([view / self.data_range for view in side] for side in (noisy, clean))
-        return list(ms_ssim_scores(noisy, clean, self.betas, self.normalize).unbind(1))
+            noisy, clean = noisy / self.data_range, clean / self.data_range
+        comparison = MSSSIMComparison(0, 1, 0, 1, self.betas, self.normalize)
+        return _compare(noisy, clean, Program((), (comparison,), (), 1))
 
 
 @dataclass(frozen=True)
@@ -131,13 +129,13 @@ class SquaredPearson:
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
         """Correlate two views ``(B, ...)`` image by image, ``(B,)``."""
         _check_same_shape(noisy, clean)
-        x, y = noisy.flatten(1), clean.flatten(1)
-        x, y = x - x.mean(dim=1, keepdim=True), y - y.mean(dim=1, keepdim=True)
-        covariance = (x * y).mean(dim=1)
-        # Deviations instead of the product of variances: of values up to 1e15 that would overflow.
-        deviations = [(v * v).mean(dim=1).clamp(min=1e-36).sqrt() for v in (x, y)]
-        r = covariance / (deviations[0] * deviations[1]).clamp(min=math.sqrt(self.eps))
-        return (r * r).clamp(max=1.0)
+        noisy, clean = (view.flatten(1)[:, None, None] for view in (noisy, clean))
+        return _compare(noisy, clean, Program((), (), (PearsonComparison(0, 1, 0, 1, self.eps),), 1))
+
+
+def _compare(noisy: Tensor, clean: Tensor, program: Program) -> Tensor:
+    finite = noisy.detach().isfinite().flatten(1).all(dim=1) & clean.detach().isfinite().flatten(1).all(dim=1)
+    return evaluate(noisy, clean, finite, program)[:, 0]
 
 
 def _check_same_shape(noisy: Tensor, clean: Tensor) -> None:

@@ -1,0 +1,180 @@
+r"""MS-SSIM of many planes at once: each moment filtered once, a closed-form slope, memory bounded by strips.
+
+Every plane pair (x, y) is treated alike, whichever component it belongs to. With :math:`W` the Gaussian filter over windows
+inside the plane and :math:`W^T` its transpose,
+
+.. math::
+    \mu_x = W x, \quad p = 2 (W(xy) - \mu_x\mu_y) + C_2, \quad s = W(x^2 + y^2) - \mu_x^2 - \mu_y^2 + C_2, \quad c = p / s
+
+so that four maps are filtered: :math:`x, y, x^2 + y^2, xy`. A scale's contrast term is :math:`t = \overline{c}`, the mean
+over its n windows. From :math:`\partial c/\partial\,\mathrm{cov} = 2/s` and
+:math:`\partial c/\partial \sigma_x^2 = -c/s` follows its slope
+
+.. math::
+    \frac{\partial t}{\partial x} = \frac{2}{n} \Big( y \cdot W^T\frac{1}{s} - x \cdot W^T\frac{c}{s}
+    - W^T \frac{\mu_y - c\,\mu_x}{s} \Big)
+
+The coarsest scale mirrors its borders and multiplies c by the luminance :math:`l = (2\mu_x\mu_y + C_1) / m`,
+:math:`m = \mu_x^2 + \mu_y^2 + C_1`: every :math:`1/s` above becomes :math:`l/s`, and
+:math:`W^T[c\,(\mu_y - l\,\mu_x) / m]` joins the bracket. The slope in y follows by exchanging x and y. A score is the
+product of the powers of its terms; its slope, the terms' slopes weighted and brought to full size, is formed beside it.
+
+Planes are channels of one image in ``channels_last`` order, for which depth-wise convolutions are fast on a CPU. They are
+centred first: the variances do not change, and :math:`W(x^2) - \mu_x^2` does not cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attacker_metrics.attackers import gaussian_taps
+
+TAPS = 11
+STRIP = 2**19  # values of one map that are worked on at once on a CPU
+_SIGMA, _C1, _C2 = 1.5, 0.01**2, 0.03**2  # the constants for a data range of 1
+_SLOPE_FLOOR = 1e-6
+
+
+def ms_ssim(
+    x: Tensor, y: Tensor, channels: Sequence[int], betas: Sequence[float], normalize: str | None, wanted: tuple[bool, bool]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """MS-SSIM of views whose planes lie side by side, and its slopes.
+
+    Args:
+        x: planes ``(1, images * sum(channels), H, W)`` of the noisy views, image by image, in ``channels_last`` order;
+            used up.
+        y: the planes that they are compared with, likewise.
+        channels: how many successive planes make up each view of an image.
+        betas: the exponents, one per scale.
+        normalize: ``"relu"``, ``"simple"`` or None.
+        wanted: whether the slopes in x and in y are needed.
+
+    Returns:
+        Scores ``(images, len(channels))``, and the slopes of every score in its own planes, shaped as x, or None.
+    """
+    planes = sum(channels)
+    offsets = [side.mean(dim=(2, 3), keepdim=True) for side in (x, y)]
+    pyramid = [(x.sub_(offsets[0]), y.sub_(offsets[1]))]
+    for _ in betas[1:]:
+        pyramid.append((F.avg_pool2d(pyramid[-1][0], 2), F.avg_pool2d(pyramid[-1][1], 2)))
+    terms, slopes = [], []  # of every scale
+    for scale, (x, y) in enumerate(pyramid):
+        luminance = offsets if scale == len(betas) - 1 else None
+        term, slopes_of_term = _term(x, y, luminance, wanted)
+        terms.append(term.view(-1, planes))
+        slopes.append(slopes_of_term)
+    per_view = torch.stack([t.mean(dim=2) for t in torch.split(torch.stack(terms), list(channels), dim=2)], dim=2)
+    scores, weights = _product_of_powers(per_view, betas, normalize)  # terms: (scales, images, views)
+    spread = [weights[:, :, k : k + 1].expand(-1, -1, count) / count for k, count in enumerate(channels)]
+    plane_weights = torch.cat(spread, dim=2).flatten(1)  # (scales, images * planes)
+    del x, y
+    return scores, [_to_full_size([scale[side] for scale in slopes], plane_weights) if wanted[side] else None for side in (0, 1)]
+
+
+def _product_of_powers(terms: Tensor, betas: Sequence[float], normalize: str) -> tuple[Tensor, Tensor]:
+    """``prod_j v_j ** beta_j`` over the first dimension, and its slope in every term.
+
+    Under ``"relu"`` a term that is not positive makes the product 0, with slope 0 in that term. The slope of a power is
+    taken at ``max(v, 1e-6)``.
+    """
+    v = (terms + 1) / 2 if normalize == "simple" else terms
+    exponents = torch.tensor(betas, dtype=v.dtype, device=v.device).view(-1, 1, 1)
+    powers = v.clamp(min=0.0) ** exponents
+    slopes = torch.where(v > 0, exponents * v.clamp(min=_SLOPE_FLOOR) ** (exponents - 1), 0.0)
+    if normalize == "simple":
+        slopes = slopes / 2
+    others = [torch.cat((powers[:j], powers[j + 1 :])).prod(dim=0) for j in range(len(betas))]
+    score = powers.prod(dim=0).clamp(max=1.0)  # rounding
+    if not normalize:  # a negative number has no real power
+        score = torch.where((v < 0).any(dim=0), torch.nan, powers.prod(dim=0))
+    return score, slopes * torch.stack(others)
+
+
+def _term(
+    x: Tensor, y: Tensor, offsets: list[Tensor] | None, wanted: tuple[bool, bool]
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """One scale of centred planes ``(1, P, H, W)``: the mean ``(P,)`` and its slopes, 0: in x, 1: in y, where wanted.
+
+    The mean contrast; or, given the planes' offsets, the mean SSIM with mirrored borders.
+    """
+    border = (TAPS // 2,) * 4
+    padded: tuple[Tensor, ...] = (x, y)
+    if offsets is not None:
+        padded = tuple(F.pad(v, border, mode="reflect").contiguous(memory_format=torch.channels_last) for v in padded)
+    planes, height, width = x.shape[1], padded[0].shape[2] - TAPS + 1, padded[0].shape[3] - TAPS + 1
+    total = x.new_zeros(planes)
+    slopes = {side: torch.zeros_like(padded[side]) for side in (0, 1) if wanted[side]}
+    rows = max(TAPS, STRIP // (planes * width)) if x.device.type == "cpu" else height
+    for top in range(0, height, rows):
+        here = slice(top, min(top + rows, height) + TAPS - 1)
+        part = [v[:, :, here] for v in padded]
+        maps = _maps(4, part[0])
+        maps[0], maps[1] = part[0][0], part[1][0]
+        torch.mul(part[0], part[0], out=maps[2:3]).addcmul_(part[1], part[1])
+        torch.mul(part[0], part[1], out=maps[3:4])
+        *mu, s, c = torch.split(_smooth(maps), 1)
+        c.addcmul_(mu[0], mu[1], value=-1).mul_(2).add_(_C2)
+        s.addcmul_(mu[0], mu[0], value=-1).addcmul_(mu[1], mu[1], value=-1).clamp_(min=0.0).add_(_C2)
+        c.div_(s)
+        if offsets is None:
+            total += c.sum(dim=(0, 2, 3))
+        else:
+            full = [mean + offset for mean, offset in zip(mu, offsets, strict=True)]
+            m = (full[0] * full[0]).addcmul_(full[1], full[1]).add_(_C1)
+            luminance = (full[0] * full[1]).mul_(2).add_(_C1).div_(m)
+            total += (luminance * c).sum(dim=(0, 2, 3))
+        if not slopes:
+            continue
+        adjoint = _maps(2 + len(slopes), c)
+        weight, weight_c, *brackets = torch.split(adjoint, 1)
+        torch.reciprocal(s, out=weight)
+        if offsets is not None:
+            weight.mul_(luminance)
+        torch.mul(weight, c, out=weight_c)
+        for bracket, side in zip(brackets, slopes, strict=True):
+            torch.mul(weight, mu[1 - side], out=bracket).addcmul_(weight_c, mu[side], value=-1)
+            if offsets is not None:
+                bracket.sub_((full[1 - side] - luminance * full[side]).mul_(c).div_(m))
+        weight, weight_c, *brackets = torch.split(_smooth(adjoint, transpose=True), 1)
+        for bracket, side in zip(brackets, slopes, strict=True):
+            bracket.neg_().addcmul_(part[1 - side], weight).addcmul_(part[side], weight_c, value=-1)
+            slopes[side][:, :, here].add_(bracket, alpha=2 / (height * width))
+    if offsets is not None:
+        slopes = {side: torch.ops.aten.reflection_pad2d_backward(slope, x, border) for side, slope in slopes.items()}
+    return total / (height * width), slopes
+
+
+def _maps(count: int, like: Tensor) -> Tensor:
+    """Uninitialised maps ``(count, P, H, W)``, each a contiguous block with its planes innermost."""
+    size = (count, *like.shape[1:])
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _smooth(maps: Tensor, *, transpose: bool = False) -> Tensor:
+    """Gaussian means over windows inside the maps ``(N, P, H, W)``, or the transpose of that filter."""
+    if maps.shape[1] == 1:  # a GPU's kernels for one channel may round to TF32, those for several do not
+        return _smooth(maps.transpose(0, 1), transpose=transpose).transpose(0, 1)
+    planes, pad = maps.shape[1], TAPS - 1 if transpose else 0
+    window = torch.tensor(gaussian_taps(_SIGMA, TAPS // 2), dtype=maps.dtype, device=maps.device)
+    down = window.view(1, 1, -1, 1).expand(planes, 1, -1, 1).contiguous()
+    maps = F.conv2d(maps, down, padding=(pad, 0), groups=planes)
+    return F.conv2d(maps, down.transpose(2, 3).contiguous(), padding=(0, pad), groups=planes)
+
+
+def _to_full_size(maps: list[Tensor], weights: Tensor) -> Tensor:
+    """Sum the scales' slopes, each weighted ``(M, P)``, through the transposes of the 2 x 2 averages."""
+    total = None
+    for scale in reversed(range(len(maps))):
+        here = maps[scale].mul_(weights[scale].view(1, -1, 1, 1))
+        if total is not None:
+            height, width = 2 * total.shape[2], 2 * total.shape[3]
+            here[:, :, :height, :width].add_(F.interpolate(total, scale_factor=2, mode="nearest"), alpha=0.25)
+        total = here
+    assert total is not None
+    return total
+
+

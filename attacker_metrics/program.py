@@ -1,0 +1,137 @@
+"""Components as numbers: which views to make and what to compare, in a form that every backend of the engine reads.
+
+A registered operator takes tensors and numbers, no Python objects. A :class:`Program` therefore turns into two flat lists and
+back::
+
+    integers:  number of made views; of each: attacker (its place in ATTACKERS), parent, place of its setting in numbers
+               number of MS-SSIM comparisons; of each: component, comparisons of that component, noisy view, clean view,
+                   place of its first beta in numbers, number of betas, place in NORMALIZATIONS
+               number of squared Pearsons; of each: component, comparisons of that component, noisy view, clean view,
+                   place of eps in numbers
+               number of components
+    numbers:   the settings
+
+Views are numbered: 0 is the noisy image, 1 the clean one, then the made ones, every parent before its children. The score of a
+component is the mean over its comparisons.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from attacker_metrics.attackers import Attacker, Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
+
+ATTACKERS: tuple[Attacker | type, ...] = (luma, clamp, minmax, sobel, standardize, Blur, Gamma, Wavelet)
+NORMALIZATIONS = (None, "relu", "simple")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two views, by number, that count ``1 / of`` in a component, by number."""
+
+    component: int
+    of: int
+    noisy: int
+    clean: int
+
+
+@dataclass(frozen=True)
+class MSSSIMComparison(Comparison):
+    """A comparison by MS-SSIM for a data range of 1."""
+
+    betas: tuple[float, ...]
+    normalize: str | None
+
+
+@dataclass(frozen=True)
+class PearsonComparison(Comparison):
+    """A comparison by squared Pearson."""
+
+    eps: float
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the engine evaluates in one pass over a pair of batches.
+
+    Args:
+        made: attacker and parent of the views from number 2 on.
+        ms_ssim: the comparisons by MS-SSIM.
+        pearson: the comparisons by squared Pearson.
+        components: how many scores an image gets.
+    """
+
+    made: tuple[tuple[Attacker, int], ...]
+    ms_ssim: tuple[MSSSIMComparison, ...]
+    pearson: tuple[PearsonComparison, ...]
+    components: int
+
+    def channels(self, images: int) -> list[int]:
+        """Number of channels of every view of images with so many."""
+        counts = [images, images]
+        for attacker, parent in self.made:
+            counts.append(1 if attacker is luma else counts[parent])
+        return counts
+
+    def to_numbers(self) -> tuple[list[int], list[float]]:
+        """The two lists of the module's docstring."""
+        integers: list[int] = [len(self.made)]
+        numbers: list[float] = []
+        for attacker, parent in self.made:
+            settings = _settings(attacker)
+            kind = type(attacker) if settings else attacker
+            integers += [ATTACKERS.index(kind), parent, len(numbers)]
+            numbers += settings
+        integers.append(len(self.ms_ssim))
+        for m in self.ms_ssim:
+            normalize = NORMALIZATIONS.index(m.normalize)
+            integers += [m.component, m.of, m.noisy, m.clean, len(numbers), len(m.betas), normalize]
+            numbers += m.betas
+        integers.append(len(self.pearson))
+        for p in self.pearson:
+            integers += [p.component, p.of, p.noisy, p.clean, len(numbers)]
+            numbers.append(p.eps)
+        return [*integers, self.components], numbers
+
+
+def from_numbers(integers: Sequence[int], numbers: Sequence[float]) -> Program:
+    """The program whose :meth:`Program.to_numbers` these are."""
+    return _from_numbers(tuple(integers), tuple(numbers))
+
+
+@functools.lru_cache(maxsize=256)
+def _from_numbers(integers: tuple[int, ...], numbers: tuple[float, ...]) -> Program:
+    rest: Iterator[int] = iter(integers)
+
+    def take(count: int) -> list[int]:
+        return [next(rest) for _ in range(count)]
+
+    made = []
+    for _ in range(next(rest)):
+        kind, parent, at = take(3)
+        attacker = ATTACKERS[kind]
+        made.append((attacker(numbers[at]) if isinstance(attacker, type) else attacker, parent))
+    ms_ssim = []
+    for _ in range(next(rest)):
+        *comparison, at, count, normalize = take(7)
+        ms_ssim.append(MSSSIMComparison(*comparison, numbers[at : at + count], NORMALIZATIONS[normalize]))
+    pearson = []
+    for _ in range(next(rest)):
+        *comparison, at = take(5)
+        pearson.append(PearsonComparison(*comparison, numbers[at]))
+    return Program(tuple(made), tuple(ms_ssim), tuple(pearson), next(rest))
+
+
+def is_built_in(attacker: Attacker) -> bool:
+    """Whether the engine knows the attacker."""
+    return attacker in (luma, clamp, minmax, sobel, standardize) or type(attacker) in (Blur, Gamma, Wavelet)
+
+
+def _settings(attacker: Attacker) -> list[float]:
+    if isinstance(attacker, Blur):
+        return [attacker.blur_sigma]
+    if isinstance(attacker, Gamma):
+        return [attacker.gamma]
+    return [attacker.wavelet_threshold] if isinstance(attacker, Wavelet) else []
