@@ -52,7 +52,13 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
     " -> (Tensor, Tensor, Tensor)",
 )
 def _scores(
-    noisy: Tensor, clean: Tensor, finite: Tensor, program: list[int], numbers: list[float], slope_noisy: bool, slope_clean: bool
+    noisy: Tensor,
+    clean: Tensor,
+    finite: Tensor,
+    program: list[int],
+    numbers: list[float],
+    slope_noisy: bool,
+    slope_clean: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scores, and where wanted the slope of every MS-SSIM comparison in its noisy and its clean planes."""
     scores, *slopes = _outputs(noisy, clean, finite, program, numbers, slope_noisy, slope_clean)
@@ -64,16 +70,16 @@ def _scores(
             scores[part, p.component] += correlate(views[p.noisy], views[p.clean], p.eps).squared / p.of
         groups = _groups(read)
         channels = [[views[m.noisy].shape[1] for m in group] for group in groups]
-        sides = [tuple(_gather([views[v] for v in side]) for side in _sides(group)) for group in groups]
+        planes = [[_gather([views[v] for v in side]) for side in _sides(group)] for group in groups]
         del views
         first = 0
-        for group, counts, (x, y) in zip(groups, channels, sides, strict=True):
-            values, sloped = ms_ssim(x, y, counts, group[0].betas, group[0].normalize, (slope_noisy, slope_clean))
+        for group, counts, sides in zip(groups, channels, planes, strict=True):
+            values, sloped = ms_ssim(sides, counts, group[0].betas, group[0].normalize, (slope_noisy, slope_clean))
             for k, m in enumerate(group):
                 scores[part, m.component] += values[:, k] / m.of
-            for kept, planes in zip(slopes, sloped, strict=True):
-                if planes is not None:
-                    kept[part, first : first + sum(counts)] = planes[0].view(-1, sum(counts), *planes.shape[2:])
+            for kept, slope in zip(slopes, sloped, strict=True):
+                if slope is not None:
+                    kept[part, first : first + sum(counts)] = slope[0].view(-1, sum(counts), *slope.shape[2:])
             first += sum(counts)
     return scores, slopes[0], slopes[1]
 
@@ -231,7 +237,14 @@ def _sides(group: Sequence[MSSSIMComparison]) -> tuple[list[int], list[int]]:
 
 def _gather(views: Sequence[Tensor]) -> Tensor:
     """Copy images' planes side by side into one image ``(1, images * planes, H, W)``, planes innermost."""
-    return torch.cat(list(views), dim=1).flatten(0, 1)[None].contiguous(memory_format=torch.channels_last)
+    images, _, height, width = views[0].shape
+    channels = [view.shape[1] for view in views]
+    size = (1, images * sum(channels), height, width)
+    planes = torch.empty(size, dtype=views[0].dtype, device=views[0].device, memory_format=torch.channels_last)
+    by_view = planes[0].unflatten(0, (images, -1)).split(channels, dim=1)
+    for view, part in zip(views, by_view, strict=True):
+        part.copy_(view)
+    return planes
 
 
 def _per_image(values: Tensor) -> Tensor:

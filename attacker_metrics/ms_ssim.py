@@ -34,20 +34,19 @@ from torch import Tensor
 from attacker_metrics.attackers import gaussian_taps
 
 TAPS = 11
-STRIP = 2**19  # values of one map that are worked on at once on a CPU
+STRIP = 2**17  # values of one map that are worked on at once on a CPU
 _SIGMA, _C1, _C2 = 1.5, 0.01**2, 0.03**2  # the constants for a data range of 1
 _SLOPE_FLOOR = 1e-6
 
 
 def ms_ssim(
-    x: Tensor, y: Tensor, channels: Sequence[int], betas: Sequence[float], normalize: str | None, wanted: tuple[bool, bool]
+    sides: list[Tensor], channels: Sequence[int], betas: Sequence[float], normalize: str | None, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, list[Tensor | None]]:
     """MS-SSIM of views whose planes lie side by side, and its slopes.
 
     Args:
-        x: planes ``(1, images * sum(channels), H, W)`` of the noisy views, image by image, in ``channels_last`` order;
-            used up.
-        y: the planes that they are compared with, likewise.
+        sides: planes x of the noisy views and y of the clean ones, each ``(1, images * sum(channels), H, W)``, image by
+            image, in ``channels_last`` order; both are used up and the list emptied, so that their memory can be freed.
         channels: how many successive planes make up each view of an image.
         betas: the exponents, one per scale.
         normalize: ``"relu"``, ``"simple"`` or None.
@@ -56,23 +55,26 @@ def ms_ssim(
     Returns:
         Scores ``(images, len(channels))``, and the slopes of every score in its own planes, shaped as x, or None.
     """
-    planes = sum(channels)
+    y, x = sides.pop(), sides.pop()
     offsets = [side.mean(dim=(2, 3), keepdim=True) for side in (x, y)]
-    pyramid = [(x.sub_(offsets[0]), y.sub_(offsets[1]))]
-    for _ in betas[1:]:
-        pyramid.append((F.avg_pool2d(pyramid[-1][0], 2), F.avg_pool2d(pyramid[-1][1], 2)))
+    x, y = x.sub_(offsets[0]), y.sub_(offsets[1])
     terms, slopes = [], []  # of every scale
-    for scale, (x, y) in enumerate(pyramid):
-        luminance = offsets if scale == len(betas) - 1 else None
-        term, slopes_of_term = _term(x, y, luminance, wanted)
-        terms.append(term.view(-1, planes))
+    for scale in range(len(betas)):
+        last = scale == len(betas) - 1
+        halves = None if last else (F.avg_pool2d(x, 2), F.avg_pool2d(y, 2))
+        term, slopes_of_term = _term(x, y, offsets if last else None, wanted)
+        terms.append(term.view(-1, sum(channels)))
         slopes.append(slopes_of_term)
+        if halves:
+            x, y = halves
     per_view = torch.stack([t.mean(dim=2) for t in torch.split(torch.stack(terms), list(channels), dim=2)], dim=2)
-    scores, weights = _product_of_powers(per_view, betas, normalize)  # terms: (scales, images, views)
+    scores, weights = _product_of_powers(per_view, betas, normalize)  # the terms: (scales, images, views)
     spread = [weights[:, :, k : k + 1].expand(-1, -1, count) / count for k, count in enumerate(channels)]
     plane_weights = torch.cat(spread, dim=2).flatten(1)  # (scales, images * planes)
-    del x, y
-    return scores, [_to_full_size([scale[side] for scale in slopes], plane_weights) if wanted[side] else None for side in (0, 1)]
+    weighted = [
+        _to_full_size([of_term.pop(side) for of_term in slopes], plane_weights) if wanted[side] else None for side in (0, 1)
+    ]
+    return scores, weighted
 
 
 def _product_of_powers(terms: Tensor, betas: Sequence[float], normalize: str) -> tuple[Tensor, Tensor]:
@@ -94,9 +96,7 @@ def _product_of_powers(terms: Tensor, betas: Sequence[float], normalize: str) ->
     return score, slopes * torch.stack(others)
 
 
-def _term(
-    x: Tensor, y: Tensor, offsets: list[Tensor] | None, wanted: tuple[bool, bool]
-) -> tuple[Tensor, dict[int, Tensor]]:
+def _term(x: Tensor, y: Tensor, offsets: list[Tensor] | None, wanted: tuple[bool, bool]) -> tuple[Tensor, dict[int, Tensor]]:
     """One scale of centred planes ``(1, P, H, W)``: the mean ``(P,)`` and its slopes, 0: in x, 1: in y, where wanted.
 
     The mean contrast; or, given the planes' offsets, the mean SSIM with mirrored borders.
@@ -172,9 +172,8 @@ def _to_full_size(maps: list[Tensor], weights: Tensor) -> Tensor:
         here = maps[scale].mul_(weights[scale].view(1, -1, 1, 1))
         if total is not None:
             height, width = 2 * total.shape[2], 2 * total.shape[3]
-            here[:, :, :height, :width].add_(F.interpolate(total, scale_factor=2, mode="nearest"), alpha=0.25)
+            for top, left in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                here[:, :, top:height:2, left:width:2].add_(total, alpha=0.25)
         total = here
     assert total is not None
     return total
-
-

@@ -10,7 +10,7 @@ import torch
 from conftest import photo_pair
 from torch.autograd import gradcheck
 
-from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
+from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, luma, minmax, pull_back, sobel, standardize
 
 ATTACKERS = {
     "clamp": (clamp, reference.clamp),
@@ -82,6 +82,30 @@ def test_slopes_pass_gradcheck(name):
     attacker, _ = ATTACKERS[name]
     x = (0.1 + 0.8 * torch.rand(2, 1, 8, 9, dtype=torch.float64)).requires_grad_()
     assert gradcheck(attacker, x, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", ["luma", *ATTACKERS])
+@pytest.mark.parametrize("kind", ["wide", "inside", "ties", "flat", "nearly flat"])
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (24, 31)])
+def test_pull_backs_are_what_autograd_finds(name, kind, size, device):
+    attacker = luma if name == "luma" else ATTACKERS[name][0]
+    generator = torch.Generator().manual_seed(size[0])
+    x = torch.rand(2, 3, *size, generator=generator, dtype=torch.float64)
+    x = {
+        "wide": 3 * x - 1,
+        "inside": x,
+        "ties": (4 * x).round() / 2 - 0.5,
+        "flat": torch.full_like(x, 0.25),
+        "nearly flat": 1e-9 * x,
+    }[kind]
+    x = x.to(device).requires_grad_()
+    view = attacker(x)
+    gradient = torch.randn(view.shape, generator=generator, dtype=torch.float64).to(device)
+    (expected,) = torch.autograd.grad(view, x, gradient)
+    before = gradient.clone()
+    reached = pull_back(attacker, x.detach(), view.detach(), gradient)
+    torch.testing.assert_close(reached, expected, rtol=1e-12, atol=1e-12 * float(expected.abs().max()))
+    assert torch.equal(gradient, before)
 
 
 def test_clamp_passes_the_gradient_at_its_bounds_only():

@@ -1,4 +1,4 @@
-"""The engine against the plain composition: autograd through the written-out formula, block by block or in one go."""
+"""The engine against the plain composition: autograd through the written-out formulas, block by block or in one go."""
 
 import math
 
@@ -7,15 +7,14 @@ import torch
 import torch.nn.functional as F
 
 import attacker_metrics.engine as engine
-from attacker_metrics import multi_attacker_scores
-from attacker_metrics.engine import ms_ssim_scores
+import attacker_metrics.ms_ssim as ms_ssim
+from attacker_metrics import MSSSIM, Component, Pair, multi_attacker_scores, standard_components
+from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
+from attacker_metrics.components import program_of
+from attacker_metrics.program import from_numbers
+from attacker_metrics.similarity import SquaredPearson
 
-SMALL = (
-    ((3, 1, 1), 2, 50, 47, (0.3, 0.3, 0.4)),
-    ((1,), 3, 23, 31, (0.5, 0.5)),
-    ((1,), 1, 11, 12, (1.0,)),
-    ((2,), 1, 12, 11, (0.7,)),
-)
+SMALL = ((5, 2, 50, 47, (0.3, 0.3, 0.4)), (1, 3, 23, 31, (0.5, 0.5)), (1, 1, 11, 12, (1.0,)), (2, 1, 12, 11, (0.7,)))
 FIVE = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -38,42 +37,121 @@ def plain_ms_ssim(x, y, betas, normalize):
     return value
 
 
-def views(channels, batch, height, width, dtype=torch.float64):
+def plain_scores(noisy, clean, betas, gammas, sigma, threshold):
+    """The fifteen components (B, 15) as SPEC writes them down, left to autograd."""
+    raw, clean_gray = luma(noisy), luma(clean)
+    gray = clamp(raw)
+    edges = sobel(raw), sobel(clean_gray)
+    blurred, denoised = ([attacker(gray), attacker(clean_gray)] for attacker in (Blur(sigma), Wavelet(threshold)))
+    bent = [(Gamma(gamma)(gray), Gamma(gamma)(clean_gray)) for gamma in gammas]
+    pairs = [
+        (clamp(noisy), clean),
+        (minmax(noisy), clean),
+        (gray, clean_gray),
+        (minmax(raw), clean_gray),
+        (minmax(edges[0]), minmax(edges[1])),
+        blurred,
+        (standardize(raw), standardize(clean_gray)),
+        bent,
+        denoised,
+    ]
+
+    def of(similarity, pair):
+        branches = pair if isinstance(pair[0], tuple) else [pair]
+        return torch.stack([similarity(*branch) for branch in branches]).mean(dim=0)
+
+    columns = [of(lambda x, y: plain_ms_ssim(x, y, betas, "relu"), pair) for pair in pairs]
+    columns += [of(plain_pearson, pair) for pair in (pairs[0], pairs[2], edges, blurred, bent, denoised)]
+    return torch.stack(columns, dim=1)
+
+
+def plain_pearson(x, y, eps=1e-12):
+    x, y = (v.flatten(1) - v.flatten(1).mean(dim=1, keepdim=True) for v in (x, y))
+    return (x * y).mean(dim=1) ** 2 / (x.square().mean(dim=1) * y.square().mean(dim=1)).clamp(min=eps)
+
+
+def pictures(channels, batch, height, width, dtype=torch.float64):
     generator = torch.Generator().manual_seed(height)
-    clean = [torch.rand(batch, count, height, width, generator=generator, dtype=dtype) for count in channels]
-    noisy = [0.6 * view + 0.3 * torch.rand(view.shape, generator=generator, dtype=dtype) for view in clean]
-    return [view.requires_grad_() for view in noisy], [view.requires_grad_() for view in clean]
+    clean = torch.rand(batch, channels, height, width, generator=generator, dtype=dtype)
+    noisy = 0.6 * clean + 0.3 * torch.rand(clean.shape, generator=generator, dtype=dtype)
+    return noisy.requires_grad_(), clean.requires_grad_()
 
 
-@pytest.mark.parametrize(
-    ("channels", "batch", "height", "width", "betas", "normalize", "block"),
-    [
-        *((*case, normalize, block) for normalize in ("relu", "simple", None) for block in (64, 2**19) for case in SMALL),
-        ((3, 1), 1, 176, 181, FIVE, "relu", 2**12),
-    ],
-)
-def test_scores_and_both_gradients_are_those_of_the_plain_formula(
-    monkeypatch, channels, batch, height, width, betas, normalize, block
-):
-    monkeypatch.setattr(engine, "_BLOCK", block)  # 64: one image at a time, in strips
-    noisy, clean = views(channels, batch, height, width)
-    scores = ms_ssim_scores(noisy, clean, betas, normalize)
-    wanted = torch.stack([plain_ms_ssim(x, y, betas, normalize) for x, y in zip(noisy, clean, strict=True)], dim=1)
-    torch.testing.assert_close(scores, wanted, rtol=0, atol=1e-12)
+def assert_same_with_both_gradients(scores, wanted, inputs, atol=1e-12):
+    torch.testing.assert_close(scores, wanted, rtol=0, atol=atol)
     weights = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0), dtype=scores.dtype)
-    reached = torch.autograd.grad((scores * weights).sum(), noisy + clean)
-    for one, other in zip(reached, torch.autograd.grad((wanted * weights).sum(), noisy + clean), strict=True):
+    reached = torch.autograd.grad((scores * weights).sum(), inputs)
+    for one, other in zip(reached, torch.autograd.grad((wanted * weights).sum(), inputs), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11 * float(other.abs().max()) + 1e-14)
+
+
+@pytest.fixture(params=["one image at a time, in strips", "all at once"])
+def blocks(request, monkeypatch):
+    strip, cached = (64, 1) if request.param.startswith("one") else (2**30, 2**40)
+    monkeypatch.setattr(ms_ssim, "STRIP", strip)
+    monkeypatch.setattr(engine, "_CACHED", cached)
+    monkeypatch.setattr(engine, "_LANES", cached)
+
+
+@pytest.mark.parametrize("normalize", ["relu", "simple", None])
+@pytest.mark.parametrize(("channels", "batch", "height", "width", "betas"), [*SMALL, (3, 1, 176, 181, FIVE)])
+def test_ms_ssim_and_both_gradients_are_those_of_the_plain_formula(blocks, channels, batch, height, width, betas, normalize):
+    noisy, clean = pictures(channels, batch, height, width)
+    wanted = plain_ms_ssim(noisy, clean, betas, normalize)
+    assert_same_with_both_gradients(MSSSIM(betas, normalize=normalize)(noisy, clean), wanted, (noisy, clean))
+
+
+@pytest.mark.parametrize(("height", "width"), [(44, 44), (51, 47)])
+@pytest.mark.parametrize("kind", ["in range", "out of range", "inverted", "dark"])
+def test_all_components_and_both_gradients_are_those_of_the_plain_formulas(blocks, kind, height, width):
+    noisy, clean = (x.detach() for x in pictures(3, 3, height, width))
+    noisy = {
+        "in range": noisy,
+        "out of range": 3 * noisy - 0.7,
+        "inverted": 1 - clean + 0.1 * noisy,
+        "dark": 1e-3 * noisy,
+    }[kind]
+    noisy, clean = noisy.requires_grad_(), clean.requires_grad_()
+    settings = {"betas": (0.3, 0.3, 0.4), "gamma_values": (0.5, 2.0, 1.3), "blur_sigma": 1.7, "wavelet_threshold": 0.05}
+    table = standard_components(**settings)
+    scores = torch.stack(Pair(noisy, clean).scores(table.values()), dim=1)
+    wanted = plain_scores(noisy, clean, *settings.values())
+    assert_same_with_both_gradients(scores, wanted, (noisy, clean))
+
+
+def test_components_with_different_settings_share_one_pass(blocks):
+    noisy, clean = pictures(3, 2, 44, 46)
+    components = [
+        Component("a", MSSSIM((0.5, 0.5)), (luma, clamp), (luma,)),
+        Component("b", MSSSIM((0.2, 0.3), normalize="simple"), (clamp,), ()),
+        Component("c", SquaredPearson(1e-3), (luma, minmax, Blur(1.0)), (luma,)),
+        Component("d", MSSSIM((0.5, 0.5)), (minmax,), ()),
+    ]
+    wanted = [
+        plain_ms_ssim(clamp(luma(noisy)), luma(clean), (0.5, 0.5), "relu"),
+        plain_ms_ssim(clamp(noisy), clean, (0.2, 0.3), "simple"),
+        plain_pearson(Blur(1.0)(minmax(luma(noisy))), luma(clean), 1e-3),  # a floor above the variances
+        plain_ms_ssim(minmax(noisy), clean, (0.5, 0.5), "relu"),
+    ]
+    scores = torch.stack(Pair(noisy, clean).scores(components), dim=1)
+    assert_same_with_both_gradients(scores, torch.stack(wanted, dim=1), (noisy, clean))
 
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_the_gradient_of_one_side_alone_is_the_same(side):
-    pair = views((3, 1), 2, 30, 26)
-    both = torch.autograd.grad(ms_ssim_scores(*pair, (0.5, 0.5), "relu").sum(), pair[side])
-    pair[1 - side][:] = [view.detach() for view in pair[1 - side]]
-    alone = torch.autograd.grad(ms_ssim_scores(*pair, (0.5, 0.5), "relu").sum(), pair[side])
-    for one, other in zip(alone, both, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    pair = list(pictures(3, 2, 30, 26))
+    both = torch.autograd.grad(multi_attacker_scores(*pair, betas=(0.5, 0.5))["ms_ssim"].sum(), pair[side])
+    pair[1 - side] = pair[1 - side].detach()
+    alone = torch.autograd.grad(multi_attacker_scores(*pair, betas=(0.5, 0.5))["ms_ssim"].sum(), pair[side])
+    torch.testing.assert_close(alone[0], both[0], rtol=1e-12, atol=1e-15)
+
+
+def test_programs_survive_their_numbers():
+    table = standard_components(gamma_values=(0.3, 4.0, 2.0), blur_sigma=0.7, betas=(0.5, 0.5))
+    program = program_of(list(table.values()), 50, 50)
+    assert from_numbers(*program.to_numbers()) == program
+    assert len(program.made) == len(set(program.made))  # every view once
+    assert program.components == 15
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "transposed", "strided", "expanded"])
@@ -93,22 +171,50 @@ def test_memory_layout_does_not_matter(layout):
 
 
 def test_a_second_derivative_is_a_clear_error():
-    (noisy,), (clean,) = views((1,), 1, 22, 22)
-    (slope,) = torch.autograd.grad(ms_ssim_scores([noisy], [clean], (0.5, 0.5), "relu").sum(), noisy, create_graph=True)
+    noisy, clean = pictures(1, 1, 22, 22)
+    (slope,) = torch.autograd.grad(MSSSIM((0.5, 0.5))(noisy, clean).sum(), noisy, create_graph=True)
     with pytest.raises(RuntimeError, match="can be differentiated once only"):
         slope.square().sum().backward()
 
 
-def test_the_registered_operator_keeps_its_contract():
-    noisy, clean = views((3, 1), 2, 24, 25, dtype=torch.float32)
+def test_the_registered_operators_keep_their_contract():
+    noisy, clean = pictures(3, 2, 24, 25, dtype=torch.float32)
+    numbers = program_of(list(standard_components(betas=(0.5, 0.5)).values()), 24, 25).to_numbers()
+    finite = torch.ones(2, dtype=torch.bool)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")  # the rest differentiates the slopes
-    torch.library.opcheck(engine._scores, (noisy, clean, [0.5, 0.5], "relu", True, False), test_utils=checks)
-    torch.library.opcheck(engine._scores, (noisy, clean, [0.5, 0.5], "", True, True), test_utils=checks)
+    for wanted in ((True, False), (True, True), (False, False)):
+        torch.library.opcheck(engine._scores, (noisy, clean, finite, *numbers, *wanted), test_utils=checks)
+        _, *slopes = engine._scores(noisy, clean, finite, *numbers, *wanted)
+        gradient = torch.rand(2, 15)
+        arguments = (gradient, noisy.detach(), clean.detach(), finite, *slopes, *numbers, *wanted)
+        torch.library.opcheck(engine._scores_backward, arguments, test_utils=checks)
 
 
 def test_inputs_are_left_alone():
-    noisy, clean = torch.rand(1, 1, 30, 30), torch.rand(1, 1, 30, 30)
-    before = noisy.clone(), clean.clone()
-    ms_ssim_scores([noisy], [clean], (0.5, 0.5), "relu")
+    noisy, clean = torch.rand(1, 3, 30, 30, requires_grad=True), torch.rand(1, 3, 30, 30)
+    before = noisy.detach().clone(), clean.clone()
+    multi_attacker_scores(noisy, clean, betas=(0.5, 0.5))["ms_ssim"].sum().backward()
     assert torch.equal(noisy, before[0])
     assert torch.equal(clean, before[1])
+
+
+def test_thousands_of_small_images_score_as_one_by_one():
+    noisy, clean = torch.rand(2, 3000, 3, 13, 11).unbind()
+    together = multi_attacker_scores(noisy, clean, betas=(1.0,))
+    for i in (0, 1, 1499, 2999):
+        alone = multi_attacker_scores(noisy[i : i + 1], clean[i : i + 1], betas=(1.0,))
+        for name in together:
+            assert abs(together[name][i] - alone[name][0]) <= 1e-6, name
+
+
+def test_one_image_of_4096_pixels_square_scores_as_its_repeated_quarter(device):
+    quarter = torch.rand(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(0)).to(device)
+    clean = quarter.repeat(1, 1, 4, 4)
+    noisy = (0.5 * clean + 0.2).requires_grad_()
+    scores = multi_attacker_scores(noisy, clean)
+    small = multi_attacker_scores(0.5 * quarter + 0.2, quarter)
+    for name in scores:  # but for windows across the seams
+        assert abs(scores[name] - small[name]).item() <= 2e-3, name
+    scores["ms_ssim"].sum().backward()
+    assert noisy.grad.isfinite().all()
+    assert noisy.grad.abs().max() > 0
