@@ -1,11 +1,11 @@
 """The engine: one pass over a pair of batches for all scores, one for their gradients, as registered operators.
 
-Forward makes every view of a :class:`~attacker_metrics.program.Program` once and compares them. For the backward it keeps one
-slope per plane that MS-SSIM compares (see :mod:`attacker_metrics.ms_ssim`) and nothing else: the views are made again, the
-slopes weighted by the gradients of the scores, joined with those of the squared Pearsons and pulled back through the
+The forward makes every view of a :class:`~attacker_metrics.program.Program` once and compares them. For the backward it keeps
+one slope per plane that MS-SSIM compares (see :mod:`attacker_metrics.ms_ssim`) and nothing else: the views are made again,
+the slopes weighted by the gradients of the scores, joined with those of the squared Pearsons and pulled back through the
 attackers (see :mod:`attacker_metrics.attackers`). Any weighting of the scores, per image, is thus one backward.
 
-On a CPU images are taken a few at a time, so that what is made of them stays in cache and memory does not grow with the batch.
+On a CPU images are taken a few at a time: what is made of them stays in cache, and memory does not grow with the batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
     """Score every image pair, differentiably (once) with respect to both batches.
 
     Args:
-        noisy: images ``(B, C, H, W)`` in any floating dtype, checked and large enough for the program's attackers and scales.
+        noisy: images ``(B, C, H, W)`` in any floating dtype, large enough for the program's attackers and scales.
         clean: the same shape and device, in any floating dtype.
         finite: ``(B,)`` bool: neither image of the pair holds a NaN or an infinity.
         program: what to evaluate.
@@ -127,7 +127,9 @@ def _scores_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of both batches, given those of the scores; an empty tensor where none is wanted."""
     wanted = (wants_noisy, wants_clean)
-    totals = _gradients(gradient, noisy, clean, finite, slopes_noisy, slopes_clean, program, numbers, *wanted)
+    totals: tuple[Tensor, Tensor] = _gradients(
+        gradient, noisy, clean, finite, slopes_noisy, slopes_clean, program, numbers, *wanted
+    )
     read = from_numbers(program, numbers)
     for part in _parts(noisy, read):
         images = _images(noisy, clean, finite, part, gradient.dtype)
@@ -241,7 +243,7 @@ def _gather(views: Sequence[Tensor]) -> Tensor:
     channels = [view.shape[1] for view in views]
     size = (1, images * sum(channels), height, width)
     planes = torch.empty(size, dtype=views[0].dtype, device=views[0].device, memory_format=torch.channels_last)
-    by_view = planes[0].unflatten(0, (images, -1)).split(channels, dim=1)
+    by_view = planes[0].view(images, sum(channels), height, width).split(channels, dim=1)
     for view, part in zip(views, by_view, strict=True):
         part.copy_(view)
     return planes
