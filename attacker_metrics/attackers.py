@@ -118,7 +118,8 @@ def _pull_back_sobel(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
     gx, gy = (edge.mul_(weight) for edge in _edges(x))
     padded = _slide_back(_slide_back(gx, _ACROSS, dim=2), _RISE, dim=3)
     padded += _slide_back(_slide_back(gy, _RISE, dim=2), _ACROSS, dim=3)
-    return torch.ops.aten.replication_pad2d_backward(padded, x, (1, 1, 1, 1))
+    folded: Tensor = torch.ops.aten.replication_pad2d_backward(padded, x, (1, 1, 1, 1))
+    return folded
 
 
 def standardize(x: Tensor) -> Tensor:
@@ -188,7 +189,8 @@ class Blur:
         radius = math.ceil(3 * self.blur_sigma)
         taps = gaussian_taps(self.blur_sigma, radius)
         padded = _slide_back(_slide_back(gradient, taps, dim=3), taps, dim=2)
-        return torch.ops.aten.reflection_pad2d_backward(padded, x, (radius,) * 4)
+        folded: Tensor = torch.ops.aten.reflection_pad2d_backward(padded, x, (radius,) * 4)
+        return folded
 
 
 @dataclass(frozen=True)

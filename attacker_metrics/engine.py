@@ -1,9 +1,9 @@
 """The engine: one pass over a pair of batches for all scores, one for their gradients, as registered operators.
 
-The forward makes every view of a :class:`~attacker_metrics.program.Program` once and compares them. For the backward it keeps
-one slope per plane that MS-SSIM compares (see :mod:`attacker_metrics.ms_ssim`) and nothing else: the views are made again,
-the slopes weighted by the gradients of the scores, joined with those of the squared Pearsons and pulled back through the
-attackers (see :mod:`attacker_metrics.attackers`). Any weighting of the scores, per image, is thus one backward.
+The forward makes every view of a :class:`~attacker_metrics.program.Program` once and compares them. For the backward it
+keeps one slope per plane that MS-SSIM compares (see :mod:`attacker_metrics.ms_ssim`) and nothing else: the views are made
+again, the slopes weighted by the gradients of the scores, joined with those of the squared Pearsons and pulled back through
+the attackers (see :mod:`attacker_metrics.attackers`). Any weighting of the scores, per image, is thus one backward.
 
 On a CPU images are taken a few at a time: what is made of them stays in cache, and memory does not grow with the batch.
 """
@@ -158,7 +158,7 @@ def _scores_backward(
                 passing = _per_image(finite[part]) & (image.abs() < LARGEST)
                 limit = torch.finfo(total.dtype).max  # float16 saturates instead of becoming infinite
                 total[part] = torch.where(passing, at_image, 0.0).clamp_(-limit, limit)
-    return totals
+    return totals[0], totals[1]
 
 
 @_scores_backward.register_fake
@@ -243,7 +243,7 @@ def _gather(views: Sequence[Tensor]) -> Tensor:
     channels = [view.shape[1] for view in views]
     size = (1, images * sum(channels), height, width)
     planes = torch.empty(size, dtype=views[0].dtype, device=views[0].device, memory_format=torch.channels_last)
-    by_view = planes[0].view(images, sum(channels), height, width).split(channels, dim=1)
+    by_view = torch.split(planes.view(images, sum(channels), height, width), channels, dim=1)
     for view, part in zip(views, by_view, strict=True):
         part.copy_(view)
     return planes

@@ -77,7 +77,7 @@ def ms_ssim(
     return scores, weighted
 
 
-def _product_of_powers(terms: Tensor, betas: Sequence[float], normalize: str) -> tuple[Tensor, Tensor]:
+def _product_of_powers(terms: Tensor, betas: Sequence[float], normalize: str | None) -> tuple[Tensor, Tensor]:
     """``prod_j v_j ** beta_j`` over the first dimension, and its slope in every term.
 
     Under ``"relu"`` a term that is not positive makes the product 0, with slope 0 in that term. The slope of a power is

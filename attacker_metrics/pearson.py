@@ -44,9 +44,8 @@ class Correlation:
         for side in (0, 1):
             if wanted[side]:
                 variance = self.variances[side]
-                own = (factor * self.r / variance.clamp(min=_FLOOR)).mul_(
-                    (self.product >= self.floor) & (variance >= _FLOOR)
-                )
+                moves = (self.product >= self.floor) & (variance >= _FLOOR)  # the denominator, with this view
+                own = moves * factor * self.r / variance.clamp(min=_FLOOR)
                 slope = self.deviations[1 - side] * (factor / self.product.clamp(min=self.floor))
                 found[side] = slope.addcmul_(self.deviations[side], own, value=-1)
         return found

@@ -1,7 +1,7 @@
 """Components as numbers: which views to make and what to compare, in a form that every backend of the engine reads.
 
-A registered operator takes tensors and numbers, no Python objects. A :class:`Program` therefore turns into two flat lists and
-back::
+A registered operator takes tensors and numbers, no Python objects. A :class:`Program` therefore turns into two flat lists
+and back::
 
     integers:  number of made views; of each: attacker (its place in ATTACKERS), parent, place of its setting in numbers
                number of MS-SSIM comparisons; of each: component, comparisons of that component, noisy view, clean view,
@@ -11,8 +11,8 @@ back::
                number of components
     numbers:   the settings
 
-Views are numbered: 0 is the noisy image, 1 the clean one, then the made ones, every parent before its children. The score of a
-component is the mean over its comparisons.
+Views are numbered: 0 is the noisy image, 1 the clean one, then the made ones, every parent before its children. The score
+of a component is the mean over its comparisons.
 """
 
 from __future__ import annotations
@@ -115,12 +115,12 @@ def _from_numbers(integers: tuple[int, ...], numbers: tuple[float, ...]) -> Prog
         made.append((attacker(numbers[at]) if isinstance(attacker, type) else attacker, parent))
     ms_ssim = []
     for _ in range(next(rest)):
-        *comparison, at, count, normalize = take(7)
-        ms_ssim.append(MSSSIMComparison(*comparison, numbers[at : at + count], NORMALIZATIONS[normalize]))
+        k, of, noisy, clean, at, count, normalize = take(7)
+        ms_ssim.append(MSSSIMComparison(k, of, noisy, clean, numbers[at : at + count], NORMALIZATIONS[normalize]))
     pearson = []
     for _ in range(next(rest)):
-        *comparison, at = take(5)
-        pearson.append(PearsonComparison(*comparison, numbers[at]))
+        k, of, noisy, clean, at = take(5)
+        pearson.append(PearsonComparison(k, of, noisy, clean, numbers[at]))
     return Program(tuple(made), tuple(ms_ssim), tuple(pearson), next(rest))
 
 
