@@ -1,0 +1,62 @@
+"""Time per pixel of a training step over batch sizes and image sizes; flat within 1.5x or exit status 1.
+
+python benchmarks/scaling.py [--threads N] [--backend torch|native] [--output DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import frame
+import loss
+import torch
+
+from attacker_metrics.backends import VARIABLE, backend
+
+SHAPES = {
+    "batch": ((1, 3, 224, 224), (8, 3, 224, 224), (64, 3, 224, 224)),
+    "size": ((1, 3, 224, 224), (1, 3, 448, 448), (1, 3, 1024, 1024), (1, 3, 2048, 2048)),
+}
+FLAT = 1.5
+ROUNDS = 7
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser.add_argument("--backend", choices=("torch", "native"), help="implementation (default: the library's choice)")
+    parser.add_argument("--output", type=Path, help="folder of the JSON file (default: benchmarks/results)")
+    options = parser.parse_args()
+    if options.backend:
+        os.environ[VARIABLE] = options.backend
+    frame.prepare(options.threads)
+    sweeps, flat = {}, True
+    for sweep, shapes in SHAPES.items():
+        steps = {"x".join(map(str, shape)): loss.make_step(loss.OURS, shape, True, "cpu") for shape in shapes}
+        samples = frame.interleave(steps, rounds=ROUNDS, budget_s=120)
+        rows = [row(shape, samples[name]) for name, shape in zip(steps, shapes, strict=True)]
+        times = [entry["ns_per_pixel"] for entry in rows]
+        spread = max(times) / min(times)
+        flat = flat and spread <= FLAT
+        sweeps[sweep] = {"rows": rows, "largest / smallest": spread}
+        print(frame.markdown(["shape", "ms", "ns per pixel"], [entry["cells"] for entry in rows]))
+        print(f"largest / smallest: {spread:.2f} ({'flat' if spread <= FLAT else 'NOT FLAT'} within {FLAT})\n", flush=True)
+    payload = {"backend": backend(), "threads": torch.get_num_threads(), "sweeps": sweeps}
+    print(f"wrote {frame.save('scaling-' + backend(), payload, options.output or frame.RESULTS).name}")
+    return 0 if flat else 1
+
+
+def row(shape: tuple[int, ...], samples: list[dict[str, float]]) -> dict[str, Any]:
+    seconds = frame.summarise({"step": samples}, "step")["step"]["wall_s"]["median"]
+    per_pixel = seconds * 1e9 / (math.prod(shape) / 3)
+    cells = ["x".join(map(str, shape)), f"{seconds * 1e3:.1f}", f"{per_pixel:.0f}"]
+    return {"shape": shape, "s": seconds, "ns_per_pixel": per_pixel, "cells": cells}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
