@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacker_metrics import native
 from attacker_metrics.attackers import pull_back
+from attacker_metrics.backends import backend
 from attacker_metrics.ms_ssim import ms_ssim
 from attacker_metrics.pearson import correlate
 from attacker_metrics.program import MSSSIMComparison, Program, from_numbers
@@ -62,6 +64,9 @@ def _scores(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scores, and where wanted the slope of every MS-SSIM comparison in its noisy and its clean planes."""
     scores, *slopes = _outputs(noisy, clean, finite, program, numbers, slope_noisy, slope_clean)
+    if backend(noisy.device, scores.dtype) == "native":
+        native.forward(noisy, clean, finite, program, numbers, [scores, *slopes])
+        return scores, slopes[0], slopes[1]
     read = from_numbers(program, numbers)
     for part in _parts(noisy, read):
         views = _views(_images(noisy, clean, finite, part, scores.dtype), read)
@@ -127,10 +132,26 @@ def _scores_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of both batches, given those of the scores; an empty tensor where none is wanted."""
     wanted = (wants_noisy, wants_clean)
-    totals: tuple[Tensor, Tensor] = _gradients(
-        gradient, noisy, clean, finite, slopes_noisy, slopes_clean, program, numbers, *wanted
-    )
-    read = from_numbers(program, numbers)
+    sizes = [noisy.shape if keep else (0,) for keep in wanted]
+    totals = [torch.empty(size, dtype=gradient.dtype, device=noisy.device) for size in sizes]
+    if backend(noisy.device, gradient.dtype) == "native":
+        native.backward(gradient, noisy, clean, finite, (slopes_noisy, slopes_clean), program, numbers, totals)
+    else:
+        _fill_gradients(totals, gradient, noisy, clean, finite, (slopes_noisy, slopes_clean), from_numbers(program, numbers))
+    cast = [_cast(total, side.dtype) for total, side in zip(totals, (noisy, clean), strict=True)]
+    return cast[0], cast[1]
+
+
+def _fill_gradients(
+    totals: list[Tensor],
+    gradient: Tensor,
+    noisy: Tensor,
+    clean: Tensor,
+    finite: Tensor,
+    slopes: tuple[Tensor, Tensor],
+    read: Program,
+) -> None:
+    wanted = (totals[0].numel() > 0, totals[1].numel() > 0)
     for part in _parts(noisy, read):
         images = _images(noisy, clean, finite, part, gradient.dtype)
         views = _views(images, read)
@@ -139,9 +160,9 @@ def _scores_backward(
         for m in read.ms_ssim:
             planes = slice(first, first + views[m.noisy].shape[1])
             weight = _per_image(gradient[part, m.component]) / m.of
-            for side, (view, slopes) in enumerate(((m.noisy, slopes_noisy), (m.clean, slopes_clean))):
+            for side, view in enumerate((m.noisy, m.clean)):
                 if wanted[side]:
-                    _add(reached, view, slopes[part, planes] * weight)
+                    _add(reached, view, slopes[side][part, planes] * weight)
             first = planes.stop
         for p in read.pearson:
             weight = _per_image(gradient[part, p.component]) / p.of
@@ -154,11 +175,9 @@ def _scores_backward(
             if at_view is not None:
                 _add(reached, parent, pull_back(attacker, views[parent], views[i], at_view))
         for total, image, at_image in zip(totals, images, reached[:2], strict=True):
-            if total.numel() and at_image is not None:
+            if at_image is not None:
                 passing = _per_image(finite[part]) & (image.abs() < LARGEST)
-                limit = torch.finfo(total.dtype).max  # float16 saturates instead of becoming infinite
-                total[part] = torch.where(passing, at_image, 0.0).clamp_(-limit, limit)
-    return totals[0], totals[1]
+                torch.where(passing, at_image, torch.zeros_like(at_image), out=total[part])
 
 
 @_scores_backward.register_fake
@@ -175,8 +194,8 @@ def _gradients(
     wants_clean: bool,
 ) -> tuple[Tensor, Tensor]:
     return (
-        torch.zeros_like(noisy) if wants_noisy else noisy.new_empty(0),
-        torch.zeros_like(clean) if wants_clean else clean.new_empty(0),
+        noisy.new_empty(noisy.shape if wants_noisy else (0,)),
+        clean.new_empty(clean.shape if wants_clean else (0,)),
     )
 
 
@@ -247,6 +266,14 @@ def _gather(views: Sequence[Tensor]) -> Tensor:
     for view, part in zip(views, by_view, strict=True):
         part.copy_(view)
     return planes
+
+
+def _cast(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """In float16 saturated instead of infinite."""
+    if gradient.dtype == dtype:
+        return gradient
+    limit = torch.finfo(dtype).max
+    return gradient.clamp_(-limit, limit).to(dtype)
 
 
 def _per_image(values: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Bar:
 BARS = {
     ("torchmetrics", "forward + backward"): Bar("forward + backward: torchmetrics composition / ours", 25, 40, 100),
     ("pytorch_msssim", "forward + backward"): Bar(
-        "time, pytorch-msssim composition / ours, forward + backward", 5.5, 8.5, 20
+        "forward + backward: pytorch-msssim composition / ours", 5.5, 8.5, 20
     ),
     ("torchmetrics", "forward"): Bar("forward: torchmetrics composition / ours", 9, 13, 30),
     ("torchmetrics", BATCH): Bar("peak memory, batch 8 at 224: torchmetrics composition / ours", 12, 12, 30),
