@@ -7,6 +7,8 @@ from attacker_metrics.attackers import (
     DEFAULT_GAUSSIAN_BLUR_SIGMA,
     DEFAULT_WAVELET_SOFT_THRESHOLD,
 )
+from attacker_metrics.backends import backend
+from attacker_metrics.backends.native import build_native
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.components import MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, Component, standard_components
 from attacker_metrics.functional import (
@@ -70,6 +72,8 @@ __all__ = [
     "StandardizeMSSSIM",
     "WaveletMSSSIM",
     "WaveletPearson",
+    "backend",
+    "build_native",
     "multi_attacker_privacy_loss",
     "multi_attacker_scores",
     "pearson_sq_mean",

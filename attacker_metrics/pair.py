@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from attacker_metrics.components import Component, View, is_known, program_of
-from attacker_metrics.engine import LARGEST, evaluate
+from attacker_metrics.engine import evaluate
+from attacker_metrics.program import LARGEST
 
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CLEAN_TOLERANCE = 1e-3

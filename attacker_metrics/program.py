@@ -25,6 +25,8 @@ from attacker_metrics.attackers import Attacker, Blur, Gamma, Wavelet, clamp, lu
 
 ATTACKERS: tuple[Attacker | type, ...] = (luma, clamp, minmax, sobel, standardize, Blur, Gamma, Wavelet)
 NORMALIZATIONS = (None, "relu", "simple")
+LARGEST = 1e15
+"""Pixels beyond are cut: the square of what is left fits into float32 many times over."""
 
 
 @dataclass(frozen=True)

@@ -44,9 +44,7 @@ class Bar:
 
 BARS = {
     ("torchmetrics", "forward + backward"): Bar("forward + backward: torchmetrics composition / ours", 25, 40, 100),
-    ("pytorch_msssim", "forward + backward"): Bar(
-        "forward + backward: pytorch-msssim composition / ours", 5.5, 8.5, 20
-    ),
+    ("pytorch_msssim", "forward + backward"): Bar("forward + backward: pytorch-msssim composition / ours", 5.5, 8.5, 20),
     ("torchmetrics", "forward"): Bar("forward: torchmetrics composition / ours", 9, 13, 30),
     ("torchmetrics", BATCH): Bar("peak memory, batch 8 at 224: torchmetrics composition / ours", 12, 12, 30),
     ("torchmetrics", LARGE): Bar("peak memory, batch 1 at 1024: torchmetrics composition / ours", 5, 5, 15),

@@ -32,8 +32,8 @@ PLANES, PYRAMID, TAPS, BLUR_TAPS = 14, 4 / 3, 11, 13
 FORWARD_FLOP = PLANES * PYRAMID * (4 * 2 * TAPS * 2 + 30) + 2 * (2 * BLUR_TAPS * 2 + 120)
 BACKWARD_FLOP = PLANES * PYRAMID * (3 * 2 * TAPS * 2 + 20) + 2 * BLUR_TAPS * 2 + 150
 STAGES = {
-    "views": "engine.py:_views",
-    "planes side by side": "engine.py:_gather",
+    "views": "eager.py:_views",
+    "planes side by side": "eager.py:_gather",
     "MS-SSIM and its slopes": "ms_ssim.py:ms_ssim",
     "squared Pearsons": "pearson.py:correlate",
     "squared Pearsons' slopes": "pearson.py:slopes",

@@ -17,6 +17,7 @@ from torchmetrics import Metric
 import attacker_metrics as am
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("ATTACKER_METRICS_BACKEND", "torch")  # whatever was built on this machine
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread per worker: more would wait for each other's cores
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

@@ -10,6 +10,7 @@ import attacker_metrics.engine as engine
 import attacker_metrics.ms_ssim as ms_ssim
 from attacker_metrics import MSSSIM, Component, Pair, multi_attacker_scores, standard_components
 from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
+from attacker_metrics.backends import eager
 from attacker_metrics.components import program_of
 from attacker_metrics.program import from_numbers
 from attacker_metrics.similarity import SquaredPearson
@@ -89,8 +90,8 @@ def assert_same_with_both_gradients(scores, wanted, inputs, atol=1e-12):
 def blocks(request, monkeypatch):
     strip, cached = (64, 1) if request.param.startswith("one") else (2**30, 2**40)
     monkeypatch.setattr(ms_ssim, "STRIP", strip)
-    monkeypatch.setattr(engine, "_CACHED", cached)
-    monkeypatch.setattr(engine, "_LANES", cached)
+    monkeypatch.setattr(eager, "_CACHED", cached)
+    monkeypatch.setattr(eager, "_LANES", cached)
 
 
 @pytest.mark.parametrize("normalize", ["relu", "simple", None])

@@ -1,7 +1,7 @@
 """The engine's optional CPU kernel: ``native.cpp``, compiled on request with the machine's own C++ compiler.
 
-Without it everything works, in torch; with it the same numbers come faster. ``python -m attacker_metrics.native`` or
-:func:`build_native` compiles it for this processor into the user's cache, where every later process finds it.
+Without it everything works, in torch; with it the same numbers come faster. :func:`build_native` compiles it for this
+processor into the user's cache, where every later process finds it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from attacker_metrics.program import Program
 
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
@@ -90,11 +92,9 @@ def loaded() -> ctypes.CDLL | None:
     return kernel
 
 
-def forward(
-    noisy: Tensor, clean: Tensor, finite: Tensor, program: list[int], numbers: list[float], outputs: list[Tensor]
-) -> None:
-    """Fill the scores and, where not empty, the slopes in the noisy and in the clean planes."""
-    _call("attacker_metrics_forward", noisy, clean, finite, program, numbers, outputs)
+def forward(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scores: Tensor, slopes: list[Tensor]) -> None:
+    """Fill the scores and, where not empty, the slopes; see :mod:`attacker_metrics.backends`."""
+    _call("attacker_metrics_forward", noisy, clean, finite, program, [scores, *slopes])
 
 
 def backward(
@@ -102,33 +102,21 @@ def backward(
     noisy: Tensor,
     clean: Tensor,
     finite: Tensor,
-    slopes: tuple[Tensor, Tensor],
-    program: list[int],
-    numbers: list[float],
-    outputs: list[Tensor],
+    slopes: list[Tensor],
+    program: Program,
+    totals: list[Tensor],
 ) -> None:
-    """Fill the gradients, where not empty, of the noisy and the clean images."""
-    _call("attacker_metrics_backward", noisy, clean, finite, program, numbers, [gradient.contiguous(), *slopes, *outputs])
+    """Fill the gradients that are not empty; see :mod:`attacker_metrics.backends`."""
+    _call("attacker_metrics_backward", noisy, clean, finite, program, [gradient.contiguous(), *slopes, *totals])
 
 
-def _call(
-    function: str,
-    noisy: Tensor,
-    clean: Tensor,
-    finite: Tensor,
-    program: list[int],
-    numbers: list[float],
-    rest: list[Tensor],
-) -> None:
+def _call(function: str, noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, rest: list[Tensor]) -> None:
     kernel = loaded()
     assert kernel is not None
-    integers, settings = (ctypes.c_int64 * len(program))(*program), (ctypes.c_double * len(numbers))(*numbers)
-    images = [side.to(torch.float32).contiguous() for side in (noisy, clean)]
-    pointers = [tensor.data_ptr() or None for tensor in (*images, finite.contiguous())]
+    integers, numbers = program.to_numbers()
+    lists = (ctypes.c_int64 * len(integers))(*integers), (ctypes.c_double * len(numbers))(*numbers)
+    inputs = [noisy.to(torch.float32).contiguous(), clean.to(torch.float32).contiguous(), finite.contiguous()]
+    pointers = [tensor.data_ptr() for tensor in inputs]
     others = [tensor.data_ptr() if tensor.numel() else None for tensor in rest]
-    if getattr(kernel, function)(integers, settings, *pointers, *noisy.shape, torch.get_num_threads(), *others):
+    if getattr(kernel, function)(*lists, *pointers, *noisy.shape, torch.get_num_threads(), *others):
         raise MemoryError(f"not enough memory for the views of images of {noisy.shape[2]} x {noisy.shape[3]} pixels.")
-
-
-if __name__ == "__main__":
-    print(build_native())

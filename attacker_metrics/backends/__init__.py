@@ -1,0 +1,83 @@
+"""What the engine runs on: modules with one interface, chosen by device, dtype and the user's wish.
+
+Each has two functions that fill tensors made by the caller, in the dtype of the computation::
+
+    forward(noisy, clean, finite, program, scores, slopes)
+    backward(gradient, noisy, clean, finite, slopes, program, totals)
+
+``scores`` and their ``gradient`` are ``(B, components)``. ``slopes`` and ``totals`` are two tensors each, of the noisy and
+of the clean side, empty where not wanted: the slope of every MS-SSIM comparison in every plane that it compares
+``(B, planes, H, W)``, in the order of the program, and the gradients of the images ``(B, C, H, W)``. Pairs that are not
+``finite`` count as black, with zero gradient.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from attacker_metrics.backends import eager, native
+from attacker_metrics.program import Program
+
+Backend = Literal["torch", "native"]
+VARIABLE = "ATTACKER_METRICS_BACKEND"
+
+
+class Implementation(Protocol):
+    """The interface of the modules."""
+
+    def forward(
+        self, noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scores: Tensor, slopes: list[Tensor]
+    ) -> None:
+        """Fill the scores and, where not empty, the slopes."""
+
+    def backward(
+        self,
+        gradient: Tensor,
+        noisy: Tensor,
+        clean: Tensor,
+        finite: Tensor,
+        slopes: list[Tensor],
+        program: Program,
+        totals: list[Tensor],
+    ) -> None:
+        """Fill the gradients that are not empty."""
+
+
+def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Backend:
+    """The implementation by which images of a device and dtype are evaluated.
+
+    ``"torch"`` runs everywhere and needs nothing else. ``"native"`` is the compiled CPU kernel, for everything but float64,
+    chosen wherever it was built (:func:`attacker_metrics.build_native`). The environment variable
+    ``ATTACKER_METRICS_BACKEND``, read at every call, overrules the choice: ``torch`` keeps to torch, ``native`` builds the
+    kernel if need be.
+
+    Args:
+        device: of the images.
+        dtype: of the images; the wider one if they differ.
+
+    Raises:
+        ValueError: if the variable holds another word.
+        RuntimeError: if the variable asks for the kernel and it cannot be built.
+
+    Example:
+        >>> import torch
+        >>> backend(dtype=torch.float64)
+        'torch'
+    """
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted not in ("", "torch", "native"):
+        raise ValueError(f"{VARIABLE} must be 'torch' or 'native' or unset, got {wanted!r}.")
+    if wanted == "torch" or torch.device(device).type != "cpu" or dtype == torch.float64:
+        return "torch"
+    if wanted == "native" and native.loaded() is None:
+        native.build_native()
+    return "native" if native.loaded() else "torch"
+
+
+def implementation(device: torch.device, dtype: torch.dtype) -> Implementation:
+    """The module of the chosen backend."""
+    return {"torch": eager, "native": native}[backend(device, dtype)]

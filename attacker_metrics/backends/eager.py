@@ -1,0 +1,139 @@
+"""The engine in torch: any device, any dtype, nothing else to install.
+
+On a CPU images are taken a few at a time: what is made of them stays in cache, and memory does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from attacker_metrics.attackers import pull_back
+from attacker_metrics.ms_ssim import ms_ssim
+from attacker_metrics.pearson import correlate
+from attacker_metrics.program import LARGEST, MSSSIMComparison, Program
+
+_LANES = 16  # planes that one vector instruction takes
+_CACHED, _ON_DEVICE = 2**19, 2**28  # values of one map, over all planes, that are worked on at once
+
+
+def forward(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scores: Tensor, slopes: list[Tensor]) -> None:
+    """Fill the scores and, where not empty, the slopes; see :mod:`attacker_metrics.backends`."""
+    wanted = (slopes[0].numel() > 0, slopes[1].numel() > 0)
+    for part in _parts(noisy, program):
+        views = _views(_images(noisy, clean, finite, part, scores.dtype), program)
+        scores[part] = 0.0
+        for p in program.pearson:
+            scores[part, p.component] += correlate(views[p.noisy], views[p.clean], p.eps).squared / p.of
+        groups = _groups(program)
+        channels = [[views[m.noisy].shape[1] for m in group] for group in groups]
+        planes = [[_gather([views[v] for v in side]) for side in _sides(group)] for group in groups]
+        del views
+        first = 0
+        for group, counts, sides in zip(groups, channels, planes, strict=True):
+            values, sloped = ms_ssim(sides, counts, group[0].betas, group[0].normalize, wanted)
+            for k, m in enumerate(group):
+                scores[part, m.component] += values[:, k] / m.of
+            for kept, slope in zip(slopes, sloped, strict=True):
+                if slope is not None:
+                    kept[part, first : first + sum(counts)] = slope[0].view(-1, sum(counts), *slope.shape[2:])
+            first += sum(counts)
+
+
+def backward(
+    gradient: Tensor,
+    noisy: Tensor,
+    clean: Tensor,
+    finite: Tensor,
+    slopes: list[Tensor],
+    program: Program,
+    totals: list[Tensor],
+) -> None:
+    """Fill the gradients that are not empty; see :mod:`attacker_metrics.backends`."""
+    wanted = (totals[0].numel() > 0, totals[1].numel() > 0)
+    for part in _parts(noisy, program):
+        images = _images(noisy, clean, finite, part, gradient.dtype)
+        views = _views(images, program)
+        reached: list[Tensor | None] = [None] * len(views)  # the gradient in every view
+        first = 0
+        for m in program.ms_ssim:
+            planes = slice(first, first + views[m.noisy].shape[1])
+            weight = _per_image(gradient[part, m.component]) / m.of
+            for side, view in enumerate((m.noisy, m.clean)):
+                if wanted[side]:
+                    _add(reached, view, slopes[side][part, planes] * weight)
+            first = planes.stop
+        for p in program.pearson:
+            weight = _per_image(gradient[part, p.component]) / p.of
+            slopes_of_r = correlate(views[p.noisy], views[p.clean], p.eps).slopes(weight, wanted)
+            for view, slope in zip((p.noisy, p.clean), slopes_of_r, strict=True):
+                if slope is not None:
+                    _add(reached, view, slope)
+        for i, (attacker, parent) in reversed(list(enumerate(program.made, start=2))):
+            at_view, reached[i] = reached[i], None
+            if at_view is not None:
+                _add(reached, parent, pull_back(attacker, views[parent], views[i], at_view))
+        for total, image, at_image in zip(totals, images, reached[:2], strict=True):
+            if at_image is not None:
+                passing = _per_image(finite[part]) & (image.abs() < LARGEST)
+                torch.where(passing, at_image, torch.zeros_like(at_image), out=total[part])
+
+
+def _parts(noisy: Tensor, program: Program) -> Iterator[slice]:
+    """The images that are worked on at once: a few on a CPU; on other devices as many as leave memory bounded."""
+    batch, channels, height, width = noisy.shape
+    planes = max(1, sum(program.channels(channels)[m.noisy] for m in program.ms_ssim))
+    if noisy.device.type == "cpu":
+        images = max(1, min(-(-_LANES // planes), _CACHED // (planes * height * width)))
+    else:
+        images = max(1, _ON_DEVICE // (planes * height * width))
+    for start in range(0, batch, images):
+        yield slice(start, min(start + images, batch))
+
+
+def _images(noisy: Tensor, clean: Tensor, finite: Tensor, part: slice, dtype: torch.dtype) -> list[Tensor]:
+    """Some pairs as they are computed with: cast, cut, and black where not finite."""
+    mask = _per_image(finite[part])
+    return [torch.where(mask, side[part].to(dtype).clamp(-LARGEST, LARGEST), 0.0) for side in (noisy, clean)]
+
+
+def _views(images: list[Tensor], program: Program) -> list[Tensor]:
+    """Every view of the images, by number."""
+    views = list(images)
+    for attacker, parent in program.made:
+        views.append(attacker(views[parent]))
+    return views
+
+
+def _groups(program: Program) -> list[list[MSSSIMComparison]]:
+    """The runs of MS-SSIM comparisons with equal settings, which are evaluated together."""
+    return [list(run) for _, run in itertools.groupby(program.ms_ssim, key=lambda m: (m.betas, m.normalize))]
+
+
+def _sides(group: Sequence[MSSSIMComparison]) -> tuple[list[int], list[int]]:
+    return [m.noisy for m in group], [m.clean for m in group]
+
+
+def _gather(views: Sequence[Tensor]) -> Tensor:
+    """Copy images' planes side by side into one image ``(1, images * planes, H, W)``, planes innermost."""
+    images, _, height, width = views[0].shape
+    channels = [view.shape[1] for view in views]
+    size = (1, images * sum(channels), height, width)
+    planes = torch.empty(size, dtype=views[0].dtype, device=views[0].device, memory_format=torch.channels_last)
+    by_view = torch.split(planes.view(images, sum(channels), height, width), channels, dim=1)
+    for view, part in zip(views, by_view, strict=True):
+        part.copy_(view)
+    return planes
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def _add(sums: list[Tensor | None], at: int, value: Tensor) -> None:
+    """Add to one of the sums, the first summand of which becomes the sum itself."""
+    total = sums[at]
+    sums[at] = value if total is None else total.add_(value)

@@ -1,0 +1,221 @@
+"""The compiled CPU kernel beside the engine in torch: built here, same numbers, same gradients, chosen as asked."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import photo_pair, pictures, spoil
+
+from attacker_metrics import (
+    MSSSIM,
+    Component,
+    MultiAttackerPrivacy,
+    Pair,
+    SquaredPearson,
+    backend,
+    build_native,
+    multi_attacker_privacy_loss,
+    multi_attacker_scores,
+    standard_components,
+)
+from attacker_metrics.attackers import Blur, luma, minmax
+from attacker_metrics.backends import native
+
+SETTINGS = {"betas": (0.3, 0.3, 0.4), "gamma_values": (0.5, 2.0, 1.3), "blur_sigma": 1.7, "wavelet_threshold": 0.05}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    try:
+        native._compiler()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def kernel(cache, monkeypatch):
+    """The kernel, built once in a folder of the tests' own, and chosen."""
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(cache))
+    monkeypatch.setenv("ATTACKER_METRICS_BACKEND", "native")
+    native.loaded.cache_clear()
+    build_native()
+    assert backend() == "native"
+    yield monkeypatch
+    native.loaded.cache_clear()
+
+
+def both_gradients(scores, inputs):
+    weights = torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
+    return torch.autograd.grad((scores * weights.to(scores)).sum(), inputs)
+
+
+def assert_like_torch_in_float64(noisy, clean, components, tolerance=1e-5, slope_tolerance=1e-4):
+    """Scores and both gradients of float32 images against the engine in torch in float64."""
+    inputs = [image.clone().requires_grad_() for image in (noisy, clean)]
+    exact = [image.double().requires_grad_() for image in (noisy, clean)]
+    assert backend(dtype=exact[0].dtype) == "torch"
+    reached, wanted = (torch.stack(Pair(*pair, channels=None).scores(components), dim=1) for pair in (inputs, exact))
+    assert reached.dtype == torch.float32
+    torch.testing.assert_close(reached.double(), wanted, rtol=0, atol=tolerance, equal_nan=True)
+    for one, other in zip(both_gradients(reached, inputs), both_gradients(wanted, exact), strict=True):
+        assert one.isfinite().all()
+        assert (one - other).norm() <= slope_tolerance * other.norm() + 1e-12
+
+
+@pytest.mark.parametrize("obfuscation", ["noise", "pixelation", "out of range"])
+@pytest.mark.parametrize("size", [(176, 176), (181, 203)])
+def test_photographs(kernel, obfuscation, size):
+    noisy, clean = (torch.tensor(x, dtype=torch.float32) for x in photo_pair(obfuscation, *size))
+    # Float32 resolves ties of an extreme that float64 keeps apart or the other way round: torch in float32 errs by 8e-4.
+    assert_like_torch_in_float64(noisy, clean, standard_components().values(), slope_tolerance=1e-3)
+
+
+@pytest.mark.parametrize("size", [(44, 44), (51, 47), (45, 90)])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_small_pictures_of_any_size_and_settings(kernel, batch, size):
+    noisy, clean = pictures(batch, *size)
+    assert_like_torch_in_float64(noisy, clean, standard_components(**SETTINGS).values())
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("normalize", ["relu", "simple", None])
+def test_images_of_any_number_of_channels_without_attackers(kernel, channels, normalize):
+    generator = torch.Generator().manual_seed(channels)
+    clean, other = torch.rand(2, 3, channels, 25, 33, generator=generator).unbind()
+    similarity = MSSSIM((0.5, 0.5), normalize=normalize)
+    assert_like_torch_in_float64(0.6 * clean + 0.4 * other, clean, [Component("a", similarity)])
+    assert_like_torch_in_float64(0.6 * clean + 0.4 * other, clean, [Component("a", SquaredPearson(1e-2))])
+
+
+def test_components_with_different_settings_and_chains(kernel):
+    components = [
+        Component("a", MSSSIM((0.5, 0.5)), (luma, minmax, Blur(1.0)), (luma,)),
+        Component("b", MSSSIM((0.2, 0.3, 0.1), normalize="simple"), (minmax,), (minmax,)),
+        Component("c", SquaredPearson(1e-3), (luma, minmax, Blur(1.0)), (luma,)),
+    ]
+    assert_like_torch_in_float64(*pictures(2, 44, 50), components)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0, -7.0, 1e9, 1e15, 3e38])
+def test_flat_and_huge_pictures_stay_finite(kernel, value):
+    clean = pictures(2, 44, 44)[1]
+    flat = torch.full_like(clean, value).requires_grad_()
+    spiked = clean.clone()
+    spiked[1, 2, 20, 20] = value
+    for noisy in (flat, spiked.requires_grad_()):
+        scores = multi_attacker_scores(noisy, clean, betas=(0.3, 0.3, 0.4))
+        assert all(((s >= 0) & (s <= 1)).all() for s in scores.values())
+        (slope,) = torch.autograd.grad(scores["ms_ssim"].sum() + scores["pearson"].sum(), noisy)
+        assert slope.isfinite().all()
+
+
+def test_a_picture_that_is_not_finite_reads_nan_and_leaves_the_others_alone(kernel):
+    noisy, clean = pictures(3)
+    spoilt = spoil(noisy, 1).requires_grad_()
+    scores = multi_attacker_scores(spoilt, clean, betas=(0.5, 0.5))
+    alone = multi_attacker_scores(noisy[[0, 2]], clean[[0, 2]], betas=(0.5, 0.5))
+    for name in scores:
+        assert scores[name].isnan().tolist() == [False, True, False]
+        assert torch.equal(scores[name][[0, 2]], alone[name])
+    sum(scores[name][[0, 2]].sum() for name in scores).backward()
+    assert spoilt.grad[1].abs().max() == 0
+    assert spoilt.grad[[0, 2]].abs().amax(dim=(1, 2, 3)).min() > 0
+
+
+def test_threads_and_neighbours_change_no_bit(kernel):
+    noisy, clean = pictures(5, 48, 45)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads, part in ((1, slice(0, 5)), (2, slice(0, 5)), (3, slice(0, 5)), (3, slice(2, 3))):
+            torch.set_num_threads(threads)
+            leaf = noisy[part].clone().requires_grad_()
+            table = standard_components(betas=(0.5, 0.5)).values()
+            scores = torch.stack(Pair(leaf, clean[part]).scores(table))
+            found.append((scores, *torch.autograd.grad(scores.sum(), leaf)))
+    finally:
+        torch.set_num_threads(before)
+    for scores, slope in found[1:3]:
+        assert torch.equal(scores, found[0][0])
+        assert torch.equal(slope, found[0][1])
+    assert torch.equal(found[3][0], found[0][0][:, 2:3])
+    assert torch.equal(found[3][1], found[0][1][2:3])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_and_other_memory_layouts(kernel, dtype):
+    noisy, clean = pictures(2, 44, 46)
+    halves = noisy.to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    scores = multi_attacker_scores(halves, clean, betas=(0.5, 0.5))
+    wanted = multi_attacker_scores(noisy.to(dtype).double(), clean.double(), betas=(0.5, 0.5))
+    assert all((scores[name] - wanted[name]).abs().max() <= 5e-3 for name in scores)
+    (slope,) = torch.autograd.grad(scores["ms_ssim"].sum(), halves)
+    assert slope.dtype == dtype
+    assert slope.isfinite().all()
+
+
+def test_metrics_and_the_compiled_loss_use_it_too(kernel):
+    noisy, clean = pictures(2, 24, 24)
+    privacy = MultiAttackerPrivacy(betas=(0.5, 0.5))
+    privacy.update(noisy, clean)
+    wanted = multi_attacker_privacy_loss(noisy.double(), clean.double(), betas=(0.5, 0.5))
+    for name, value in privacy.compute().items():
+        assert abs(value - wanted[name]) <= 1e-5, name
+    torch._dynamo.reset()
+    compiled = torch.compile(multi_attacker_privacy_loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    leaf = noisy.clone().requires_grad_()
+    scores = compiled(leaf, clean, betas=(0.5, 0.5))
+    assert all(abs(scores[name] - wanted[name]) <= 1e-5 for name in wanted)
+    scores["ms_ssim"].backward()
+    assert leaf.grad.isfinite().all()
+
+
+def test_float64_and_other_devices_stay_with_torch(kernel):
+    assert backend(dtype=torch.float64) == "torch"
+    assert backend("meta") == "torch"
+    kernel.setenv("ATTACKER_METRICS_BACKEND", "torch")
+    assert backend() == "torch"
+    kernel.delenv("ATTACKER_METRICS_BACKEND")
+    assert backend() == "native"  # because it was built
+
+
+def test_without_a_built_kernel_the_default_is_torch(monkeypatch, tmp_path):
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(tmp_path))
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND", raising=False)
+    native.loaded.cache_clear()
+    assert backend() == "torch"
+    assert list(tmp_path.iterdir()) == []
+    native.loaded.cache_clear()
+
+
+def test_an_unknown_backend_is_refused(monkeypatch):
+    monkeypatch.setenv("ATTACKER_METRICS_BACKEND", "fortran")
+    with pytest.raises(ValueError, match=r"ATTACKER_METRICS_BACKEND must be 'torch' or 'native' or unset, got 'fortran'"):
+        multi_attacker_scores(*pictures(), betas=(0.5, 0.5))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks for a shell's false")
+@pytest.mark.parametrize(
+    ("compiler", "message"),
+    [("no-such-compiler", "no C\\+\\+ compiler: no-such-compiler not found"), ("false", "exit status 1")],
+)
+def test_a_compiler_that_fails_is_a_clear_error_and_leaves_nothing_behind(monkeypatch, tmp_path, compiler, message):
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(tmp_path))
+    monkeypatch.setenv("ATTACKER_METRICS_BACKEND", "native")
+    monkeypatch.setenv("CXX", compiler)
+    native.loaded.cache_clear()
+    with pytest.raises(RuntimeError, match=message):
+        multi_attacker_scores(*pictures(), betas=(0.5, 0.5))
+    assert list(tmp_path.iterdir()) == []
+    native.loaded.cache_clear()
+
+
+def test_processes_that_build_at_once_both_succeed(cache, tmp_path):
+    environment = {**os.environ, "ATTACKER_METRICS_CACHE": str(tmp_path), "ATTACKER_METRICS_BACKEND": "native"}
+    command = [sys.executable, "-c", "import attacker_metrics as am; am.build_native(); print(am.backend())"]
+    running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0] for process in running] == ["native\n", "native\n"]
+    assert len(list(tmp_path.iterdir())) == 1
