@@ -1,4 +1,4 @@
-"""The engine's optional CPU kernel: ``native.cpp``, compiled on request with the machine's own C++ compiler.
+"""The engine's optional CPU kernel: ``kernel.cpp``, compiled on request with the machine's own C++ compiler.
 
 Without it everything works, in torch; with it the same numbers come faster. :func:`build_native` compiles it for this
 processor into the user's cache, where every later process finds it.
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attacker_metrics.program import Program
 
-SOURCE = Path(__file__).with_name("native.cpp")
+SOURCE = Path(__file__).with_name("kernel.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 _SHARED = ("-shared", "-fPIC", "-pthread")
 _COMPILERS = ("c++", "g++", "clang++")
@@ -60,7 +60,9 @@ def library() -> Path:
 
 @functools.cache
 def _fingerprint() -> str:
-    digest = hashlib.sha256(SOURCE.read_bytes() + " ".join((*FLAGS, platform.system(), platform.machine())).encode())
+    digest = hashlib.sha256(" ".join((*FLAGS, platform.system(), platform.machine())).encode())
+    for source in sorted((SOURCE, *SOURCE.parent.glob("*.h"))):
+        digest.update(source.read_bytes())
     processor = Path("/proc/cpuinfo")
     if processor.exists():  # a home directory may be shared by machines of which only some have AVX-512
         lines = processor.read_text().splitlines()
