@@ -127,14 +127,13 @@ class AttackerMetric(Metric):
             pair = self._checked(preds, target)
         if pair is None:
             return
-        scores = self.scores(pair)
-        collapsed = self.collapsed_images(pair)
+        finite, skipped, out_of_range = pair.counts
         added = {
-            _SUM: torch.where(pair.finite, scores, 0.0).to(self._fact(_SUM).dtype).sum(),
-            _COUNT: pair.finite.sum(),
-            _SKIPPED: (~pair.finite).sum(),
-            _COLLAPSED: collapsed.sum(),
-            _OUT_OF_RANGE: (~pair.clean_in_range).sum(),
+            _SUM: torch.where(pair.finite, self.scores(pair), 0.0).sum(dtype=self._fact(_SUM).dtype),
+            _COUNT: finite,
+            _SKIPPED: skipped,
+            _COLLAPSED: self.collapsed_images(pair).sum(),
+            _OUT_OF_RANGE: out_of_range,
         }
         for fact, value in added.items():
             setattr(self, self._state(fact), self._fact(fact) + value)
@@ -170,8 +169,8 @@ class AttackerMetric(Metric):
     def check(self, pair: Pair) -> None:
         """Raise or warn about clean values outside [0, 1] and non-finite pixels; on an accelerator ``compute`` does."""
         if pair.device.type == "cpu":
-            skipped = len(pair) - int(pair.finite.sum())
-            self._judge(skipped, int((~pair.clean_in_range).sum()), len(pair) - skipped)
+            finite, skipped, out_of_range = pair.counted
+            self._judge(skipped, out_of_range, finite)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot one value or a sequence of values between the bounds 0 and 1; needs matplotlib.
@@ -214,8 +213,10 @@ class AttackerMetric(Metric):
 
     def collapsed_images(self, pair: Pair) -> Tensor:
         """``(B,)`` bool: at least one of the MS-SSIM components is exactly 0, because a term was not positive."""
-        scores = [score == 0 for score in pair.scores(c for c in self.components if isinstance(c.similarity, MSSSIM))]
-        return torch.stack(scores).any(dim=0) if scores else torch.zeros_like(pair.finite)
+        scores = pair.scores(c for c in self.components if isinstance(c.similarity, MSSSIM))
+        if len(scores) == 1:
+            return scores[0] == 0
+        return (torch.stack(scores) == 0).any(dim=0) if scores else torch.zeros_like(pair.finite)
 
     def _state(self, fact: str) -> str:
         return f"{fact}_{self._state_suffix}"

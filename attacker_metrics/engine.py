@@ -32,15 +32,15 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
         ``(B, components)`` in float32, or float64 if an input is; NaN with zero gradient where not finite.
     """
     wanted = [torch.is_grad_enabled() and image.requires_grad for image in (noisy, clean)]
-    scores: Tensor = _scores(noisy, clean, finite, *program.to_numbers(), *wanted)[0]
+    scores: Tensor = _scores(noisy, clean, finite, *program.to_numbers(), *wanted, torch.compiler.is_compiling())[0]
     return torch.where(finite[:, None], scores, torch.nan)
 
 
 @torch.library.custom_op(
     "attacker_metrics::scores",
     mutates_args=(),
-    schema="(Tensor noisy, Tensor clean, Tensor finite, int[] program, float[] numbers, bool slope_noisy, bool slope_clean)"
-    " -> (Tensor, Tensor, Tensor)",
+    schema="(Tensor noisy, Tensor clean, Tensor finite, int[] program, float[] numbers, bool slope_noisy, bool slope_clean,"
+    " bool compiled) -> (Tensor, Tensor, Tensor)",
 )
 def _scores(
     noisy: Tensor,
@@ -50,11 +50,12 @@ def _scores(
     numbers: list[float],
     slope_noisy: bool,
     slope_clean: bool,
+    compiled: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The scores, and where wanted the slope of every MS-SSIM comparison in its noisy and its clean planes."""
-    scores, *slopes = _outputs(noisy, clean, finite, program, numbers, slope_noisy, slope_clean)
+    scores, *slopes = _outputs(noisy, clean, finite, program, numbers, slope_noisy, slope_clean, compiled)
     read = from_numbers(program, numbers)
-    implementation(noisy.device, scores.dtype).forward(noisy, clean, finite, read, scores, slopes)
+    implementation(noisy.device, scores.dtype, compiled=compiled).forward(noisy, clean, finite, read, scores, slopes)
     return scores, slopes[0], slopes[1]
 
 
@@ -67,6 +68,7 @@ def _outputs(
     numbers: list[float],
     slope_noisy: bool,
     slope_clean: bool,
+    _compiled: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     read = from_numbers(program, numbers)
     batch, channels, height, width = noisy.shape
@@ -85,7 +87,8 @@ def _outputs(
     "attacker_metrics::scores_backward",
     mutates_args=(),
     schema="(Tensor gradient, Tensor noisy, Tensor clean, Tensor finite, Tensor slopes_noisy, Tensor slopes_clean,"
-    " int[] program, float[] numbers, bool wants_noisy, bool wants_clean) -> (Tensor, Tensor)",
+    " int[] program, float[] numbers, bool wants_noisy, bool wants_clean,"
+    " bool compiled) -> (Tensor, Tensor)",
 )
 def _scores_backward(
     gradient: Tensor,
@@ -98,13 +101,16 @@ def _scores_backward(
     numbers: list[float],
     wants_noisy: bool,
     wants_clean: bool,
+    compiled: bool,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of both batches, given those of the scores; an empty tensor where none is wanted."""
     wanted = (wants_noisy, wants_clean)
     sizes = [noisy.shape if keep else (0,) for keep in wanted]
     totals = [torch.empty(size, dtype=gradient.dtype, device=noisy.device) for size in sizes]
     read, slopes = from_numbers(program, numbers), [slopes_noisy, slopes_clean]
-    implementation(noisy.device, gradient.dtype).backward(gradient, noisy, clean, finite, slopes, read, totals)
+    implementation(noisy.device, gradient.dtype, compiled=compiled).backward(
+        gradient, noisy, clean, finite, slopes, read, totals
+    )
     cast = [_cast(total, side.dtype) for total, side in zip(totals, (noisy, clean), strict=True)]
     return cast[0], cast[1]
 
@@ -121,6 +127,7 @@ def _gradients(
     _numbers: list[float],
     wants_noisy: bool,
     wants_clean: bool,
+    _compiled: bool,
 ) -> tuple[Tensor, Tensor]:
     return (
         noisy.new_empty(noisy.shape if wants_noisy else (0,)),
@@ -129,16 +136,16 @@ def _gradients(
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    noisy, clean, finite, ctx.program, ctx.numbers, *ctx.wanted = inputs
+    noisy, clean, finite, ctx.program, ctx.numbers, *ctx.wanted, ctx.compiled = inputs
     ctx.save_for_backward(noisy, clean, finite, *output[1:])
     ctx.set_materialize_grads(False)
 
 
 def _pull_back_scores(ctx: Any, gradient: Tensor | None, *_of_slopes: Tensor | None) -> tuple[Tensor | None, ...]:
-    nothing = (None,) * 5
+    nothing = (None,) * 6
     if gradient is None:
         return None, None, *nothing
-    found = _scores_backward(gradient, *ctx.saved_tensors, ctx.program, ctx.numbers, *ctx.wanted)
+    found = _scores_backward(gradient, *ctx.saved_tensors, ctx.program, ctx.numbers, *ctx.wanted, ctx.compiled)
     return *(total if wanted else None for total, wanted in zip(found, ctx.wanted, strict=True)), *nothing
 
 

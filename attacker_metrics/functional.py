@@ -215,7 +215,7 @@ def _all_finite(pair: Pair) -> Tensor:
     finite = pair.finite.all()
     if not torch.compiler.is_compiling() and not _capturing(pair.device) and not finite:
         warn(
-            f"{len(pair) - int(pair.finite.sum())} of {len(pair)} pairs of images hold NaN or infinite pixels: the result"
+            f"{len(pair) - pair.counted[0]} of {len(pair)} pairs of images hold NaN or infinite pixels: the result"
             " is 0 with zero gradients, which does not mean that nothing leaks. multi_attacker_scores tells which pairs."
         )
     return finite

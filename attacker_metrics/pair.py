@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ class Pair:
         self.dtype = torch.promote_types(noisy.dtype, clean.dtype)
         """Promoted dtype of the two inputs, in which the functions answer."""
         self._given = noisy, clean
-        bounds = [image.detach().flatten(1).aminmax(dim=1) for image in (noisy, clean)]  # NaN and infinity show in them
+        images = [image.detach().flatten(1) for image in (noisy, clean)]
+        bounds = [(image.amin(dim=1), image.amax(dim=1)) for image in images]  # NaN and infinity show in them
         self._clean_bounds = bounds[1]
         finite = [low.isfinite() & high.isfinite() for low, high in bounds]
         self.finite = finite[0] & finite[1]
@@ -63,6 +65,17 @@ class Pair:
     def device(self) -> torch.device:
         """The device of both images."""
         return self.finite.device
+
+    @cached_property
+    def counts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """How many pairs are finite, how many are not, and how many clean images leave [0, 1]: int64 scalars."""
+        return self.finite.sum(), (~self.finite).sum(), (~self.clean_in_range).sum()
+
+    @cached_property
+    def counted(self) -> tuple[int, int, int]:
+        """:attr:`counts` as numbers, for which an accelerator has to be waited for."""
+        finite, skipped, out_of_range = map(int, self.counts)
+        return finite, skipped, out_of_range
 
     @property
     def clean_in_range(self) -> Tensor:
@@ -86,7 +99,10 @@ class Pair:
     def scores(self, components: Iterable[Component]) -> list[Tensor]:
         """Like :meth:`score` for several components, evaluated together."""
         wanted = list(components)
-        missing = list(dict.fromkeys(c for c in wanted if c not in self._scores))
+        found = [(component, self._scores.get(component)) for component in wanted]
+        missing = list(dict.fromkeys(component for component, score in found if score is None))
+        if not missing:
+            return [score for _, score in found if score is not None]
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
             known = [component for component in missing if is_known(component)]
             if known:

@@ -191,6 +191,26 @@ def test_without_a_built_kernel_the_default_is_torch(monkeypatch, tmp_path):
     native.loaded.cache_clear()
 
 
+@pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # of torch's own tracing
+@pytest.mark.skipif(sys.platform == "win32", reason="torch.compile wants another compiler there")
+def test_a_compiled_call_builds_the_kernel_if_it_can_and_runs_in_torch_if_not(cache, monkeypatch, tmp_path):
+    noisy, clean = pictures(1, 24, 24)
+    wanted = multi_attacker_scores(noisy, clean, betas=(0.5, 0.5))
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
+    for compiler, chosen in (("absent", "torch"), (None, "native")):
+        monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(tmp_path / chosen))
+        monkeypatch.delenv("CXX", raising=False)
+        if compiler:
+            monkeypatch.setenv("CXX", compiler)
+        for cached in (native.loaded, native.try_to_build):
+            cached.cache_clear()
+        torch._dynamo.reset()
+        reached = torch.compile(multi_attacker_scores, backend="aot_eager")(noisy, clean, betas=(0.5, 0.5))
+        assert backend() == chosen
+        assert all((reached[name] - wanted[name]).abs().max() <= 1e-5 for name in wanted)
+    native.loaded.cache_clear()
+
+
 def test_an_unknown_backend_is_refused(monkeypatch):
     monkeypatch.setenv("ATTACKER_METRICS_BACKEND", "fortran")
     with pytest.raises(ValueError, match=r"ATTACKER_METRICS_BACKEND must be 'torch' or 'native' or unset, got 'fortran'"):

@@ -51,9 +51,9 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
     """The implementation by which images of a device and dtype are evaluated.
 
     ``"torch"`` runs everywhere and needs nothing else. ``"native"`` is the compiled CPU kernel, for everything but float64,
-    chosen wherever it was built (:func:`attacker_metrics.build_native`). The environment variable
-    ``ATTACKER_METRICS_BACKEND``, read at every call, overrules the choice: ``torch`` keeps to torch, ``native`` builds the
-    kernel if need be.
+    chosen wherever it was built: by :func:`attacker_metrics.build_native`, or by the first call under ``torch.compile``,
+    which needs a compiler anyway. The environment variable ``ATTACKER_METRICS_BACKEND``, read at every call, overrules the
+    choice: ``torch`` keeps to torch, ``native`` builds the kernel if need be.
 
     Args:
         device: of the images.
@@ -78,6 +78,14 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
     return "native" if native.loaded() else "torch"
 
 
-def implementation(device: torch.device, dtype: torch.dtype) -> Implementation:
-    """The module of the chosen backend."""
+def implementation(device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> Implementation:
+    """The module of the chosen backend.
+
+    Args:
+        device: of the images.
+        dtype: of the computation.
+        compiled: whether a compiler traced the call: then the machine has one, and the kernel is built with it.
+    """
+    if compiled and device.type == "cpu" and dtype != torch.float64 and not os.environ.get(VARIABLE):
+        native.try_to_build()
     return {"torch": eager, "native": native}[backend(device, dtype)]

@@ -6,6 +6,7 @@ On a CPU images are taken a few at a time: what is made of them stays in cache, 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -16,8 +17,8 @@ from attacker_metrics.ms_ssim import ms_ssim
 from attacker_metrics.pearson import correlate
 from attacker_metrics.program import LARGEST, MSSSIMComparison, Program
 
-_LANES = 16  # planes that one vector instruction takes
-_CACHED, _ON_DEVICE = 2**19, 2**28  # values of one map, over all planes, that are worked on at once
+_SHARE = 50_000  # pixels that give a CPU thread enough to do in one operation and leave what it makes in the cache
+_ON_DEVICE = 2**28  # values of one map, over all planes, that are worked on at once elsewhere
 
 
 def forward(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scores: Tensor, slopes: list[Tensor]) -> None:
@@ -87,7 +88,7 @@ def _parts(noisy: Tensor, program: Program) -> Iterator[slice]:
     batch, channels, height, width = noisy.shape
     planes = max(1, sum(program.channels(channels)[m.noisy] for m in program.ms_ssim))
     if noisy.device.type == "cpu":
-        images = max(1, min(-(-_LANES // planes), _CACHED // (planes * height * width)))
+        images = math.ceil(_SHARE * torch.get_num_threads() / (height * width))
     else:
         images = max(1, _ON_DEVICE // (planes * height * width))
     for start in range(0, batch, images):

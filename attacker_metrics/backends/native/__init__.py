@@ -6,6 +6,7 @@ processor into the user's cache, where every later process finds it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -35,6 +36,7 @@ def build_native() -> Path:
         ``~/.cache/attacker_metrics``. From then on :func:`attacker_metrics.backend` is ``"native"`` here.
 
     Raises:
+        OSError: if the folder cannot be written.
         RuntimeError: if there is no compiler, or it fails; the message holds what it said.
     """
     target = library()
@@ -49,6 +51,13 @@ def build_native() -> Path:
             made.replace(target)
     loaded.cache_clear()
     return target
+
+
+@functools.cache
+def try_to_build() -> None:
+    """Build the kernel if that is possible, and never try again."""
+    with contextlib.suppress(RuntimeError, OSError):
+        build_native()
 
 
 def library() -> Path:
