@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
+from torch import Tensor
 
 _PACKAGES_BETWEEN_US_AND_THE_USER = ("attacker_metrics", "torchmetrics", "torch", "contextlib")
+_on_the_way: deque[tuple[torch.cuda.Event, Tensor, str]] = deque()
 _collected: ContextVar[list[str] | None] = ContextVar("_collected", default=None)
 
 
@@ -33,6 +36,29 @@ def warn(message: str) -> None:
         warnings.warn(message, AttackerMetricsWarning, stacklevel=_users_stack_level())
     elif message not in collected:
         collected.append(message)
+
+
+def warn_of(count: Tensor, message: str) -> None:
+    """Warn, with the number for ``{}`` in the message, if an int64 scalar is not 0.
+
+    At once on a CPU. A CUDA device is not waited for: the number is copied to the host behind the work that was queued, and
+    the warning comes with the first later call for which it has arrived. Nothing is said while a CUDA graph is captured.
+    """
+    if count.device.type != "cuda":
+        if int(count):
+            warn(message.format(int(count)))
+        return
+    if torch.cuda.is_current_stream_capturing():
+        return
+    with at_most_one_warning():
+        while _on_the_way and _on_the_way[0][0].query():  # type: ignore[no-untyped-call]
+            _, arrived, earlier = _on_the_way.popleft()
+            if int(arrived):
+                warn("In an earlier call " + earlier.format(int(arrived)))
+    number = torch.empty((), dtype=count.dtype, pin_memory=True).copy_(count, non_blocking=True)
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+    _on_the_way.append((event, number, message))
 
 
 @contextmanager

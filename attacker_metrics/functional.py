@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attacker_metrics._warnings import warn
+from attacker_metrics._warnings import warn_of
 from attacker_metrics.attackers import (
     DEFAULT_GAMMA_ATTACK_VALUES,
     DEFAULT_GAUSSIAN_BLUR_SIGMA,
@@ -62,11 +62,10 @@ def multi_attacker_privacy_loss(
         0.00 1.00 1.00
         >>> (loss["ms_ssim"] + loss["pearson"]).backward()
     """
-    pair, scores = _evaluate(
+    pair, scores, names = _evaluate(
         noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
     )
-    finite = _all_finite(pair)
-    return {name: _guarded_mean(value, finite).to(pair.dtype) for name, value in scores.items()}
+    return dict(zip(names, _mean_or_zero(pair, scores).to(pair.dtype).unbind(), strict=True))
 
 
 def multi_attacker_scores(
@@ -106,10 +105,10 @@ def multi_attacker_scores(
         >>> multi_attacker_scores(clean, clean, compute_pearson=False)["blur_gray"].round(decimals=4)
         tensor([1., 1.])
     """
-    pair, scores = _evaluate(
+    pair, scores, names = _evaluate(
         noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
     )
-    return {name: value.to(pair.dtype) for name, value in scores.items()}
+    return dict(zip(names, scores.to(pair.dtype).unbind(1), strict=True))
 
 
 def pearson_sq_mean(pred: Tensor, target: Tensor, *, eps: float = 1e-12) -> Tensor:
@@ -179,17 +178,7 @@ def safe_ms_ssim(
     """
     similarity = MSSSIM(tuple(betas), data_range, normalize)
     pair = Pair(pred, target, channels=None)
-    return _guarded_mean(pair.score(Component("ms_ssim", similarity)), _all_finite(pair)).to(pred.dtype)
-
-
-def with_means(scores: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Append to the scores of complete families their equal-weight means ``ms_ssim`` and ``pearson``."""
-    means = {
-        mean: torch.stack([scores[name] for name in names]).mean(dim=0)
-        for mean, names in MEANS.items()
-        if all(name in scores for name in names)
-    }
-    return {**scores, **means}
+    return _mean_or_zero(pair, pair.score(Component("ms_ssim", similarity))).to(pred.dtype)
 
 
 def _evaluate(
@@ -201,30 +190,30 @@ def _evaluate(
     compute_ms_ssim: bool,
     compute_pearson: bool,
     betas: Sequence[float],
-) -> tuple[Pair, dict[str, Tensor]]:
+) -> tuple[Pair, Tensor, list[str]]:
+    """The pair, its scores and their means ``(B, columns)``, and the columns' names."""
     names = component_names(compute_ms_ssim=compute_ms_ssim, compute_pearson=compute_pearson)
     table = standard_components(
         gamma_values=gamma_values, blur_sigma=blur_sigma, wavelet_threshold=wavelet_threshold, betas=betas
     )
     pair = Pair(noisy, clean)
-    scores = pair.scores(table[name] for name in names)
-    return pair, with_means(dict(zip(names, scores, strict=True)))
+    scores = torch.stack(pair.scores(table[name] for name in names), dim=1)
+    columns, means = list(names), [scores]
+    for mean, members in MEANS.items():
+        if members[0] in names:
+            first = names.index(members[0])
+            means.append(scores[:, first : first + len(members)].mean(dim=1, keepdim=True))
+            columns.append(mean)
+    return pair, torch.cat(means, dim=1), columns
 
 
-def _all_finite(pair: Pair) -> Tensor:
-    finite = pair.finite.all()
-    if not torch.compiler.is_compiling() and not _capturing(pair.device) and not finite:
-        warn(
-            f"{len(pair) - pair.counted[0]} of {len(pair)} pairs of images hold NaN or infinite pixels: the result"
-            " is 0 with zero gradients, which does not mean that nothing leaks. multi_attacker_scores tells which pairs."
+def _mean_or_zero(pair: Pair, scores: Tensor) -> Tensor:
+    """Batch means of scores ``(B, ...)``; with an intact graph but zero, and a warning, unless all images are finite."""
+    if not torch.compiler.is_compiling():
+        warn_of(
+            pair.counts[1],
+            f"{{}} of {len(pair)} pairs of images hold NaN or infinite pixels: the result is 0 with zero gradients, which"
+            " does not mean that nothing leaks. multi_attacker_scores tells which pairs.",
         )
-    return finite
-
-
-def _capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
-
-
-def _guarded_mean(scores: Tensor, all_finite: Tensor) -> Tensor:
-    """Batch mean, or 0 with zero gradient (and an intact graph) unless all images are finite."""
-    return torch.where(all_finite, torch.where(scores.isnan() & ~all_finite, 0.0, scores).mean(), 0.0)
+    counted = torch.where(pair.finite.view(-1, *[1] * (scores.ndim - 1)), scores, 0.0)
+    return torch.where(pair.finite.all(), counted.mean(dim=0), 0.0)

@@ -31,8 +31,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacker_metrics.attackers import gaussian_taps
-
 TAPS = 11
 STRIP = 2**17  # values of one map that are worked on at once on a CPU
 _SIGMA, _C1, _C2 = 1.5, 0.01**2, 0.03**2  # the constants for a data range of 1
@@ -84,9 +82,9 @@ def _product_of_powers(terms: Tensor, betas: Sequence[float], normalize: str | N
     taken at ``max(v, 1e-6)``.
     """
     v = (terms + 1) / 2 if normalize == "simple" else terms
-    exponents = torch.tensor(betas, dtype=v.dtype, device=v.device).view(-1, 1, 1)
-    powers = v.clamp(min=0.0) ** exponents
-    slopes = torch.where(v > 0, exponents * v.clamp(min=_SLOPE_FLOOR) ** (exponents - 1), 0.0)
+    powers = torch.stack([term**beta for term, beta in zip(v.clamp(min=0.0), betas, strict=True)])
+    floored = zip(v.clamp(min=_SLOPE_FLOOR), betas, strict=True)
+    slopes = torch.where(v > 0, torch.stack([beta * term ** (beta - 1) for term, beta in floored]), 0.0)
     if normalize == "simple":
         slopes = slopes / 2
     others = [torch.cat((powers[:j], powers[j + 1 :])).prod(dim=0) for j in range(len(betas))]
@@ -159,7 +157,8 @@ def _smooth(maps: Tensor, *, transpose: bool = False) -> Tensor:
     if maps.shape[1] == 1:  # a GPU's kernels for one channel may round to TF32, those for several do not
         return _smooth(maps.transpose(0, 1), transpose=transpose).transpose(0, 1)
     planes, pad = maps.shape[1], TAPS - 1 if transpose else 0
-    window = torch.tensor(gaussian_taps(_SIGMA, TAPS // 2), dtype=maps.dtype, device=maps.device)
+    steps = torch.arange(-(TAPS // 2), TAPS // 2 + 1, dtype=maps.dtype, device=maps.device)  # no copy that a GPU waits for
+    window = torch.softmax(-0.5 * (steps / _SIGMA).square(), dim=0)
     down = window.view(1, 1, -1, 1).expand(planes, 1, -1, 1).contiguous()
     maps = F.conv2d(maps, down, padding=(pad, 0), groups=planes)
     return F.conv2d(maps, down.transpose(2, 3).contiguous(), padding=(0, pad), groups=planes)

@@ -48,11 +48,11 @@ class Pair:
         self.dtype = torch.promote_types(noisy.dtype, clean.dtype)
         """Promoted dtype of the two inputs, in which the functions answer."""
         self._given = noisy, clean
+        compute_dtype = torch.promote_types(self.dtype, torch.float32)
         images = [image.detach().flatten(1) for image in (noisy, clean)]
-        bounds = [(image.amin(dim=1), image.amax(dim=1)) for image in images]  # NaN and infinity show in them
-        self._clean_bounds = bounds[1]
-        finite = [low.isfinite() & high.isfinite() for low, high in bounds]
-        self.finite = finite[0] & finite[1]
+        bounds = [bound(image, dim=1).to(compute_dtype) for image in images for bound in (torch.amin, torch.amax)]
+        self._clean_bounds = bounds[2:]
+        self.finite = (torch.stack(bounds) * 0).sum(dim=0) == 0  # NaN and infinity show in the bounds, and stay NaN
         """``(B,)`` bool: no pixel of either image is NaN or infinite."""
         self._grad = torch.is_grad_enabled()
         self._views: dict[tuple[int, View], Tensor] = {}
@@ -80,7 +80,7 @@ class Pair:
     @property
     def clean_in_range(self) -> Tensor:
         """``(B,)`` bool: every finite clean value lies in [0, 1], give or take 1e-3."""
-        low, high = (bound.float() for bound in self._clean_bounds)
+        low, high = self._clean_bounds
         return ~self.finite | ((low >= -_CLEAN_TOLERANCE) & (high <= 1 + _CLEAN_TOLERANCE))
 
     def views(self, component: Component) -> list[tuple[Tensor, Tensor]]:
