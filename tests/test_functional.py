@@ -7,7 +7,7 @@ import pytest
 import reference
 import torch
 import torch.nn.functional as F
-from conftest import NAMES, SMALL, parameters, photo_pair, pictures, spoil, warns_once
+from conftest import NAMES, SMALL, deliver_warnings, parameters, photo_pair, pictures, spoil, warns_once
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -476,9 +476,10 @@ def test_the_loss_is_zero_with_zero_gradients_and_one_warning_if_any_pixel_is_no
     noisy.requires_grad_()
     clean.requires_grad_()
     with warns_once(
-        r"^1 of 3 pairs .* NaN or infinite pixels: the result is 0 with zero gradients, .* multi_attacker_scores tells"
+        r"1 of 3 pairs .* NaN or infinite pixels: the result is 0 with zero gradients, .* multi_attacker_scores tells"
     ):
         loss = multi_attacker_privacy_loss(noisy, clean, betas=SMALL)
+        deliver_warnings(device)
     assert tuple(loss) == NAMES
     assert all(v.item() == 0 and v.dtype == dtype and v.requires_grad for v in loss.values())
     sum(loss.values()).backward()
