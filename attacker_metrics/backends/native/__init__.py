@@ -35,6 +35,10 @@ def build_native() -> Path:
         The library, in ``$ATTACKER_METRICS_CACHE`` or else ``$XDG_CACHE_HOME/attacker_metrics`` or
         ``~/.cache/attacker_metrics``. From then on :func:`attacker_metrics.backend` is ``"native"`` here.
 
+    Example:
+        >>> build_native().name
+        'native-....so'
+
     Raises:
         OSError: if the folder cannot be written.
         RuntimeError: if there is no compiler, or it fails; the message holds what it said.
