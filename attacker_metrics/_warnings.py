@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import Tensor
 
 _PACKAGES_BETWEEN_US_AND_THE_USER = ("attacker_metrics", "torchmetrics", "torch", "contextlib")
 _on_the_way: deque[tuple[torch.cuda.Event, Tensor, str]] = deque()
+_lock = threading.Lock()
 _collected: ContextVar[list[str] | None] = ContextVar("_collected", default=None)
 
 
@@ -48,17 +50,17 @@ def warn_of(count: Tensor, message: str) -> None:
         if int(count):
             warn(message.format(int(count)))
         return
-    if torch.cuda.is_current_stream_capturing():
-        return
-    with at_most_one_warning():
+    with torch.cuda.device(count.device), _lock, at_most_one_warning():
+        if torch.cuda.is_current_stream_capturing():
+            return
         while _on_the_way and _on_the_way[0][0].query():  # type: ignore[no-untyped-call]
             _, arrived, earlier = _on_the_way.popleft()
             if int(arrived):
                 warn("In an earlier call " + earlier.format(int(arrived)))
-    number = torch.empty((), dtype=count.dtype, pin_memory=True).copy_(count, non_blocking=True)
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
-    _on_the_way.append((event, number, message))
+        number = torch.empty((), dtype=count.dtype, pin_memory=True).copy_(count, non_blocking=True)
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+        _on_the_way.append((event, number, message))
 
 
 @contextmanager

@@ -175,16 +175,17 @@ def is_known(component: Component) -> bool:
     return known and all(map(is_built_in, attackers))
 
 
-def program_of(components: Sequence[Component], height: int, width: int) -> Program:
+def program_of(components: Sequence[Component], channels: int, height: int, width: int) -> Program:
     """What the engine has to do for some components that it knows, every view made once.
 
     Args:
         components: what to evaluate.
+        channels: of the images.
         height: of the images, in pixels.
         width: of the images, in pixels.
 
     Raises:
-        ValueError: if the images are too small for an attacker or a similarity.
+        ValueError: if the images are too small for an attacker or a similarity, or the numbers of channels do not fit.
     """
     numbers: dict[tuple[int, View], int] = {(0, ()): 0, (1, ()): 1}
     made: list[tuple[Attacker, int]] = []
@@ -204,9 +205,20 @@ def program_of(components: Sequence[Component], height: int, width: int) -> Prog
         if isinstance(similarity, MSSSIM):
             similarity.check_size(height, width)
         for noisy, clean in branches:
-            compared = (k, len(branches), number(0, noisy), number(1, clean))
+            place = (k, len(branches), number(0, noisy), number(1, clean))
             if isinstance(similarity, MSSSIM):
-                ms_ssim.append(MSSSIMComparison(*compared, similarity.betas, similarity.normalize))
+                ms_ssim.append(MSSSIMComparison(*place, similarity.betas, similarity.normalize))
             elif isinstance(similarity, SquaredPearson):
-                pearson.append(PearsonComparison(*compared, similarity.eps))
-    return Program(tuple(made), tuple(ms_ssim), tuple(pearson), len(components))
+                pearson.append(PearsonComparison(*place, similarity.eps))
+    program = Program(tuple(made), tuple(ms_ssim), tuple(pearson), len(components))
+    counts = program.channels(channels)
+    for attacker, parent in made:
+        if attacker is luma and counts[parent] != 3:
+            raise ValueError(f"luma needs 3 channels, got {counts[parent]}: leave it out for images that are grey already.")
+    for compared in (*ms_ssim, *pearson):
+        if counts[compared.noisy] != counts[compared.clean]:
+            raise ValueError(
+                f"component {components[compared.component].name!r}: the noisy and the clean view must have the same shape,"
+                f" got {counts[compared.noisy]} and {counts[compared.clean]} channels."
+            )
+    return program

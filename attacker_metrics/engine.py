@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from attacker_metrics.backends import implementation
 from attacker_metrics.program import Program, from_numbers
@@ -30,10 +31,23 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
 
     Returns:
         ``(B, components)`` in float32, or float64 if an input is; NaN with zero gradient where not finite.
+
+    Raises:
+        NotImplementedError: for forward-mode derivatives, which would be 0.
     """
-    wanted = [torch.is_grad_enabled() and image.requires_grad for image in (noisy, clean)]
-    scores: Tensor = _scores(noisy, clean, finite, *program.to_numbers(), *wanted, torch.compiler.is_compiling())[0]
+    compiling, sides = torch.compiler.is_compiling(), (noisy, clean)
+    if not compiling and any(map(_has_tangent, sides)):
+        raise NotImplementedError("the scores have no forward-mode derivatives: use backward() or torch.autograd.grad.")
+    wanted = [torch.is_grad_enabled() and image.requires_grad for image in sides]
+    if any(wanted) and not compiling:  # what was made in inference mode cannot be kept for a backward
+        noisy, clean = (image.clone() if image.is_inference() else image for image in sides)
+    with torch.autocast(noisy.device.type, enabled=False):
+        scores: Tensor = _scores(noisy, clean, finite, *program.to_numbers(), *wanted, compiling)[0]
     return torch.where(finite[:, None], scores, torch.nan)
+
+
+def _has_tangent(image: Tensor) -> bool:
+    return forward_ad.unpack_dual(image).tangent is not None  # type: ignore[no-untyped-call]
 
 
 @torch.library.custom_op(

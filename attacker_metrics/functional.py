@@ -15,8 +15,8 @@ from attacker_metrics.attackers import (
     DEFAULT_WAVELET_SOFT_THRESHOLD,
 )
 from attacker_metrics.components import MEANS, Component, component_names, standard_components
-from attacker_metrics.pair import Pair, check_floating
-from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
+from attacker_metrics.pair import Pair
+from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson, check_floating
 
 
 def multi_attacker_privacy_loss(
@@ -47,7 +47,8 @@ def multi_attacker_privacy_loss(
         Scalars in [0, 1], batch means in the promoted dtype of the inputs, lower = more private: the nine MS-SSIM
         components, the six squared Pearsons, ``ms_ssim`` and ``pearson`` (equal-weight means), in this order. A family
         that is switched off leaves no key. If any pixel is NaN or infinite, every value is 0 with zero gradients and one
-        :class:`~attacker_metrics.AttackerMetricsWarning` is issued; :func:`multi_attacker_scores` tells which image.
+        :class:`~attacker_metrics.AttackerMetricsWarning` is issued (for images on a GPU with a later call, because the
+        device is not waited for); :func:`multi_attacker_scores` tells which image.
 
     Raises:
         TypeError: for tensors that are not float16, bfloat16, float32 or float64.
@@ -65,7 +66,8 @@ def multi_attacker_privacy_loss(
     pair, scores, names = _evaluate(
         noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
     )
-    return dict(zip(names, _mean_or_zero(pair, scores).to(pair.dtype).unbind(), strict=True))
+    means = _mean_or_zero(pair, scores).to(pair.dtype)
+    return {name: means[i] for i, name in enumerate(names)}
 
 
 def multi_attacker_scores(
@@ -108,7 +110,8 @@ def multi_attacker_scores(
     pair, scores, names = _evaluate(
         noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
     )
-    return dict(zip(names, scores.to(pair.dtype).unbind(1), strict=True))
+    scores = scores.to(pair.dtype)
+    return {name: scores[:, i] for i, name in enumerate(names)}
 
 
 def pearson_sq_mean(pred: Tensor, target: Tensor, *, eps: float = 1e-12) -> Tensor:
@@ -164,7 +167,7 @@ def safe_ms_ssim(
 
     Returns:
         A scalar in [0, 1] in the dtype of ``pred``, higher = leaks more. If any pixel is NaN or infinite it is 0 with zero
-        gradients, and one :class:`~attacker_metrics.AttackerMetricsWarning` is issued.
+        gradients, and one :class:`~attacker_metrics.AttackerMetricsWarning` is issued, on a GPU with a later call.
 
     Raises:
         TypeError: for tensors that are not floating.

@@ -12,8 +12,8 @@ from torch import Tensor
 from attacker_metrics.components import Component, View, is_known, program_of
 from attacker_metrics.engine import evaluate
 from attacker_metrics.program import LARGEST
+from attacker_metrics.similarity import check_floating
 
-_ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CLEAN_TOLERANCE = 1e-3
 
 
@@ -106,9 +106,9 @@ class Pair:
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
             known = [component for component in missing if is_known(component)]
             if known:
-                program = program_of(known, *self._given[0].shape[2:])
+                program = program_of(known, *self._given[0].shape[1:])
                 scores = evaluate(*self._given, self.finite, program)
-                self._scores.update(zip(known, scores.unbind(1), strict=True))
+                self._scores.update((component, scores[:, k]) for k, component in enumerate(known))
             for component in missing:
                 if component not in known:
                     self._scores[component] = self._score(component)
@@ -166,18 +166,6 @@ def check_images(noisy: Any, clean: Any, *, channels: int | None = 3, allow_empt
         raise ValueError(f"the batch is empty: shape {tuple(noisy.shape)}; pass at least one pair of images.")
     if 0 in noisy.shape[1:]:
         raise ValueError(f"the images have no pixels: shape {tuple(noisy.shape)}.")
-
-
-def check_floating(noisy: Any, clean: Any) -> None:
-    """Raise a ``TypeError`` unless both are tensors of float16, bfloat16, float32 or float64."""
-    for name, value in (("noisy", noisy), ("clean", clean)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"the {name} images must be a torch.Tensor, got {type(value).__name__}.")
-        if value.dtype not in _ACCEPTED:
-            raise TypeError(
-                f"the {name} images must be float16, bfloat16, float32 or float64, got {value.dtype};"
-                " convert uint8 images by images.float() / 255."
-            )
 
 
 def as_computed(images: Tensor, dtype: torch.dtype) -> Tensor:

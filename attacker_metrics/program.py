@@ -128,7 +128,7 @@ def _from_numbers(integers: tuple[int, ...], numbers: tuple[float, ...]) -> Prog
 
 def is_built_in(attacker: Attacker) -> bool:
     """Whether the engine knows the attacker."""
-    return attacker in (luma, clamp, minmax, sobel, standardize) or type(attacker) in (Blur, Gamma, Wavelet)
+    return type(attacker) in ATTACKERS or any(attacker is known for known in ATTACKERS if not isinstance(known, type))
 
 
 def _settings(attacker: Attacker) -> list[float]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from attacker_metrics.engine import evaluate
@@ -18,6 +19,7 @@ from attacker_metrics.program import MSSSIMComparison, PearsonComparison, Progra
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
+_ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DEFAULT_BETAS: tuple[float, ...] = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
@@ -91,7 +93,7 @@ class MSSSIM:
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
         """Compare two views ``(B, C, H, W)`` image by image, ``(B,)``."""
-        _check_same_shape(noisy, clean)
+        _check_views(noisy, clean)
         self.check_size(*noisy.shape[-2:])
         if self.data_range != 1.0:
             noisy, clean = noisy / self.data_range, clean / self.data_range
@@ -128,7 +130,7 @@ class SquaredPearson:
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
         """Correlate two views ``(B, ...)`` image by image, ``(B,)``."""
-        _check_same_shape(noisy, clean)
+        _check_views(noisy, clean)
         noisy, clean = (view.flatten(1)[:, None, None] for view in (noisy, clean))
         return _compare(noisy, clean, Program((), (), (PearsonComparison(0, 1, 0, 1, self.eps),), 1))
 
@@ -138,8 +140,23 @@ def _compare(noisy: Tensor, clean: Tensor, program: Program) -> Tensor:
     return evaluate(noisy, clean, finite, program)[:, 0]
 
 
-def _check_same_shape(noisy: Tensor, clean: Tensor) -> None:
+def _check_views(noisy: Tensor, clean: Tensor) -> None:
+    check_floating(noisy, clean)
     if noisy.shape != clean.shape:
         raise ValueError(
             f"the noisy and the clean view must have the same shape, got {tuple(noisy.shape)} and {tuple(clean.shape)}."
         )
+    if 0 in noisy.shape[1:]:
+        raise ValueError(f"the views have no pixels: shape {tuple(noisy.shape)}.")
+
+
+def check_floating(noisy: Any, clean: Any) -> None:
+    """Raise a ``TypeError`` unless both are tensors of float16, bfloat16, float32 or float64."""
+    for name, value in (("noisy", noisy), ("clean", clean)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"the {name} images must be a torch.Tensor, got {type(value).__name__}.")
+        if value.dtype not in _ACCEPTED:
+            raise TypeError(
+                f"the {name} images must be float16, bfloat16, float32 or float64, got {value.dtype};"
+                " convert uint8 images by images.float() / 255."
+            )

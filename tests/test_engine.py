@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 import attacker_metrics.engine as engine
 import attacker_metrics.ms_ssim as ms_ssim
-from attacker_metrics import MSSSIM, Component, Pair, multi_attacker_scores, standard_components
+from attacker_metrics import MSSSIM, Component, Pair, multi_attacker_privacy_loss, multi_attacker_scores, standard_components
 from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
 from attacker_metrics.backends import eager
 from attacker_metrics.components import program_of
@@ -148,7 +148,7 @@ def test_the_gradient_of_one_side_alone_is_the_same(side):
 
 def test_programs_survive_their_numbers():
     table = standard_components(gamma_values=(0.3, 4.0, 2.0), blur_sigma=0.7, betas=(0.5, 0.5))
-    program = program_of(list(table.values()), 50, 50)
+    program = program_of(list(table.values()), 3, 50, 50)
     assert from_numbers(*program.to_numbers()) == program
     assert len(program.made) == len(set(program.made))  # every view once
     assert program.components == 15
@@ -179,7 +179,7 @@ def test_a_second_derivative_is_a_clear_error():
 
 def test_the_registered_operators_keep_their_contract():
     noisy, clean = pictures(3, 2, 24, 25, dtype=torch.float32)
-    numbers = program_of(list(standard_components(betas=(0.5, 0.5)).values()), 24, 25).to_numbers()
+    numbers = program_of(list(standard_components(betas=(0.5, 0.5)).values()), 3, 24, 25).to_numbers()
     finite = torch.ones(2, dtype=torch.bool)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")  # the rest differentiates the slopes
     for wanted in ((True, False, False), (True, True, True), (False, False, False)):
@@ -218,3 +218,58 @@ def test_one_image_of_4096_pixels_square_scores_as_its_repeated_quarter(device):
     scores["ms_ssim"].sum().backward()
     assert noisy.grad.isfinite().all()
     assert noisy.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("component", "channels", "message"),
+    [
+        (Component("x", SquaredPearson(), (luma,), ()), 3, "component 'x': .* same shape, got 1 and 3 channels"),
+        (Component("x", MSSSIM((1.0,)), (), (luma,)), 3, "component 'x': .* same shape, got 3 and 1 channels"),
+        (Component("x", SquaredPearson(), (luma, luma), (luma,)), 3, "luma needs 3 channels, got 1"),
+        (Component("x", MSSSIM((1.0,)), (luma,), (luma,)), 1, "luma needs 3 channels, got 1"),
+    ],
+)
+def test_views_that_do_not_fit_are_refused(component, channels, message):
+    noisy, clean = pictures(channels, 2, 22, 22)
+    with pytest.raises(ValueError, match=message):
+        Pair(noisy, clean, channels=None).score(component)
+
+
+@pytest.mark.parametrize("similarity", [MSSSIM((1.0,)), SquaredPearson()])
+def test_similarities_refuse_views_without_pixels_and_whole_numbers(similarity):
+    with pytest.raises(ValueError, match="no pixels"):
+        similarity(torch.rand(2, 0, 22, 22), torch.rand(2, 0, 22, 22))
+    with pytest.raises(TypeError, match="must be float16"):
+        similarity(torch.ones(2, 1, 22, 22, dtype=torch.int64), torch.ones(2, 1, 22, 22, dtype=torch.int64))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")  # of torch's own forward mode
+def test_forward_mode_is_refused_instead_of_zero():
+    noisy, clean = (image.detach() for image in pictures(3, 1, 22, 22))
+    with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
+        torch.func.jvp(lambda x: multi_attacker_scores(x, clean, betas=(1.0,))["pearson"], (noisy,), (noisy,))
+
+
+def test_results_can_be_added_to_in_place():
+    noisy, clean = pictures(3, 1, 22, 22)
+    for function in (multi_attacker_privacy_loss, multi_attacker_scores):
+        scores = function(noisy, clean, betas=(1.0,))
+        total = scores["ms_ssim"]
+        total += scores["pearson"]
+        total.sum().backward()
+
+
+def test_clean_images_made_in_inference_mode_can_be_trained_against():
+    noisy, clean = pictures(3, 1, 22, 22)
+    with torch.inference_mode():
+        target = clean.detach() * 1
+    multi_attacker_privacy_loss(noisy, target, betas=(1.0,))["ms_ssim"].backward()
+    wanted = torch.autograd.grad(multi_attacker_privacy_loss(noisy, clean, betas=(1.0,))["ms_ssim"], noisy)[0]
+    torch.testing.assert_close(noisy.grad, wanted, rtol=0, atol=0)
+
+
+def test_a_similarity_called_under_autocast_computes_in_full_precision():
+    noisy, clean = pictures(1, 1, 30, 30, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = MSSSIM((0.5, 0.5))(noisy, clean)
+    assert torch.equal(value, MSSSIM((0.5, 0.5))(noisy, clean))

@@ -53,16 +53,22 @@ def both_gradients(scores, inputs):
 
 
 def assert_like_torch_in_float64(noisy, clean, components, tolerance=1e-5, slope_tolerance=1e-4):
-    """Scores and both gradients of float32 images against the engine in torch in float64."""
+    """Scores and the gradients of float32 images, together and alone, against the engine in torch in float64."""
+    components = list(components)
     inputs = [image.clone().requires_grad_() for image in (noisy, clean)]
     exact = [image.double().requires_grad_() for image in (noisy, clean)]
     assert backend(dtype=exact[0].dtype) == "torch"
     reached, wanted = (torch.stack(Pair(*pair, channels=None).scores(components), dim=1) for pair in (inputs, exact))
     assert reached.dtype == torch.float32
     torch.testing.assert_close(reached.double(), wanted, rtol=0, atol=tolerance, equal_nan=True)
-    for one, other in zip(both_gradients(reached, inputs), both_gradients(wanted, exact), strict=True):
+    together = both_gradients(reached, inputs)
+    for one, other in zip(together, both_gradients(wanted, exact), strict=True):
         assert one.isfinite().all()
         assert (one - other).norm() <= slope_tolerance * other.norm() + 1e-12
+    for side in (0, 1):
+        pair = [image if i == side else image.detach() for i, image in enumerate(inputs)]
+        alone = both_gradients(torch.stack(Pair(*pair, channels=None).scores(components), dim=1), pair[side])[0]
+        assert torch.equal(alone, together[side])
 
 
 @pytest.mark.parametrize("obfuscation", ["noise", "pixelation", "out of range"])
@@ -145,6 +151,17 @@ def test_threads_and_neighbours_change_no_bit(kernel):
     assert torch.equal(found[3][1], found[0][1][2:3])
 
 
+def test_slopes_that_come_back_in_another_memory_layout_are_read_right(kernel):
+    noisy, clean = pictures(2)
+    slopes = []
+    for unpack in (lambda kept: kept, lambda kept: kept.mT.contiguous().mT if kept.ndim == 4 else kept):
+        leaf = noisy.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda given: given, unpack):
+            multi_attacker_scores(leaf, clean, betas=(0.5, 0.5))["ms_ssim"].sum().backward()
+        slopes.append(leaf.grad)
+    assert torch.equal(*slopes)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_and_other_memory_layouts(kernel, dtype):
     noisy, clean = pictures(2, 44, 46)
@@ -208,6 +225,24 @@ def test_a_compiled_call_builds_the_kernel_if_it_can_and_runs_in_torch_if_not(ca
         reached = torch.compile(multi_attacker_scores, backend="aot_eager")(noisy, clean, betas=(0.5, 0.5))
         assert backend() == chosen
         assert all((reached[name] - wanted[name]).abs().max() <= 1e-5 for name in wanted)
+    native.loaded.cache_clear()
+
+
+@pytest.mark.skipif(os.name != "posix" or not hasattr(os, "geteuid"), reason="asks for a POSIX home directory")
+def test_a_cache_that_cannot_be_read_or_holds_rubbish_leaves_the_default_with_torch(cache, monkeypatch, tmp_path):
+    noisy, clean = pictures()
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND", raising=False)
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    for folder in (file, tmp_path):  # not a folder; a folder with an empty library
+        monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(folder))
+        native.loaded.cache_clear()
+        if folder is tmp_path:
+            native.library().write_bytes(b"")
+        assert backend() == "torch"
+        multi_attacker_scores(noisy, clean, betas=(0.5, 0.5))
+    build_native()  # mends it
+    assert backend() == "native"
     native.loaded.cache_clear()
 
 

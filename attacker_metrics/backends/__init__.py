@@ -75,6 +75,8 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
         return "torch"
     if wanted == "native" and native.loaded() is None:
         native.build_native()
+        if native.loaded() is None:
+            raise RuntimeError(f"the compiled kernel {native.library()} cannot be loaded: delete it and build it again.")
     return "native" if native.loaded() else "torch"
 
 

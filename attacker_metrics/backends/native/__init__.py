@@ -44,7 +44,8 @@ def build_native() -> Path:
         RuntimeError: if there is no compiler, or it fails; the message holds what it said.
     """
     target = library()
-    if not target.exists():
+    loaded.cache_clear()
+    if loaded() is None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
@@ -53,7 +54,7 @@ def build_native() -> Path:
             if done.returncode:
                 raise RuntimeError(f"{' '.join(command)} failed with exit status {done.returncode}:\n{done.stderr}")
             made.replace(target)
-    loaded.cache_clear()
+        loaded.cache_clear()
     return target
 
 
@@ -96,10 +97,11 @@ def _compiler() -> str:
 
 @functools.cache
 def loaded() -> ctypes.CDLL | None:
-    """The compiled kernel, or None where it was not built."""
-    if not library().exists():
+    """The compiled kernel, or None where it was not built or cannot be loaded."""
+    try:
+        kernel = ctypes.CDLL(str(library()))
+    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
         return None
-    kernel = ctypes.CDLL(str(library()))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     images = (pointer, pointer, pointer, number, number, number, number, ctypes.c_int)
     kernel.attacker_metrics_forward.argtypes = (pointer, pointer, *images, *(pointer,) * 3)
@@ -122,7 +124,14 @@ def backward(
     totals: list[Tensor],
 ) -> None:
     """Fill the gradients that are not empty; see :mod:`attacker_metrics.backends`."""
-    _call("attacker_metrics_backward", noisy, clean, finite, program, [gradient.contiguous(), *slopes, *totals])
+    _call(
+        "attacker_metrics_backward",
+        noisy,
+        clean,
+        finite,
+        program,
+        [*(given.contiguous() for given in (gradient, *slopes)), *totals],
+    )
 
 
 def _call(function: str, noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, rest: list[Tensor]) -> None:

@@ -18,6 +18,8 @@ namespace {
 
 using std::int64_t;
 
+enum Side { X, Y };  // the noisy and the clean one of a pair of images, views or planes
+
 #if defined(__AVX512F__)
 constexpr int LANES = 16;
 #elif defined(__AVX__)

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -24,7 +25,7 @@ constexpr int MARGIN = 16;          // columns of zeros beside a row that the tr
 
 const std::vector<float> WINDOW = gaussian_taps(1.5, MIDDLE);
 
-enum Moment { X, Y, SQUARES, PRODUCT, MOMENTS };                // the maps that are filtered
+enum Moment { SQUARES = Y + 1, PRODUCT, MOMENTS };              // the maps that are filtered besides x and y
 enum Slope { WEIGHT, WEIGHT_C, BRACKET_X, BRACKET_Y, SLOPES };  // the maps that the transposed filter takes
 
 struct Ring {  // the last DEPTH rows of some maps
