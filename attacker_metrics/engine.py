@@ -69,7 +69,7 @@ def _scores(
     """The scores, and where wanted the slope of every MS-SSIM comparison in its noisy and its clean planes."""
     scores, *slopes = _outputs(noisy, clean, finite, program, numbers, slope_noisy, slope_clean, compiled)
     read = from_numbers(program, numbers)
-    implementation(noisy.device, scores.dtype, compiled=compiled).forward(noisy, clean, finite, read, scores, slopes)
+    implementation(noisy, scores.dtype, read, compiled=compiled).forward(noisy, clean, finite, read, scores, slopes)
     return scores, slopes[0], slopes[1]
 
 
@@ -122,9 +122,8 @@ def _scores_backward(
     sizes = [noisy.shape if keep else (0,) for keep in wanted]
     totals = [torch.empty(size, dtype=gradient.dtype, device=noisy.device) for size in sizes]
     read, slopes = from_numbers(program, numbers), [slopes_noisy, slopes_clean]
-    implementation(noisy.device, gradient.dtype, compiled=compiled).backward(
-        gradient, noisy, clean, finite, slopes, read, totals
-    )
+    chosen = implementation(noisy, gradient.dtype, read, compiled=compiled)
+    chosen.backward(gradient, noisy, clean, finite, slopes, read, totals)
     cast = [_cast(total, side.dtype) for total, side in zip(totals, (noisy, clean), strict=True)]
     return cast[0], cast[1]
 

@@ -200,7 +200,7 @@ def _evaluate(
         gamma_values=gamma_values, blur_sigma=blur_sigma, wavelet_threshold=wavelet_threshold, betas=betas
     )
     pair = Pair(noisy, clean)
-    scores = torch.stack(pair.scores(table[name] for name in names), dim=1)
+    scores = pair.scores_side_by_side([table[name] for name in names])
     columns, means = list(names), [scores]
     for mean, members in MEANS.items():
         if members[0] in names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -106,13 +106,20 @@ class Pair:
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
             known = [component for component in missing if is_known(component)]
             if known:
-                program = program_of(known, *self._given[0].shape[1:])
-                scores = evaluate(*self._given, self.finite, program)
+                scores = self._evaluate(known)
                 self._scores.update((component, scores[:, k]) for k, component in enumerate(known))
             for component in missing:
                 if component not in known:
                     self._scores[component] = self._score(component)
         return [self._scores[component] for component in wanted]
+
+    def scores_side_by_side(self, components: Sequence[Component]) -> Tensor:
+        """The scores of components that the engine knows, ``(B, components)``, evaluated anew."""
+        with torch.set_grad_enabled(self._grad):
+            return self._evaluate(components)
+
+    def _evaluate(self, known: Sequence[Component]) -> Tensor:
+        return evaluate(*self._given, self.finite, program_of(known, *self._given[0].shape[1:]))
 
     def _score(self, component: Component) -> Tensor:
         """The score of a component with an attacker or a similarity that the engine does not know."""

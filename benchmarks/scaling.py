@@ -18,7 +18,7 @@ import torch
 
 from attacker_metrics.backends import VARIABLE, backend
 
-SHAPES = {
+SHAPES: dict[str, tuple[loss.Shape, ...]] = {
     "batch": ((1, 3, 224, 224), (8, 3, 224, 224), (64, 3, 224, 224)),
     "size": ((1, 3, 224, 224), (1, 3, 448, 448), (1, 3, 1024, 1024), (1, 3, 2048, 2048)),
 }
@@ -37,9 +37,7 @@ def main() -> int:
     frame.prepare(options.threads)
     sweeps, flat = {}, True
     for sweep, shapes in SHAPES.items():
-        steps = {"x".join(map(str, shape)): loss.make_step(loss.OURS, shape, True, "cpu") for shape in shapes}
-        samples = frame.interleave(steps, rounds=ROUNDS, budget_s=120)
-        rows = [row(shape, samples[name]) for name, shape in zip(steps, shapes, strict=True)]
+        rows = [row(shape, measure(shape)) for shape in shapes]
         times = [entry["ns_per_pixel"] for entry in rows]
         spread = max(times) / min(times)
         flat = flat and spread <= FLAT
@@ -49,6 +47,13 @@ def main() -> int:
     payload = {"backend": backend(), "threads": torch.get_num_threads(), "sweeps": sweeps}
     print(f"wrote {frame.save('scaling-' + backend(), payload, options.output or frame.RESULTS).name}")
     return 0 if flat else 1
+
+
+def measure(shape: loss.Shape) -> list[dict[str, float]]:
+    """One size by itself, warm: in turn, a large one would leave a small one cold caches and returned memory."""
+    step = loss.make_step(loss.OURS, shape, True, "cpu")
+    step()
+    return frame.interleave({"step": step}, rounds=ROUNDS, budget_s=60)["step"]
 
 
 def row(shape: tuple[int, ...], samples: list[dict[str, float]]) -> dict[str, Any]:

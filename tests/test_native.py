@@ -248,7 +248,9 @@ def test_a_cache_that_cannot_be_read_or_holds_rubbish_leaves_the_default_with_to
 
 def test_an_unknown_backend_is_refused(monkeypatch):
     monkeypatch.setenv("ATTACKER_METRICS_BACKEND", "fortran")
-    with pytest.raises(ValueError, match=r"ATTACKER_METRICS_BACKEND must be 'torch' or 'native' or unset, got 'fortran'"):
+    with pytest.raises(
+        ValueError, match=r"ATTACKER_METRICS_BACKEND must be 'torch', 'native' or 'triton' or unset, got 'fortran'"
+    ):
         multi_attacker_scores(*pictures(), betas=(0.5, 0.5))
 
 

@@ -14,6 +14,7 @@ of the clean side, empty where not wanted: the slope of every MS-SSIM comparison
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from typing import Literal, Protocol
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from attacker_metrics.backends import eager, native
 from attacker_metrics.program import Program
 
-Backend = Literal["torch", "native"]
+Backend = Literal["torch", "native", "triton"]
 VARIABLE = "ATTACKER_METRICS_BACKEND"
 
 
@@ -52,8 +53,12 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
 
     ``"torch"`` runs everywhere and needs nothing else. ``"native"`` is the compiled CPU kernel, for everything but float64,
     chosen wherever it was built: by :func:`attacker_metrics.build_native`, or by the first call under ``torch.compile``,
-    which needs a compiler anyway. The environment variable ``ATTACKER_METRICS_BACKEND``, read at every call, overrules the
-    choice: ``torch`` keeps to torch, ``native`` builds the kernel if need be.
+    which needs a compiler anyway. ``"triton"`` is fused kernels for CUDA devices, for everything but float64; they give the
+    same numbers in Triton's interpreter but were never run on a device, so that they have to be asked for.
+
+    The environment variable ``ATTACKER_METRICS_BACKEND``, read at every call, overrules the choice where it applies:
+    ``torch`` keeps to torch, ``native`` builds the kernel if need be, ``triton`` takes the Triton kernels on CUDA devices
+    (but for programs that they do not cover).
 
     Args:
         device: of the images.
@@ -61,7 +66,7 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
 
     Raises:
         ValueError: if the variable holds another word.
-        RuntimeError: if the variable asks for the kernel and it cannot be built.
+        RuntimeError: if the variable asks for the kernel and it cannot be built, or for Triton and it is not installed.
 
     Example:
         >>> import torch
@@ -69,9 +74,14 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
         'torch'
     """
     wanted = os.environ.get(VARIABLE, "")
-    if wanted not in ("", "torch", "native"):
-        raise ValueError(f"{VARIABLE} must be 'torch' or 'native' or unset, got {wanted!r}.")
-    if wanted == "torch" or torch.device(device).type != "cpu" or dtype == torch.float64:
+    if wanted not in ("", "torch", "native", "triton"):
+        raise ValueError(f"{VARIABLE} must be 'torch', 'native' or 'triton' or unset, got {wanted!r}.")
+    kind = torch.device(device).type
+    if wanted == "triton" and kind == "cuda" and dtype != torch.float64:
+        if find_spec("triton") is None:
+            raise RuntimeError(f"{VARIABLE} is 'triton', which is not installed: pip install triton, or unset the variable.")
+        return "triton"
+    if wanted == "torch" or kind != "cpu" or dtype == torch.float64:
         return "torch"
     if wanted == "native" and native.loaded() is None:
         native.build_native()
@@ -80,14 +90,20 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
     return "native" if native.loaded() else "torch"
 
 
-def implementation(device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> Implementation:
+def implementation(images: Tensor, dtype: torch.dtype, program: Program, *, compiled: bool = False) -> Implementation:
     """The module of the chosen backend.
 
     Args:
-        device: of the images.
+        images: one side of the pairs.
         dtype: of the computation.
+        program: what to evaluate.
         compiled: whether a compiler traced the call: then the machine has one, and the kernel is built with it.
     """
-    if compiled and device.type == "cpu" and dtype != torch.float64 and not os.environ.get(VARIABLE):
+    if compiled and images.device.type == "cpu" and dtype != torch.float64 and not os.environ.get(VARIABLE):
         native.try_to_build()
-    return {"torch": eager, "native": native}[backend(device, dtype)]
+    chosen = backend(images.device, dtype)
+    if chosen == "triton":
+        from attacker_metrics.backends import triton_kernels
+
+        return triton_kernels if triton_kernels.supports(program, images.shape[1]) else eager
+    return native if chosen == "native" else eager

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import platform
 import shutil
@@ -25,6 +26,7 @@ from attacker_metrics.program import Program
 SOURCE = Path(__file__).with_name("kernel.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 _SHARED = ("-shared", "-fPIC", "-pthread")
+_SHARE = 65_536  # pixels that are worth a thread of their own
 _COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -142,5 +144,7 @@ def _call(function: str, noisy: Tensor, clean: Tensor, finite: Tensor, program: 
     inputs = [noisy.to(torch.float32).contiguous(), clean.to(torch.float32).contiguous(), finite.contiguous()]
     pointers = [tensor.data_ptr() for tensor in inputs]
     others = [tensor.data_ptr() if tensor.numel() else None for tensor in rest]
-    if getattr(kernel, function)(*lists, *pointers, *noisy.shape, torch.get_num_threads(), *others):
-        raise MemoryError(f"not enough memory for the views of images of {noisy.shape[2]} x {noisy.shape[3]} pixels.")
+    batch, _, height, width = noisy.shape
+    threads = min(torch.get_num_threads(), math.ceil(batch * height * width / _SHARE))
+    if getattr(kernel, function)(*lists, *pointers, *noisy.shape, threads, *others):
+        raise MemoryError(f"not enough memory for the views of images of {height} x {width} pixels.")
