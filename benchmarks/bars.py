@@ -6,11 +6,9 @@ python benchmarks/bars.py [--threads N] [--compile] [--backend torch|native] [--
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import frame
@@ -21,7 +19,7 @@ from torch import Tensor
 
 import attacker_metrics
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
-from attacker_metrics.backends import VARIABLE, backend
+from attacker_metrics.backends import backend
 
 BATCH, LARGE = (8, 3, 224, 224), (1, 3, 1024, 1024)
 ROUNDS = 9
@@ -54,9 +52,6 @@ UPDATE = Bar("MultiAttackerPrivacy.update / function without gradient", 1.05, 1.
 
 def main() -> int:
     options = arguments()
-    if options.backend:
-        os.environ[VARIABLE] = options.backend
-    frame.prepare(options.threads)
     ours = loss.COMPILED if options.compile else loss.OURS
     rows: list[dict[str, Any]] = []
 
@@ -92,17 +87,14 @@ def main() -> int:
     print(f"the seventeen classes one by one / collection: {singly:.1f}")
     payload = {"backend": backend(), "ours": ours, "bars": rows, "metrics": metrics}
     name = "-".join(["bars", backend(), *(["compiled"] if options.compile else [])])
-    print(f"wrote {frame.save(name, payload, options.output or frame.RESULTS).name}")
+    print(f"wrote {frame.save(name, payload, options.output).name}")
     return 0 if all(row["holds"] for row in rows) else 1
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser = frame.parser(__doc__)
     parser.add_argument("--compile", action="store_true", help="ours under torch.compile, against the bars for it")
-    parser.add_argument("--backend", choices=("torch", "native"), help="implementation (default: the library's choice)")
-    parser.add_argument("--output", type=Path, help="folder of the JSON file (default: benchmarks/results)")
-    return parser.parse_args()
+    return frame.engine_options(parser)
 
 
 def metric_times() -> dict[str, Any]:

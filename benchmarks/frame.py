@@ -6,6 +6,7 @@ factory must be picklable (a ``functools.partial`` of a module's function) if me
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import importlib.metadata
@@ -26,6 +27,7 @@ from typing import Any
 import torch
 
 import attacker_metrics
+from attacker_metrics.backends import VARIABLE
 
 Step = Callable[[], object]
 Factory = Callable[[], Step]
@@ -34,6 +36,23 @@ Samples = dict[str, list[dict[str, float]]]
 
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("torch", "torchmetrics", "pytorch-msssim", "piq", "torchvision", "scikit-image", "numpy")
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser for a script's own options, described by the script's docstring."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def engine_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add ``--threads``, ``--backend`` and ``--output``, read the command line, and put the first two into effect."""
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    parser.add_argument("--backend", choices=("torch", "native"), help="implementation (default: the library's choice)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON file (default: benchmarks/results)")
+    options = parser.parse_args()
+    if options.backend:
+        os.environ[VARIABLE] = options.backend
+    prepare(options.threads)
+    return options
 
 
 def prepare(threads: int | None) -> None:

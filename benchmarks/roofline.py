@@ -10,10 +10,8 @@ dominates).
 
 from __future__ import annotations
 
-import argparse
 import cProfile
 import math
-import os
 import pstats
 from functools import partial
 from pathlib import Path
@@ -24,7 +22,7 @@ import loss
 import torch
 
 import attacker_metrics
-from attacker_metrics.backends import VARIABLE, backend
+from attacker_metrics.backends import backend
 
 SHAPE = (8, 3, 224, 224)
 ROUNDS = 9
@@ -43,14 +41,7 @@ STAGES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    parser.add_argument("--backend", choices=("torch", "native"), help="implementation (default: the library's choice)")
-    parser.add_argument("--output", type=Path, help="folder of the JSON file (default: benchmarks/results)")
-    options = parser.parse_args()
-    if options.backend:
-        os.environ[VARIABLE] = options.backend
-    frame.prepare(options.threads)
+    options = frame.engine_options(frame.parser(__doc__))
     pixels = math.prod(SHAPE) / 3
     rate, bandwidth = matrix_product_rate(), copy_bandwidth()
     print(f"{rate / 1e9:.0f} GFLOP/s in a float32 matrix product, {bandwidth / 1e9:.1f} GB/s copied\n")
@@ -73,7 +64,7 @@ def main() -> None:
         payload["stages"] = stages()
         cells = [[name, f"{share:.0%}"] for name, share in payload["stages"].items()]
         print(frame.markdown(["stage of forward + backward", "share of the time"], cells) + "\n")
-    print(f"wrote {frame.save('roofline-' + backend(), payload, options.output or frame.RESULTS).name}")
+    print(f"wrote {frame.save('roofline-' + backend(), payload, options.output).name}")
 
 
 def median(steps: dict[str, frame.Step]) -> float:

@@ -5,18 +5,15 @@ python benchmarks/scaling.py [--threads N] [--backend torch|native] [--output DI
 
 from __future__ import annotations
 
-import argparse
 import math
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import frame
 import loss
 import torch
 
-from attacker_metrics.backends import VARIABLE, backend
+from attacker_metrics.backends import backend
 
 SHAPES: dict[str, tuple[loss.Shape, ...]] = {
     "batch": ((1, 3, 224, 224), (8, 3, 224, 224), (64, 3, 224, 224)),
@@ -27,14 +24,7 @@ ROUNDS = 7
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    parser.add_argument("--backend", choices=("torch", "native"), help="implementation (default: the library's choice)")
-    parser.add_argument("--output", type=Path, help="folder of the JSON file (default: benchmarks/results)")
-    options = parser.parse_args()
-    if options.backend:
-        os.environ[VARIABLE] = options.backend
-    frame.prepare(options.threads)
+    options = frame.engine_options(frame.parser(__doc__))
     sweeps, flat = {}, True
     for sweep, shapes in SHAPES.items():
         rows = [row(shape, measure(shape)) for shape in shapes]
@@ -45,7 +35,7 @@ def main() -> int:
         print(frame.markdown(["shape", "ms", "ns per pixel"], [entry["cells"] for entry in rows]))
         print(f"largest / smallest: {spread:.2f} ({'flat' if spread <= FLAT else 'NOT FLAT'} within {FLAT})\n", flush=True)
     payload = {"backend": backend(), "threads": torch.get_num_threads(), "sweeps": sweeps}
-    print(f"wrote {frame.save('scaling-' + backend(), payload, options.output or frame.RESULTS).name}")
+    print(f"wrote {frame.save('scaling-' + backend(), payload, options.output).name}")
     return 0 if flat else 1
 
 
