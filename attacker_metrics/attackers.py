@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attacker_metrics.moments import mean_of_products
+
 Attacker = Callable[[Tensor], Tensor]
 
 _IMAGE = (1, 2, 3)  # the dimensions of one image
@@ -44,7 +46,7 @@ def luma(x: Tensor) -> Tensor:
         torch.Size([1, 1, 2, 2])
     """
     red, green, blue = x.unbind(1)
-    return (0.299 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
+    return (0.299 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114).unsqueeze(1)
 
 
 def _pull_back_luma(_x: Tensor, _view: Tensor, gradient: Tensor) -> Tensor:
@@ -77,13 +79,14 @@ def minmax(x: Tensor) -> Tensor:
         tensor([[[[0.0000, 0.2500, 1.0000]]]])
     """
     low, high = x.amin(dim=_IMAGE, keepdim=True), x.amax(dim=_IMAGE, keepdim=True)
-    return (x - low) / (high - low).clamp(min=1e-8)
+    return (x - low).div_((high - low).clamp(min=1e-8))
 
 
 def _pull_back_minmax(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
     low, high = x.amin(dim=_IMAGE, keepdim=True), x.amax(dim=_IMAGE, keepdim=True)
     span = (high - low).clamp(min=1e-8)
-    of_span = (gradient * view).sum(dim=_IMAGE, keepdim=True).mul_(high - low >= 1e-8)  # minus span * d view / d span
+    moves = (high - low >= 1e-8) * gradient[0].numel()
+    of_span = mean_of_products(gradient, view) * moves  # minus span * d view / d span
     of_low = of_span - gradient.sum(dim=_IMAGE, keepdim=True)
     total = gradient.clone()
     for bound, slope in ((low, of_low), (high, -of_span)):
@@ -131,17 +134,17 @@ def standardize(x: Tensor) -> Tensor:
         tensor([[[[0.2689, 0.7311]]]])
     """
     centred = x - x.mean(dim=_IMAGE, keepdim=True)
-    variance = (centred * centred).mean(dim=_IMAGE, keepdim=True)
-    return torch.sigmoid(centred / variance.clamp(min=1e-12).sqrt())
+    variance = mean_of_products(centred, centred)
+    return (centred / variance.clamp(min=1e-12).sqrt()).sigmoid_()
 
 
 def _pull_back_standardize(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
     z = x - x.mean(dim=_IMAGE, keepdim=True)
-    variance = (z * z).mean(dim=_IMAGE, keepdim=True)
+    variance = mean_of_products(z, z)
     deviation = variance.clamp(min=1e-12).sqrt()
     z /= deviation
-    slope = (view * gradient).addcmul_(view * view, gradient, value=-1)  # through the sigmoid
-    of_deviation = (slope * z).mean(dim=_IMAGE, keepdim=True).mul_(variance >= 1e-12)
+    slope = (1 - view).mul_(view).mul_(gradient)  # through the sigmoid
+    of_deviation = mean_of_products(slope, z).mul_(variance >= 1e-12)
     return slope.sub_(slope.mean(dim=_IMAGE, keepdim=True)).sub_(z.mul_(of_deviation)).div_(deviation)
 
 

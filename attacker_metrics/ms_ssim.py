@@ -25,14 +25,17 @@ centred first: the variances do not change, and :math:`W(x^2) - \mu_x^2` does no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attacker_metrics.moments import STRIP
+
 TAPS = 11
-STRIP = 2**17  # values of one map that are worked on at once on a CPU
+TILE = 256  # windows across a tile: a whole row of a wide image would leave rows too few for their margins
 _SIGMA, _C1, _C2 = 1.5, 0.01**2, 0.03**2  # the constants for a data range of 1
 _SLOPE_FLOOR = 1e-6
 
@@ -106,10 +109,8 @@ def _term(x: Tensor, y: Tensor, offsets: list[Tensor] | None, wanted: tuple[bool
     planes, height, width = x.shape[1], padded[0].shape[2] - TAPS + 1, padded[0].shape[3] - TAPS + 1
     total = x.new_zeros(planes)
     slopes = {side: torch.zeros_like(padded[side]) for side in (0, 1) if wanted[side]}
-    rows = max(TAPS, STRIP // (planes * width)) if x.device.type == "cpu" else height
-    for top in range(0, height, rows):
-        here = slice(top, min(top + rows, height) + TAPS - 1)
-        part = [v[:, :, here] for v in padded]
+    for rows, columns in _tiles(height, width, planes) if x.device.type == "cpu" else [(slice(None), slice(None))]:
+        part = [v[:, :, rows, columns] for v in padded]
         maps = _maps(4, part[0])
         maps[0], maps[1] = part[0][0], part[1][0]
         torch.mul(part[0], part[0], out=maps[2:3]).addcmul_(part[1], part[1])
@@ -140,10 +141,20 @@ def _term(x: Tensor, y: Tensor, offsets: list[Tensor] | None, wanted: tuple[bool
         weight, weight_c, *brackets = torch.split(_smooth(adjoint, transpose=True), 1)
         for bracket, side in zip(brackets, slopes, strict=True):
             bracket.neg_().addcmul_(part[1 - side], weight).addcmul_(part[side], weight_c, value=-1)
-            slopes[side][:, :, here].add_(bracket, alpha=2 / (height * width))
+            slopes[side][:, :, rows, columns].add_(bracket, alpha=2 / (height * width))
     if offsets is not None:
         slopes = {side: torch.ops.aten.reflection_pad2d_backward(slope, x, border) for side, slope in slopes.items()}
     return total / (height * width), slopes
+
+
+def _tiles(height: int, width: int, planes: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the pixels under so many windows, a tile of windows at a time; neighbours share their margins."""
+    across = math.ceil(width / TILE)
+    down = math.ceil(height / max(TAPS, STRIP // (planes * math.ceil(width / across))))
+    for i in range(down):
+        rows = slice(i * height // down, (i + 1) * height // down + TAPS - 1)
+        for j in range(across):
+            yield rows, slice(j * width // across, (j + 1) * width // across + TAPS - 1)
 
 
 def _maps(count: int, like: Tensor) -> Tensor:

@@ -16,7 +16,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from attacker_metrics.moments import strips
 
 _IMAGE = (1, 2, 3)
 _FLOOR = 1e-36  # of a variance, so that its root can be divided by
@@ -24,9 +27,10 @@ _FLOOR = 1e-36  # of a variance, so that its root can be divided by
 
 @dataclass(frozen=True)
 class Correlation:
-    """The correlation of two views, image by image; every field but the deviations ``(B, 1, 1, 1)``."""
+    """The correlation of two views, image by image; every field but the views ``(B, 1, 1, 1)``."""
 
-    deviations: tuple[Tensor, Tensor]
+    views: tuple[Tensor, Tensor]
+    means: tuple[Tensor, Tensor]
     variances: tuple[Tensor, Tensor]
     product: Tensor
     floor: float
@@ -39,22 +43,32 @@ class Correlation:
 
     def slopes(self, weight: Tensor, wanted: tuple[bool, bool]) -> list[Tensor | None]:
         """``weight`` times the slope of r^2 in each view, or None where not wanted."""
-        factor = 2 * self.r * weight / self.deviations[0][0].numel()
+        factor = 2 * self.r * weight / self.views[0][0].numel()
+        of_other = factor / self.product.clamp(min=self.floor)
         found: list[Tensor | None] = [None, None]
         for side in (0, 1):
             if wanted[side]:
                 variance = self.variances[side]
                 moves = (self.product >= self.floor) & (variance >= _FLOOR)  # the denominator, with this view
-                own = moves * factor * self.r / variance.clamp(min=_FLOOR)
-                slope = self.deviations[1 - side] * (factor / self.product.clamp(min=self.floor))
-                found[side] = slope.addcmul_(self.deviations[side], own, value=-1)
+                of_own = moves * factor * self.r / variance.clamp(min=_FLOOR)
+                slope = torch.empty_like(self.views[side])
+                for rows in strips(slope):
+                    deviations = [view[:, :, rows] - mean for view, mean in zip(self.views, self.means, strict=True)]
+                    part = torch.mul(deviations[1 - side], of_other, out=slope[:, :, rows])
+                    part.addcmul_(deviations[side], of_own, value=-1)
+                found[side] = slope
         return found
 
 
 def correlate(noisy: Tensor, clean: Tensor, eps: float) -> Correlation:
     """Correlate views ``(B, C, H, W)`` over C, H and W."""
-    x, y = (view - view.mean(dim=_IMAGE, keepdim=True) for view in (noisy, clean))
-    covariance, *variances = ((a * b).mean(dim=_IMAGE, keepdim=True) for a, b in ((x, y), (x, x), (y, y)))
+    means = noisy.mean(dim=_IMAGE, keepdim=True), clean.mean(dim=_IMAGE, keepdim=True)
+    sums = []  # of products of deviations, strip by strip
+    for rows in strips(noisy):
+        x, y = noisy[:, :, rows] - means[0], clean[:, :, rows] - means[1]
+        sums.append(torch.stack([(a * b).sum(dim=_IMAGE, keepdim=True) for a, b in ((x, y), (x, x), (y, y))]))
+    covariance, *variances = torch.stack(sums).sum(dim=0) / noisy[0].numel()
     product = variances[0].clamp(min=_FLOOR).sqrt() * variances[1].clamp(min=_FLOOR).sqrt()
     floor = math.sqrt(eps)
-    return Correlation((x, y), (variances[0], variances[1]), product, floor, covariance / product.clamp(min=floor))
+    r = covariance / product.clamp(min=floor)
+    return Correlation((noisy, clean), means, (variances[0], variances[1]), product, floor, r)

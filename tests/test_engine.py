@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import attacker_metrics.engine as engine
+import attacker_metrics.moments as moments
 import attacker_metrics.ms_ssim as ms_ssim
 from attacker_metrics import MSSSIM, Component, Pair, multi_attacker_privacy_loss, multi_attacker_scores, standard_components
 from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
@@ -86,10 +87,12 @@ def assert_same_with_both_gradients(scores, wanted, inputs, atol=1e-12):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11 * float(other.abs().max()) + 1e-14)
 
 
-@pytest.fixture(params=["one image at a time, in strips", "all at once"])
+@pytest.fixture(params=["one image at a time, in tiles", "all at once"])
 def blocks(request, monkeypatch):
-    strip, share = (64, 1) if request.param.startswith("one") else (2**30, 2**40)
+    strip, tile, share = (64, 16, 1) if request.param.startswith("one") else (2**30, 2**30, 2**40)
     monkeypatch.setattr(ms_ssim, "STRIP", strip)
+    monkeypatch.setattr(ms_ssim, "TILE", tile)
+    monkeypatch.setattr(moments, "STRIP", strip)
     monkeypatch.setattr(eager, "_SHARE", share)
 
 

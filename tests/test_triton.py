@@ -15,6 +15,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from attacker_metrics import engine, standard_components
 from attacker_metrics.attackers import Blur, Gamma, clamp, luma, minmax
+from attacker_metrics.backends import backend, self_check
 from attacker_metrics.components import program_of
 from attacker_metrics.program import MSSSIMComparison, PearsonComparison, Program
 from attacker_metrics.similarity import DEFAULT_BETAS
@@ -212,3 +213,37 @@ def test_what_is_supported():
     other = MSSSIMComparison(1, 1, 0, 1, TWO, "simple")
     assert not triton_kernels.supports(Program((), (raw(TWO).ms_ssim[0], other), (), 2), 3)
     assert not triton_kernels.supports(Program(((minmax, 0),), (), (pearson,), 1), 3)
+
+
+@here
+def test_the_self_check_passes_right_kernels():
+    assert self_check.disagreement(torch.device(DEVICE)) == ""
+
+
+@here
+@pytest.mark.parametrize(("function", "at", "reason"), [("forward", 4, "their scores"), ("backward", 6, "their gradients")])
+def test_the_self_check_names_what_is_wrong(monkeypatch, function, at, reason):
+    right = getattr(triton_kernels, function)
+
+    def wrong(*arguments):
+        right(*arguments)
+        made = arguments[at]
+        (made if torch.is_tensor(made) else made[1]).mul_(1.05)
+
+    monkeypatch.setattr(triton_kernels, function, wrong)
+    assert self_check.disagreement(torch.device(DEVICE)).startswith(reason)
+
+
+@here
+def test_the_self_check_survives_kernels_that_do_not_compile(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no such instruction\nat line 1")
+
+    monkeypatch.setattr(triton_kernels, "forward", broken)
+    assert self_check.disagreement(torch.device(DEVICE)) == "RuntimeError: no such instruction"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_the_kernels_are_not_chosen(monkeypatch):
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
+    assert backend("cuda") == "torch"

@@ -20,7 +20,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from attacker_metrics.backends import eager, native
+from attacker_metrics.backends import eager, native, self_check
 from attacker_metrics.program import Program
 
 Backend = Literal["torch", "native", "triton"]
@@ -53,12 +53,12 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
 
     ``"torch"`` runs everywhere and needs nothing else. ``"native"`` is the compiled CPU kernel, for everything but float64,
     chosen wherever it was built: by :func:`attacker_metrics.build_native`, or by the first call under ``torch.compile``,
-    which needs a compiler anyway. ``"triton"`` is fused kernels for CUDA devices, for everything but float64; they give the
-    same numbers in Triton's interpreter but were never run on a device, so that they have to be asked for.
+    which needs a compiler anyway. ``"triton"`` is fused kernels for CUDA devices, for everything but float64, chosen where
+    triton is installed and the kernels give torch's numbers on a small batch: the first call in a process finds out.
 
     The environment variable ``ATTACKER_METRICS_BACKEND``, read at every call, overrules the choice where it applies:
     ``torch`` keeps to torch, ``native`` builds the kernel if need be, ``triton`` takes the Triton kernels on CUDA devices
-    (but for programs that they do not cover).
+    unchecked. Programs that they do not cover run in torch.
 
     Args:
         device: of the images.
@@ -77,10 +77,12 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
     if wanted not in ("", "torch", "native", "triton"):
         raise ValueError(f"{VARIABLE} must be 'torch', 'native' or 'triton' or unset, got {wanted!r}.")
     kind = torch.device(device).type
-    if wanted == "triton" and kind == "cuda" and dtype != torch.float64:
-        if find_spec("triton") is None:
+    if kind == "cuda" and dtype != torch.float64 and wanted in ("", "triton"):
+        installed = find_spec("triton") is not None
+        if wanted and not installed:
             raise RuntimeError(f"{VARIABLE} is 'triton', which is not installed: pip install triton, or unset the variable.")
-        return "triton"
+        trusted = wanted or (installed and torch.cuda.is_available() and self_check.passes(torch.device(device)))
+        return "triton" if trusted else "torch"
     if wanted == "torch" or kind != "cpu" or dtype == torch.float64:
         return "torch"
     if wanted == "native" and native.loaded() is None:

@@ -88,8 +88,6 @@ _PACK = 1  # plane pairs of a program of the scale kernel, beyond what fills a w
 
 
 launches = 0
-
-
 """Kernels launched so far in this process."""
 
 

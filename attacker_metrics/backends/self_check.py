@@ -1,0 +1,83 @@
+"""Whether the Triton kernels give torch's numbers on a device: found out once per process, before they are chosen for it."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from attacker_metrics._warnings import warn
+from attacker_metrics.backends import eager
+
+_SCORES, _GRADIENTS = 1e-4, 1e-2  # absolute, and relative in L2: a wrong kernel is far off, rounding far below
+
+
+def passes(device: torch.device) -> bool:
+    """Whether to trust the kernels on a CUDA device; a small pair of batches is scored by them and by torch.
+
+    The first call per device waits for it and warns if they fail. While a CUDA graph is captured nothing may be waited for:
+    then an unchecked device does not pass yet.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with torch.cuda.device(index):
+        if index not in _checked and torch.cuda.is_current_stream_capturing():
+            return False
+        return _passes(index)
+
+
+_checked: set[int] = set()
+
+
+@functools.cache
+def _passes(index: int) -> bool:
+    mode = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("default")  # this once the device is waited for
+    try:
+        reason = disagreement(torch.device("cuda", index))
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+        _checked.add(index)
+    if reason:
+        warn(
+            f"The Triton kernels are not used on cuda:{index}, torch is: {reason}."
+            " Set ATTACKER_METRICS_BACKEND=torch to skip their check."
+        )
+    return not reason
+
+
+@torch.no_grad()
+def disagreement(device: torch.device) -> str:
+    """What is wrong with the kernels on a device; empty if nothing is."""
+    try:
+        from attacker_metrics.backends import triton_kernels
+
+        ours, theirs = (_results(module, device) for module in (triton_kernels, eager))
+    except Exception as error:  # whatever the compiler, the driver or the device throws, torch still runs
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+    off = float((ours[0] - theirs[0]).abs().max())
+    if not off <= _SCORES:
+        return f"their scores are off by {off:.1g}"
+    far = max(float((one - other).norm() / other.norm()) for one, other in zip(ours[1:], theirs[1:], strict=True))
+    return "" if far <= _GRADIENTS else f"their gradients are off by {far:.1g} of their norm"
+
+
+def _results(module: object, device: torch.device) -> list[Tensor]:
+    """Scores of two small pairs of pictures after every standard attacker, and a gradient in either side."""
+    from attacker_metrics.components import program_of, standard_components
+
+    height, width = 26, 22
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.rand(2, 2, 3, height, width, generator=generator)
+    noisy = 0.7 * clean + 0.4 * noise
+    program = program_of(list(standard_components(betas=(0.5, 0.5)).values()), 3, height, width)
+    counts = program.channels(3)
+    planes = sum(counts[m.noisy] for m in program.ms_ssim)
+    noisy, clean = noisy.to(device), clean.to(device)
+    finite = torch.ones(2, dtype=torch.bool, device=device)
+    scores = torch.empty(2, program.components, device=device)
+    slopes = [torch.empty(2, planes, height, width, device=device) for _ in range(2)]
+    totals = [torch.empty_like(noisy) for _ in range(2)]
+    module.forward(noisy, clean, finite, program, scores, slopes)  # type: ignore[attr-defined]
+    module.backward(torch.ones_like(scores), noisy, clean, finite, slopes, program, totals)  # type: ignore[attr-defined]
+    return [scores.cpu(), *(total.cpu() for total in totals)]
