@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import sys
 
-_EXTRAS = ("PIL", "imagecodecs", "jinja2", "markupsafe", "matplotlib", "pyarrow", "rich", "scipy", "tifffile")
+_EXTRAS = (
+    "PIL",
+    "imagecodecs",
+    "jinja2",
+    "markupsafe",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "rich",
+    "scipy",
+    "statsmodels",
+    "tifffile",
+)
 
 
 def main() -> int:

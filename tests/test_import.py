@@ -13,9 +13,11 @@ OPTIONAL = {
     "kornia",
     "lightning",
     "matplotlib",
+    "pandas",
     "pyarrow",
     "rich",
     "scipy",
+    "statsmodels",
     "tifffile",
 }
 

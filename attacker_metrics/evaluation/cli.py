@@ -25,6 +25,7 @@ from attacker_metrics import (
     DEFAULT_WAVELET_SOFT_THRESHOLD,
     MultiAttackerPrivacy,
 )
+from attacker_metrics.comparison.cli import add_command as add_compare
 from attacker_metrics.evaluation import report
 from attacker_metrics.evaluation.images import ImageError
 from attacker_metrics.evaluation.pairs import BuiltInPairs, FolderPairs, LoadedPair, load_pair
@@ -146,6 +147,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("noisy", type=Path, metavar="NOISY")
     command.add_argument("--output", type=Path, required=True, metavar="PNG", help="the picture to write")
     _add_settings(command)
+
+    add_compare(commands)
     return parser
 
 

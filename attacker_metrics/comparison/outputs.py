@@ -1,0 +1,239 @@
+"""A comparison -> terminal table, JSON, CSV, LaTeX and plots."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.table import Table
+
+import attacker_metrics
+from attacker_metrics.comparison.differences import LEVEL, Difference
+from attacker_metrics.comparison.runs import STRONGEST, Run
+from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
+from attacker_metrics.statistics import Estimate, mean_interval
+
+JSON, CSV, LATEX = "comparison.json", "comparison.csv", "comparison.tex"
+DIFFERENCES, TRADE_OFF = "differences", "privacy_utility"
+PICTURES = ("svg", "pdf")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a comparison found.
+
+    Args:
+        runs: aligned; the first is the baseline.
+        left_out: ids that not all runs have.
+        differences: every run against the baseline, per component.
+        sentences: what they say.
+        notes: what may make them mislead.
+        utility: name of a run -> its utility, or None.
+    """
+
+    runs: Sequence[Run]
+    left_out: Sequence[str]
+    differences: Sequence[Difference]
+    sentences: Sequence[str]
+    notes: Sequence[str] = field(default_factory=list)
+    utility: dict[str, Estimate] | None = None
+
+    def of(self, run: Run) -> list[Difference]:
+        """The differences of one run."""
+        return [difference for difference in self.differences if difference.run == run.name]
+
+
+def write_outputs(stage: Path, comparison: Comparison) -> None:
+    """Write all files of a comparison into an existing folder."""
+    (stage / JSON).write_text(json.dumps(as_dict(comparison), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    as_frame(comparison).to_csv(stage / CSV, index=False, lineterminator="\n")
+    (stage / LATEX).write_text(as_latex(comparison), encoding="utf-8")
+    drawings = {DIFFERENCES: draw_differences(comparison)}
+    if comparison.utility is not None:
+        drawings[TRADE_OFF] = draw_trade_off(comparison, comparison.utility)
+    for name, figure in drawings.items():
+        for suffix in PICTURES:
+            no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}[suffix]
+            figure.savefig(stage / f"{name}.{suffix}", metadata=no_date)
+
+
+def as_table(comparison: Comparison, run: Run) -> Table:
+    """The table of one run against the baseline, for a terminal."""
+    baseline = comparison.runs[0]
+    table = Table(title=f"{run.name} against {baseline.name} (negative = leaks less; * = significant, Holm-corrected)")
+    table.add_column("component", no_wrap=True)
+    for heading in (baseline.name, run.name, "difference", "95 % interval", "pairs less / more", "p", "p (Holm)", "leaks"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for difference in comparison.of(run):
+        style = {"less": "green", "more": "bold red"}.get(difference.verdict)
+        table.add_row(
+            difference.component,
+            *(f"{mean:.3f}" for mean in (difference.baseline_mean, difference.run_mean)),
+            f"{difference.change.value:+.3f}",
+            _interval(difference.change),
+            f"{difference.pairs_lower} / {difference.pairs_higher}",
+            _p(difference.test.p_value),
+            _p(difference.p_holm),
+            "undecided" if difference.verdict == "undecided" else f"[{style}]{difference.verdict} *[/]",
+            end_section=difference.component in (MS_SSIM_COMPONENT_NAMES[-1], PEARSON_COMPONENT_NAMES[-1]),
+        )
+    return table
+
+
+def as_frame(comparison: Comparison) -> pd.DataFrame:
+    """A row per run and component, every number of a difference."""
+    return pd.DataFrame([_row(difference) for difference in comparison.differences])
+
+
+def as_dict(comparison: Comparison) -> dict[str, Any]:
+    """The content of ``comparison.json``; a number that does not exist is null."""
+    baseline = comparison.runs[0]
+    runs = []
+    for run in comparison.runs:
+        facts: dict[str, Any] = {"name": run.name, "path": str(run.path)}
+        if comparison.utility is not None:
+            facts["utility"] = _numbers(comparison.utility[run.name])
+        runs.append(facts)
+    return {
+        "attacker_metrics_version": attacker_metrics.__version__,
+        "spec_version": baseline.summary.get("spec_version"),
+        "level": LEVEL,
+        "correction": "holm",
+        "baseline": baseline.name,
+        "runs": runs,
+        "pairs": len(baseline.ids),
+        "left_out_pairs": list(comparison.left_out),
+        "groups": None if baseline.groups is None else len(set(baseline.groups)),
+        "sentences": list(comparison.sentences),
+        "notes": list(comparison.notes),
+        "differences": [
+            {name: _finite(value) for name, value in _row(difference).items()} for difference in comparison.differences
+        ],
+    }
+
+
+def as_latex(comparison: Comparison) -> str:
+    """A booktabs table: means, and differences with their intervals; a star marks significant ones."""
+    baseline = comparison.runs[0]
+    columns: dict[str, dict[str, str]] = {baseline.name: {}}
+    for run in comparison.runs[1:]:
+        means, changes = columns.setdefault(run.name, {}), columns.setdefault(f"{run.name} - {baseline.name}", {})
+        for difference in comparison.of(run):
+            star = "" if difference.verdict == "undecided" else "*"
+            columns[baseline.name].setdefault(difference.component, f"{difference.baseline_mean:.3f}")
+            means[difference.component] = f"{difference.run_mean:.3f}"
+            changes[difference.component] = f"{difference.change.value:+.3f} [{_interval(difference.change)}]{star}"
+    style = pd.DataFrame(columns).fillna("-").style.format(escape="latex")
+    style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
+    return str(style.to_latex(hrules=True, column_format="l" + "r" * len(columns)))
+
+
+def draw_differences(comparison: Comparison) -> Figure:
+    """Differences with their intervals, a colour per run; filled = significant."""
+    names = list(dict.fromkeys(difference.component for difference in comparison.differences))
+    compared = comparison.runs[1:]
+    figure = Figure(figsize=(7, 0.22 * len(names) * max(1.3, len(compared)) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="0.5", linewidth=0.8)
+    for place, run in enumerate(compared):
+        shift = (place - (len(compared) - 1) / 2) * 0.7 / len(compared)
+        for difference in comparison.of(run):
+            y = names.index(difference.component) + shift
+            change = difference.change
+            if math.isfinite(change.low) and math.isfinite(change.high):
+                axes.plot([change.low, change.high], [y, y], color=f"C{place}", linewidth=1.5)
+            filled = f"C{place}" if difference.verdict != "undecided" else "white"
+            axes.plot(change.value, y, "o", color=f"C{place}", markerfacecolor=filled, markersize=5)
+        axes.plot([], [], "o", color=f"C{place}", label=_plain(run.name))
+    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    baseline = _plain(comparison.runs[0].name)
+    axes.set_xlabel(f"score minus that of {baseline}, 95 % intervals; left = leaks less; filled = significant")
+    axes.legend(loc="best")
+    return figure
+
+
+def draw_trade_off(comparison: Comparison, utility: dict[str, Estimate]) -> Figure:
+    """Leakage against utility, a panel per mean over attackers; the best corner is at the bottom right."""
+    names = [name for name in (*MEANS, STRONGEST) if all(name in run.columns for run in comparison.runs)]
+    names = names or list(dict.fromkeys(difference.component for difference in comparison.differences))[:3]
+    figure = Figure(figsize=(4.2 * len(names), 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for place, run in enumerate(comparison.runs):
+            worth, leakage = utility[run.name], _leakage(run, name)
+            if leakage is None:
+                continue
+            color = f"C{place}"
+            axes.errorbar(
+                worth.value, leakage.value, xerr=_bars(worth), yerr=_bars(leakage), fmt="o", color=color, capsize=3
+            )
+            axes.annotate(
+                _plain(run.name), (worth.value, leakage.value), xytext=(6, 6), textcoords="offset points", color=color
+            )
+        axes.set_xlabel("utility (right = better)")
+        axes.set_ylabel(f"mean {name} (down = leaks less)")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _leakage(run: Run, name: str) -> Estimate | None:
+    known = ~pd.isna(run.columns[name])
+    if not known.any():
+        return None
+    groups = None if run.groups is None else [group for group, is_known in zip(run.groups, known, strict=True) if is_known]
+    return mean_interval(run.columns[name][known], groups, bounds=(-math.inf, math.inf))
+
+
+def _row(difference: Difference) -> dict[str, Any]:
+    return {
+        "run": difference.run,
+        "baseline": difference.baseline,
+        "component": difference.component,
+        "n": difference.n,
+        "left_out": difference.left_out,
+        "baseline_mean": difference.baseline_mean,
+        "run_mean": difference.run_mean,
+        "difference": difference.change.value,
+        "low": difference.change.low,
+        "high": difference.change.high,
+        "pairs_lower": difference.pairs_lower,
+        "pairs_higher": difference.pairs_higher,
+        "p": difference.test.p_value,
+        "p_smallest": difference.test.smallest,
+        "p_exact": difference.test.exact,
+        "p_holm": difference.p_holm,
+        "leaks": difference.verdict,
+    }
+
+
+def _bars(estimate: Estimate) -> list[list[float]] | None:
+    lengths = [estimate.value - estimate.low, estimate.high - estimate.value]
+    return [[length] for length in lengths] if all(map(math.isfinite, lengths)) else None
+
+
+def _numbers(estimate: Estimate) -> list[float | None]:
+    return [_finite(number) for number in estimate]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.low:+.3f} .. {estimate.high:+.3f}" if math.isfinite(estimate.low) else "-"
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 0.0001 else f"{value:.0e}"
+
+
+def _plain(text: str) -> str:
+    """The text as matplotlib prints it: a dollar sign would start a formula."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,177 @@
+"""Folders that ``attacker-metrics evaluate`` wrote -> scores of the same pairs in the same order."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from attacker_metrics.evaluation.report import SCORES, SUMMARY
+
+MUST_AGREE = ("gamma", "blur_sigma", "wavelet_threshold", "betas", "resize", "suite", "draws")
+"""Settings that decide what a score measures."""
+
+MAY_DIFFER = frozenset(
+    ("allow_unmatched", "batch_size", "extra", "fail_above", "gallery", "noisy", "output", "unmatched", "workers")
+)
+"""Settings that change no score, and what is being compared. Any other that differs is named."""
+
+STRONGEST = "strongest"
+
+
+class ComparisonError(ValueError):
+    """Runs that cannot be compared: the message names what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The scores of one run.
+
+    Args:
+        name: what it is called: its folder's name.
+        path: its folder.
+        summary: its ``summary.json``.
+        ids: (n,) name of every pair.
+        columns: numeric column -> (n,) float64, NaN where there is none.
+        groups: (n,) group of every pair, or None.
+    """
+
+    name: str
+    path: Path
+    summary: dict[str, Any]
+    ids: list[str]
+    columns: dict[str, NDArray[np.float64]]
+    groups: list[str] | None
+
+    @property
+    def components(self) -> list[str]:
+        """The columns that are scores, in the order of the summary."""
+        names = [name for name in self.summary["components"] if name in self.columns]
+        return [*names, STRONGEST] if STRONGEST in self.columns and STRONGEST not in names else names
+
+
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read two or more runs; a run is called after its folder, or by its whole path where two have one name.
+
+    Raises:
+        ComparisonError: for less than two folders, one given twice, or one that holds no run.
+    """
+    if len(paths) < 2:
+        raise ComparisonError(f"at least two runs are needed, got {len(paths)}.")
+    resolved = [path.resolve() for path in paths]
+    twice = [str(path) for path, count in Counter(resolved).items() if count > 1]
+    if twice:
+        raise ComparisonError(f"{twice[0]} is given twice; compare different runs.")
+    names = Counter(path.name for path in resolved)
+    return [
+        _load(given, path.name if names[path.name] == 1 else str(given)) for given, path in zip(paths, resolved, strict=True)
+    ]
+
+
+def aligned(runs: Sequence[Run], *, common: bool = False) -> tuple[list[Run], list[str]]:
+    """Bring the runs onto the same pairs, in the order of the first.
+
+    Args:
+        runs: what to compare; the groups of any of them count for all.
+        common: keep the pairs that all have, instead of asking for the same ones.
+
+    Returns:
+        The runs, and the ids that were left out.
+
+    Raises:
+        ComparisonError: for pairs that not all runs have (unless ``common``), none in common, or groups that contradict.
+    """
+    shared = set(runs[0].ids).intersection(*(run.ids for run in runs[1:]))
+    left_out = [name for name in dict.fromkeys(name for run in runs for name in run.ids) if name not in shared]
+    if left_out and not common:
+        lacking = "; ".join(
+            f"{run.name} lacks {len(missing)} ({_some(missing)})"
+            for run in runs
+            if (missing := [name for name in left_out if name not in set(run.ids)])
+        )
+        raise ComparisonError(
+            f"the runs hold different pairs, {len(shared)} in common: {lacking}. Evaluate the same pairs, or pass --common"
+            " to compare those that all runs have."
+        )
+    if not shared:
+        raise ComparisonError("the runs have no pair in common; pairs are matched by the column id of scores.parquet.")
+    order = [name for name in runs[0].ids if name in shared]
+    placed = [_in_order(run, order) for run in runs]
+    groups = next((run.groups for run in placed if run.groups is not None), None)
+    for run in placed:
+        if groups is not None and run.groups is not None and run.groups != groups:
+            odd = [name for name, mine, first in zip(order, run.groups, groups, strict=True) if mine != first]
+            raise ComparisonError(f"{run.name} puts {len(odd)} pairs into other groups ({_some(odd)}); use one grouping.")
+    return [replace(run, groups=groups) for run in placed], left_out
+
+
+def check_settings(runs: Sequence[Run]) -> list[str]:
+    """Refuse runs whose scores measure different things; return a note on every other setting that differs.
+
+    Raises:
+        ComparisonError: if a setting of :data:`MUST_AGREE` or the specification's version differs.
+    """
+    facts = [_facts(run) for run in runs]
+    notes = []
+    for name in dict.fromkeys(name for fact in facts for name in fact):
+        values = [fact.get(name) for fact in facts]
+        if all(value == values[0] for value in values):
+            continue
+        shown = ", ".join(f"{value} in {run.name}" for run, value in zip(runs, values, strict=True))
+        if name in (*MUST_AGREE, "spec_version"):
+            raise ComparisonError(f"{name} differs: {shown}. These scores measure different things; evaluate alike.")
+        notes.append(f"{name} differs: {shown}.")
+    return notes
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    facts = {name: value for name, value in run.summary.items() if name.endswith("_version") or name in MUST_AGREE}
+    settings = {name: value for name, value in run.summary["settings"].items() if name not in MAY_DIFFER}
+    return {**facts, **settings, "components": run.components}
+
+
+def _load(path: Path, name: str) -> Run:
+    for file in (SUMMARY, SCORES):
+        if not (path / file).is_file():
+            raise ComparisonError(f"{path} holds no {file}; pass folders that attacker-metrics evaluate wrote.")
+    try:
+        summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+        table = pq.read_table(path / SCORES)
+    except ValueError as error:  # also what pyarrow raises for a broken file
+        raise ComparisonError(f"{path} cannot be read: {error}; evaluate again.") from error
+    if "id" not in table.column_names or not {"components", "settings"} <= summary.keys():
+        raise ComparisonError(f"{path} is no run: column id, or components and settings of {SUMMARY}, are missing.")
+    ids = table["id"].to_pylist()
+    twice = [str(pair) for pair, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ComparisonError(f"{path}: {len(twice)} ids are there more than once ({_some(twice)}); pairs need names.")
+    columns = {
+        column: table[column].cast(pa.float64()).to_numpy()
+        for column in table.column_names
+        if pa.types.is_floating(table.schema.field(column).type) or pa.types.is_integer(table.schema.field(column).type)
+    }
+    groups = None
+    if "group" in table.column_names:
+        groups = [str(group) for group in table["group"].to_pylist() if group is not None]
+        if groups and len(groups) < len(ids):
+            raise ComparisonError(f"{path}: {len(ids) - len(groups)} of {len(ids)} pairs have no group; name all or none.")
+    return Run(name, path, summary, ids, columns, groups or None)
+
+
+def _in_order(run: Run, order: list[str]) -> Run:
+    place = {name: index for index, name in enumerate(run.ids)}
+    rows = np.array([place[name] for name in order])
+    groups = None if run.groups is None else [run.groups[row] for row in rows]
+    return replace(run, ids=order, columns={name: column[rows] for name, column in run.columns.items()}, groups=groups)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
