@@ -9,7 +9,7 @@ from pathlib import Path
 _DEFAULT_OUTPUT = Path("attacker-metrics-comparison")
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``compare`` to the commands of a parser."""
     command = commands.add_parser(
         "compare",

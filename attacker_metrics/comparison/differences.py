@@ -117,11 +117,13 @@ def cautions(runs: Sequence[Run], differences: Sequence[Difference]) -> list[str
                 f"{run.name}: {collapsed} MS-SSIM components are exactly 0 on some pairs. That is a structure term that was"
                 " not positive, not safety: look at sobel_gray and the squared Pearsons."
             )
-        if run.summary.get("noisy_8bit"):
-            notes.append(
-                f"{run.name}: {run.summary['noisy_8bit']} noisy images were 8-bit files, clipped and quantised before they"
-                " were scored; a run of tensors is judged more strictly."
-            )
+    eight_bit = [run.summary.get("noisy_8bit", 0) for run in runs]
+    if len(set(eight_bit)) > 1:
+        counts = ", ".join(f"{count} in {run.name}" for run, count in zip(runs, eight_bit, strict=True))
+        notes.append(
+            f"Noisy images from 8-bit files: {counts}. They were clipped and quantised before they were scored, so they are"
+            " judged more mildly than tensors."
+        )
     groups = runs[0].groups
     if groups is not None and len(set(groups)) < FEW_GROUPS:
         notes.append(f"Only {len(set(groups))} groups: intervals of fewer than {FEW_GROUPS} are rough.")

@@ -154,7 +154,7 @@ def draw_differences(comparison: Comparison) -> Figure:
     axes.set_yticks(range(len(names)), [_plain(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     baseline = _plain(comparison.runs[0].name)
-    axes.set_xlabel(f"score minus that of {baseline}, 95 % intervals; left = leaks less; filled = significant")
+    axes.set_xlabel(f"score minus that of {baseline} (left = leaks less; filled = significant)")
     axes.legend(loc="best")
     return figure
 
@@ -178,6 +178,7 @@ def draw_trade_off(comparison: Comparison, utility: dict[str, Estimate]) -> Figu
             )
         axes.set_xlabel("utility (right = better)")
         axes.set_ylabel(f"mean {name} (down = leaks less)")
+        axes.margins(0.2)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     return figure

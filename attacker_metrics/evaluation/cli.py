@@ -25,7 +25,7 @@ from attacker_metrics import (
     DEFAULT_WAVELET_SOFT_THRESHOLD,
     MultiAttackerPrivacy,
 )
-from attacker_metrics.comparison.cli import add_command as add_compare
+from attacker_metrics.comparison import cli as comparison
 from attacker_metrics.evaluation import report
 from attacker_metrics.evaluation.images import ImageError
 from attacker_metrics.evaluation.pairs import BuiltInPairs, FolderPairs, LoadedPair, load_pair
@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--output", type=Path, required=True, metavar="PNG", help="the picture to write")
     _add_settings(command)
 
-    add_compare(commands)
+    comparison.add(commands)
     return parser
 
 

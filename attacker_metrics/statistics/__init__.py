@@ -13,17 +13,20 @@ Needs ``pip install 'attacker-metrics[cli]'``.
 - ``tails``: one summary of all of these.
 """
 
-try:
-    from attacker_metrics.statistics.bootstrap import mean_interval, mean_of_worst
-    from attacker_metrics.statistics.paired import SignFlipTest, holm, sign_flip_test
-    from attacker_metrics.statistics.proportions import Rate, rate_of_counts, success_rate
-    from attacker_metrics.statistics.quantiles import UnsupportedQuantileError, pairs_needed, quantile
-    from attacker_metrics.statistics.sample import Estimate
-    from attacker_metrics.statistics.tails import TailSummary, tail_summary
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"attacker_metrics.statistics needs {error.name}: pip install 'attacker-metrics[cli]'", name=error.name
-    ) from error
+from importlib.util import find_spec
+
+for _name in ("scipy", "statsmodels"):
+    if find_spec(_name) is None:
+        raise ModuleNotFoundError(
+            f"attacker_metrics.statistics needs {_name}: pip install 'attacker-metrics[cli]'", name=_name
+        )
+
+from attacker_metrics.statistics.bootstrap import mean_interval, mean_of_worst  # noqa: E402
+from attacker_metrics.statistics.paired import SignFlipTest, holm, sign_flip_test  # noqa: E402
+from attacker_metrics.statistics.proportions import Rate, rate_of_counts, success_rate  # noqa: E402
+from attacker_metrics.statistics.quantiles import UnsupportedQuantileError, pairs_needed, quantile  # noqa: E402
+from attacker_metrics.statistics.sample import Estimate  # noqa: E402
+from attacker_metrics.statistics.tails import TailSummary, tail_summary  # noqa: E402
 
 __all__ = [
     "Estimate",

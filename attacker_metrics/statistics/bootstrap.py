@@ -138,18 +138,22 @@ def _studentized(
     if sample.groups < 2 or error == 0:
         return Estimate(float(value), float("nan"), float("nan"))
     random = np.random.default_rng(seed)
-    even = np.full(sample.groups, 1 / sample.groups)
     rows = max(1, _CHUNK // width)
     ratios = []
     for start in range(0, resamples, rows):
-        drawn = random.multinomial(sample.groups, even, size=min(rows, resamples - start)).astype(np.float64)
-        means, errors = mean_and_error(drawn)
+        means, errors = mean_and_error(_draws(random, min(rows, resamples - start), sample.groups))
         # A resample without spread is infinitely many of its errors away: it pushes the limit to the bound.
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios.append(np.nan_to_num((means - value) / errors, nan=0.0, posinf=np.inf, neginf=-np.inf))
     upper, lower = np.quantile(np.concatenate(ratios), [0.975, 0.025], method="higher")
     low, high = np.clip([value - upper * error, value - lower * error], *bounds)
     return Estimate(float(value), float(low), float(high))
+
+
+def _draws(random: np.random.Generator, resamples: int, groups: int) -> Array:
+    """(resamples, groups): how often each group is drawn when as many are drawn as there are."""
+    drawn = random.integers(groups, size=(resamples, groups)) + groups * np.arange(resamples)[:, None]
+    return np.bincount(drawn.reshape(-1), minlength=resamples * groups).reshape(resamples, groups).astype(np.float64)
 
 
 def _root(squares: Array, scale: Array, groups: int) -> Array:

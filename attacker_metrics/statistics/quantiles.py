@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from attacker_metrics.statistics.sample import Estimate, Sample, effective_size
 
@@ -75,8 +76,6 @@ def quantile(scores: ArrayLike, q: float, groups: ArrayLike | None = None) -> Es
         raise UnsupportedQuantileError(
             f"p{100 * q:g} of {n} pairs{independent}: at least {needed} are needed; evaluate more or take a lower quantile."
         )
-    from scipy import stats
-
     if not sample.grouped:
         interval = stats.quantile_test(sample.scores, p=q).confidence_interval(0.95)
         return Estimate(value, float(interval.low), float(interval.high))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 
 class Estimate(NamedTuple):
@@ -88,8 +89,6 @@ def effective_size(hits: Sample) -> float:
         return float(n)
     if share in (0.0, 1.0) or groups < 2:
         return float(groups)
-    from scipy import stats
-
     variance = groups / (groups - 1) * float((hits.sums(hits.scores - share) ** 2).sum()) / n**2
     independent = share * (1 - share) / n
     if variance <= independent:

@@ -1,0 +1,354 @@
+"""Intervals, tails, rates and tests against SciPy, statsmodels, brute force and simulation."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy", reason="needs the cli extra")
+pytest.importorskip("statsmodels", reason="needs the cli extra")
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from attacker_metrics.statistics import (
+    UnsupportedQuantileError,
+    holm,
+    mean_interval,
+    mean_of_worst,
+    pairs_needed,
+    quantile,
+    rate_of_counts,
+    sign_flip_test,
+    success_rate,
+    tail_summary,
+)
+
+FAST = {"resamples": 500}
+
+
+def beta(random, n):
+    """Skewed scores with mean 1 / 11."""
+    return random.beta(0.5, 5, n)
+
+
+def with_zeros(random, n):
+    """Most images collapsed to 0, the others readable; mean 0.15."""
+    return (random.random(n) < 0.3) * random.beta(2, 2, n)
+
+
+def in_groups(random, groups):
+    """Scores of 1 to 10 alike pairs per group, and the groups; mean 0.2."""
+    sizes = random.integers(1, 11, groups)
+    means = np.clip(random.beta(1, 4, groups), 1e-3, 1 - 1e-3)
+    scores = [random.beta(3 * mean, 3 * (1 - mean), size) for mean, size in zip(means, sizes, strict=True)]
+    return np.concatenate(scores), np.repeat(np.arange(groups), sizes)
+
+
+def covered(draw, interval, truth, times):
+    """Share of simulated samples whose interval holds the truth."""
+    random = np.random.default_rng(11)
+    intervals = [interval(draw(random)) for _ in range(times)]
+    return np.mean([low <= truth <= high for _, low, high in intervals])
+
+
+# Mean and mean of the worst
+
+
+@pytest.mark.parametrize(("n", "times"), [(30, 2000), (100, 2000), (500, 1000)])
+@pytest.mark.parametrize(("draw", "truth"), [(beta, 1 / 11), (with_zeros, 0.15)])
+def test_intervals_of_skewed_means_hold_what_they_promise(draw, truth, n, times):
+    share = covered(lambda random: draw(random, n), lambda x: mean_interval(x, **FAST), truth, times)
+    assert share >= 0.93
+
+
+def test_intervals_of_means_hold_it_with_twenty_groups_where_ignoring_them_fails():
+    share = covered(lambda random: in_groups(random, 20), lambda x: mean_interval(*x, **FAST), 0.2, 2000)
+    assert share >= 0.93
+    assert covered(lambda random: in_groups(random, 20), lambda x: mean_interval(x[0], **FAST), 0.2, 300) < 0.85
+
+
+@pytest.mark.parametrize(("n", "times"), [(100, 1000), (300, 400)])
+def test_intervals_of_the_mean_of_the_worst_hold_it(n, times):
+    truth = 20 * stats.beta(0.5, 5).expect(lambda x: x, lb=stats.beta(0.5, 5).ppf(0.95), ub=1)
+    share = covered(lambda random: beta(random, n), lambda x: mean_of_worst(x, **FAST), truth, times)
+    assert share >= 0.93
+
+
+def test_the_mean_and_its_bootstrap_spread_are_those_of_scipy():
+    scores = beta(np.random.default_rng(0), 400)
+    estimate = mean_interval(scores)
+    assert estimate.value == pytest.approx(scores.mean(), abs=1e-15)
+    theirs = stats.bootstrap((scores,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
+    np.testing.assert_allclose([estimate.low, estimate.high], theirs, rtol=0, atol=0.1 * (theirs.high - theirs.low))
+
+
+def studentized_by_brute_force(scores, groups, statistic, seed, resamples):
+    """The interval by drawing whole groups one by one; the standard error is written as the sum of residuals per group."""
+    names = np.unique(groups)
+    members = [scores[groups == name] for name in names]
+
+    def value_and_error(drawn):
+        pooled = np.concatenate(drawn)
+        value, influence = statistic(pooled)
+        sums = [part.sum() for part in np.split(influence, np.cumsum([len(part) for part in drawn])[:-1])]
+        return value, np.sqrt(len(names) / (len(names) - 1) * np.square(sums).sum()) / len(pooled)
+
+    value, error = value_and_error(members)
+    ratios = []
+    for row in np.random.default_rng(seed).integers(len(names), size=(resamples, len(names))):
+        drawn = [members[index] for index in row]
+        other, its_error = value_and_error(drawn)
+        ratios.append((other - value) / its_error)
+    upper, lower = np.quantile(ratios, [0.975, 0.025], method="higher")
+    return value, max(value - upper * error, 0), min(value - lower * error, 1)
+
+
+def mean_with_influence(scores):
+    return scores.mean(), scores - scores.mean()
+
+
+def worst_with_influence(scores):
+    """CVaR by the definition: threshold plus mean excess, least over all thresholds."""
+    candidates = scores[:, None] + 10 * np.maximum(scores[None] - scores[:, None], 0).mean(axis=1, keepdims=True)
+    value, threshold = candidates.min(), np.sort(scores)[::-1][int(np.ceil(0.1 * len(scores) - 1e-9)) - 1]
+    return value, threshold + 10 * np.maximum(scores - threshold, 0) - value
+
+
+@pytest.mark.parametrize(
+    ("function", "statistic"),
+    [(mean_interval, mean_with_influence), (lambda *a, **k: mean_of_worst(*a, fraction=0.1, **k), worst_with_influence)],
+    ids=["mean", "worst"],
+)
+def test_vectorised_resampling_of_groups_is_the_one_by_brute_force(function, statistic):
+    scores, groups = in_groups(np.random.default_rng(5), 25)
+    order = np.random.default_rng(6).permutation(len(scores))  # groups need not be contiguous
+    reached = function(scores[order], groups[order], resamples=200, seed=3)
+    np.testing.assert_allclose(reached, studentized_by_brute_force(scores, groups, statistic, 3, 200), rtol=0, atol=1e-9)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(0.01, 1))
+def test_the_mean_of_the_worst_is_the_least_threshold_plus_excess(scores, fraction):
+    scores = np.array(scores)
+    brute = min(t + np.maximum(scores - t, 0).mean() / fraction for t in scores)
+    assert mean_of_worst(scores, fraction=fraction, resamples=2).value == pytest.approx(brute, abs=1e-9)
+
+
+def test_all_pairs_are_the_worst_hundred_per_cent():
+    scores, groups = in_groups(np.random.default_rng(1), 30)
+    np.testing.assert_allclose(mean_of_worst(scores, groups, fraction=1), mean_interval(scores, groups), atol=1e-9)
+
+
+def test_groups_of_one_are_no_groups_and_names_do_not_matter():
+    scores = beta(np.random.default_rng(2), 50)
+    assert mean_interval(scores, np.arange(50)) == mean_interval(scores)
+    words = [f"group {index:03}" for index in range(50)]
+    assert mean_interval(scores, words) == mean_interval(scores)
+
+
+@pytest.mark.parametrize("function", [mean_interval, mean_of_worst])
+def test_what_says_nothing_about_its_error_has_no_interval(function):
+    assert np.isnan(function([0.1] * 30)[1:]).all()
+    assert np.isnan(function([0.3])[1:]).all()
+    assert np.isnan(function([0.1, 0.4], ["a", "a"])[1:]).all()
+    assert function([0.1] * 30).value == pytest.approx(0.1)
+
+
+def test_the_same_seed_gives_the_same_interval_and_memory_is_chunked(monkeypatch):
+    scores, groups = in_groups(np.random.default_rng(8), 40)
+    whole = [mean_interval(scores, groups), mean_of_worst(scores, groups)]
+    assert whole == [mean_interval(scores, groups), mean_of_worst(scores, groups)]
+    assert whole[0] != mean_interval(scores, groups, seed=1)
+    monkeypatch.setattr("attacker_metrics.statistics.bootstrap._CHUNK", 1000)
+    np.testing.assert_allclose([mean_interval(scores, groups), mean_of_worst(scores, groups)], whole, atol=1e-12)
+
+
+# Quantiles
+
+
+@pytest.mark.parametrize("q", [0.01, 0.25, 0.5, 0.9, 0.95, 0.99])
+def test_a_quantile_is_refused_exactly_where_no_interval_could_be_trusted(q):
+    needed = pairs_needed(q)
+    scores = np.random.default_rng(0).random(needed)
+    estimate = quantile(scores, q)
+    assert estimate.value == np.quantile(scores, q)
+    theirs = stats.quantile_test(scores, p=q).confidence_interval(0.95)
+    assert (estimate.low, estimate.high) == (theirs.low, theirs.high)
+    assert np.isfinite(theirs).all()
+    assert max(q, 1 - q) ** needed <= 0.025
+    assert min(q, 1 - q) * (needed - 1) < np.log(40)
+    with pytest.raises(UnsupportedQuantileError, match=f"at least {needed} are needed"):
+        quantile(scores[1:], q)
+
+
+@pytest.mark.parametrize(("q", "n"), [(0.9, 40), (0.95, 100), (0.99, 400)])
+def test_intervals_of_quantiles_hold_it(q, n):
+    truth = stats.beta(0.5, 5).ppf(q)
+    assert covered(lambda random: beta(random, n), lambda x: quantile(x, q), truth, 400) >= 0.93
+
+
+def test_intervals_of_quantiles_hold_it_in_groups():
+    random = np.random.default_rng(0)
+    truth = np.quantile(in_groups(random, 100_000)[0], 0.9)
+    assert covered(lambda random: in_groups(random, 60), lambda x: quantile(x[0], 0.9, x[1]), truth, 400) >= 0.93
+
+
+def test_copies_of_one_picture_are_no_further_evidence_for_a_quantile():
+    scores = beta(np.random.default_rng(0), 30)
+    with pytest.raises(UnsupportedQuantileError, match=r"p95 of 3000 pairs that count as \d+ independent ones in 30 groups"):
+        quantile(np.repeat(scores, 100), 0.95, np.repeat(np.arange(30), 100))
+    assert quantile(np.repeat(scores, 100), 0.95).value > 0
+
+
+# Rates
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 30), (1, 30), (7, 50), (50, 50), (3, 10_000)])
+def test_rates_are_those_of_statsmodels_and_their_bound_is_exact(k, n):
+    rate = success_rate([True] * k + [False] * (n - k))
+    assert rate == rate_of_counts(k, n)
+    np.testing.assert_allclose((rate.low, rate.high), proportion_confint(k, n, method="wilson"), atol=1e-12)
+    exact = stats.binomtest(k, n, alternative="less").proportion_ci(0.95, method="exact")
+    assert rate.upper == pytest.approx(exact.high, abs=1e-9)
+    if k == 0:
+        assert rate.upper == pytest.approx(1 - 0.05 ** (1 / n), abs=1e-12)
+        assert "upper bound" in str(rate)
+
+
+def test_copies_of_one_picture_are_no_further_evidence_for_a_rate():
+    assert success_rate(np.zeros(3000), np.repeat(np.arange(30), 100)).upper == success_rate(np.zeros(30)).upper
+    hits = np.random.default_rng(0).random(40) < 0.3
+    alone, copied = success_rate(hits), success_rate(np.repeat(hits, 50), np.repeat(np.arange(40), 50))
+    assert copied.rate == alone.rate
+    assert copied.effective < 1.05 * alone.effective
+    assert success_rate(hits, np.arange(40)).effective > 0.9 * alone.effective
+
+
+def test_intervals_of_rates_hold_it_in_groups():
+    def draw(random):
+        sizes = random.integers(1, 11, 25)
+        means = random.beta(0.8, 3.2, 25)
+        return random.random(sizes.sum()) < np.repeat(means, sizes), np.repeat(np.arange(25), sizes)
+
+    def interval(sample):
+        rate = success_rate(*sample)
+        return rate.rate, rate.low, rate.high
+
+    assert covered(draw, interval, 0.2, 600) >= 0.93
+
+
+# Tests of paired differences
+
+
+def test_the_exact_sign_flip_test_is_scipys_and_that_of_every_flip():
+    random = np.random.default_rng(0)
+    for n in (1, 2, 5, 12):
+        differences = random.normal(0.4, 1, n)
+        test = sign_flip_test(differences)
+        means = [np.dot(signs, differences) for signs in itertools.product((-1, 1), repeat=n)]
+        assert test.p_value == pytest.approx(np.mean(np.abs(means) >= abs(differences.sum()) - 1e-12), abs=1e-15)
+        assert (test.exact, test.smallest) == (True, 2 / 2**n)
+        if n > 1:
+            theirs = stats.permutation_test((differences,), np.mean, permutation_type="samples", vectorized=True)
+            assert test.p_value == pytest.approx(theirs.pvalue, abs=1e-12)
+
+
+def test_the_random_sign_flip_test_agrees_with_the_paired_t_test():
+    differences = np.random.default_rng(1).normal(0.1, 1, 400)
+    test = sign_flip_test(differences)
+    assert (test.exact, test.smallest) == (False, 1e-4)
+    assert test.p_value == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.01)
+    assert sign_flip_test(differences) == test
+
+
+def test_groups_flip_as_a_whole():
+    random = np.random.default_rng(2)
+    differences, groups = random.normal(0.2, 1, 60), np.arange(60) % 9
+    sums = [differences[groups == group].sum() for group in range(9)]
+    assert sign_flip_test(differences, groups) == sign_flip_test(sums)
+
+
+def test_the_sign_flip_test_finds_chance_as_often_as_it_says():
+    random = np.random.default_rng(3)
+
+    def alike_in_groups():
+        groups = np.repeat(np.arange(20), 5)
+        return random.normal(size=20)[groups] + 0.3 * random.normal(size=100), groups
+
+    samples = [alike_in_groups() for _ in range(400)]
+    assert np.mean([sign_flip_test(*sample, resamples=999).p_value <= 0.05 for sample in samples]) <= 0.075
+    assert np.mean([sign_flip_test(sample[0], resamples=999).p_value <= 0.05 for sample in samples]) > 0.2
+
+
+def test_without_any_difference_the_p_value_is_one():
+    assert sign_flip_test(np.zeros(5)).p_value == 1
+    assert sign_flip_test(np.zeros(500)).p_value == 1
+    assert sign_flip_test([0.5]).p_value == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_is_the_definition(p_values):
+    order = np.argsort(p_values)
+    corrected, largest = np.empty(len(p_values)), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    np.testing.assert_allclose(holm(p_values), corrected, atol=1e-12)
+    np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1], atol=1e-12)
+
+
+# The summary
+
+
+def test_a_summary_holds_what_n_supports_and_says_what_it_does_not():
+    scores = np.append(beta(np.random.default_rng(4), 120), [np.nan] * 3)
+    summary = tail_summary(scores, threshold=0.3)
+    kept = scores[:120]
+    assert (summary.n, summary.left_out, summary.groups) == (120, 3, None)
+    assert summary.mean == mean_interval(kept)
+    assert summary.quantiles == {"p90": quantile(kept, 0.9), "p95": quantile(kept, 0.95), "p99": None}
+    assert summary.cvar5 == mean_of_worst(kept)
+    assert summary.success == success_rate(kept >= 0.3)
+    assert list(summary.refused) == ["p99"]
+    assert "369" in summary.refused["p99"]
+    few = tail_summary(scores[:20], np.arange(20) // 2)
+    assert list(few.refused) == ["p90", "p95", "p99", "cvar5"]
+    assert (few.groups, few.cvar5, few.success) == (10, None, None)
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval([]), r"shape \(n,\) with n >= 1, got \(0,\)"),
+        (lambda: mean_interval(np.zeros((2, 3))), r"got \(2, 3\)"),
+        (lambda: mean_interval([0.1, np.nan, np.inf]), "2 of 3 scores are NaN or infinite"),
+        (lambda: mean_interval([0.1, 1.5]), "must lie in .* got 0.1 to 1.5; pass their own range as bounds"),
+        (lambda: mean_of_worst([0.1, 0.2], fraction=5), "fraction must be in .* got 5"),
+        (lambda: sign_flip_test([0.1, 0.2], ["a"]), r"groups must have the shape of scores, \(2,\), got \(1,\)"),
+        (lambda: sign_flip_test([0.1, 0.2], ["a", None]), "1 of 2 scores have no group"),
+        (lambda: sign_flip_test([0.1, 0.2], [1, np.nan]), "1 of 2 scores have no group"),
+        (lambda: success_rate([0, 0.5]), "hits must be 0 or 1"),
+        (lambda: rate_of_counts(3, 2), "got 3 of 2"),
+        (lambda: quantile([0.1] * 100, 95), "q must be in .* got 95"),
+        (lambda: holm([0.1, 1.1]), "lie in .* got .*1.1"),
+        (lambda: tail_summary([np.nan]), "n >= 1"),
+    ],
+)
+def test_wrong_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_without_its_extra_it_says_what_to_install():
+    for missing in ("scipy", "statsmodels"):  # torchmetrics imports scipy itself where it is
+        code = f"import attacker_metrics, sys; sys.modules[{missing!r}] = None; import attacker_metrics.statistics"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"needs {missing}: pip install 'attacker-metrics[cli]'" in done.stderr, done.stderr
