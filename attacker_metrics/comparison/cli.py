@@ -15,7 +15,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "compare",
         help="compare runs on the same pairs: which leaks less, and is it more than chance",
         description="Compare two or more folders that evaluate wrote, on the same pairs: paired differences of every run to"
-        " the first, per attacker, with 95 %% bootstrap intervals and a sign-flip test, Holm-corrected. A column group in"
+        " the first, per attacker, with 95 % bootstrap intervals and a sign-flip test, Holm-corrected. A column group in"
         " scores.parquet makes whole groups the unit. Writes tables (CSV, LaTeX, JSON) and plots (SVG, PDF).",
         epilog="Exit status: 0 fine, 2 bad usage or runs that cannot be compared.",
     )
