@@ -20,7 +20,8 @@ MUST_AGREE = ("gamma", "blur_sigma", "wavelet_threshold", "betas", "resize", "su
 """Settings that decide what a score measures."""
 
 MAY_DIFFER = frozenset(
-    ("allow_unmatched", "batch_size", "extra", "fail_above", "gallery", "noisy", "output", "unmatched", "workers")
+    "allow_unmatched batch_size extra fail_above gallery manifest noisy output pairs pairs_digest part_size resume unmatched"
+    " workers".split()
 )
 """Settings that change no score, and what is being compared. Any other that differs is named."""
 
@@ -149,8 +150,8 @@ def _load(path: Path, name: str) -> Run:
         raise ComparisonError(f"{path} cannot be read: {error}; evaluate again.") from error
     if "id" not in table.column_names or not {"components", "settings"} <= summary.keys():
         raise ComparisonError(f"{path} is no run: column id, or components and settings of {SUMMARY}, are missing.")
-    ids = table["id"].to_pylist()
-    twice = [str(pair) for pair, count in Counter(ids).items() if count > 1]
+    ids = [str(name) for name in table["id"].to_pylist()]
+    twice = [pair for pair, count in Counter(ids).items() if count > 1]
     if twice:
         raise ComparisonError(f"{path}: {len(twice)} ids are there more than once ({_some(twice)}); pairs need names.")
     columns = {
