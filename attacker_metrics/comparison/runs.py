@@ -20,8 +20,22 @@ MUST_AGREE = ("gamma", "blur_sigma", "wavelet_threshold", "betas", "resize", "su
 """Settings that decide what a score measures."""
 
 MAY_DIFFER = frozenset(
-    "allow_unmatched batch_size extra fail_above gallery manifest noisy output pairs pairs_digest part_size resume unmatched"
-    " workers".split()
+    {
+        "allow_unmatched",
+        "batch_size",
+        "extra",
+        "fail_above",
+        "gallery",
+        "manifest",
+        "noisy",
+        "output",
+        "pairs",
+        "pairs_digest",
+        "part_size",
+        "resume",
+        "unmatched",
+        "workers",
+    }
 )
 """Settings that change no score, and what is being compared. Any other that differs is named."""
 
