@@ -78,8 +78,9 @@ def mean_of_worst(
 ) -> Estimate:
     """Mean of the highest scores, the worst-leaking ``fraction`` of all pairs (CVaR, expected shortfall), with its interval.
 
-    Unlike a quantile it sees how bad the worst are. It misleads for few pairs: the interval treats the worst seen as if
-    nothing worse existed. n * fraction need not be whole: the last pair counts in part.
+    Unlike a quantile it sees how bad the worst are. It misleads for few pairs: from fewer than 74, or as many groups,
+    the worst 5 % have an interval that holds too rarely (88 % for 20 groups in simulations) or spans everything;
+    ``tail_summary`` refuses it there. n * fraction need not be whole: the last pair counts in part.
 
     Args:
         scores: (n,) one number per pair; higher leaks more.

@@ -23,7 +23,7 @@ class UnsupportedQuantileError(ValueError):
 
 
 def pairs_needed(q: float) -> int:
-    """How many independent pairs the quantile ``q`` needs: n * (1 - q) and n * q of at least log(40) = 3.7.
+    """How many pairs, or groups if there are any, the quantile ``q`` needs: n * (1 - q) and n * q of at least log(40) = 3.7.
 
     ``q ** n`` is the probability that all scores are below the true quantile, at most ``exp(-n * (1 - q))``: at most 2.5 %.
 
@@ -56,7 +56,7 @@ def quantile(scores: ArrayLike, q: float, groups: ArrayLike | None = None) -> Es
         The quantile (linear between order statistics) and an interval that ends at order statistics.
 
     Raises:
-        UnsupportedQuantileError: for fewer pairs than :func:`pairs_needed`.
+        UnsupportedQuantileError: for fewer pairs, or groups, than :func:`pairs_needed`.
         ValueError: for scores that are not finite or not of shape (n,), or ``q`` outside (0, 1).
 
     Source: Conover, "Practical nonparametric statistics", 1999 (``scipy.stats.quantile_test``); with groups Woodruff,
@@ -71,11 +71,12 @@ def quantile(scores: ArrayLike, q: float, groups: ArrayLike | None = None) -> Es
     value = float(np.quantile(sample.scores, q))
     beyond = Sample((sample.scores > value).astype(np.float64), sample.group, sample.groups, sample.grouped)
     effective = effective_size(beyond)
-    if effective < needed:
-        independent = "" if effective == n else f" that count as {effective:.0f} independent ones in {sample.groups} groups"
-        raise UnsupportedQuantileError(
-            f"p{100 * q:g} of {n} pairs{independent}: at least {needed} are needed; evaluate more or take a lower quantile."
-        )
+    # In groups, so many groups: with fewer, intervals held 87 to 93 % in simulations although the pairs seemed to suffice.
+    if min(effective, sample.groups) < needed:
+        what = f"{n} pairs: at least {needed}"
+        if sample.grouped:
+            what = f"{n} pairs in {sample.groups} groups, worth {effective:.0f} independent pairs: at least {needed} of both"
+        raise UnsupportedQuantileError(f"p{100 * q:g} of {what} are needed; evaluate more or take a lower quantile.")
     if not sample.grouped:
         interval = stats.quantile_test(sample.scores, p=q).confidence_interval(0.95)
         return Estimate(value, float(interval.low), float(interval.high))
