@@ -58,7 +58,7 @@ def covered(draw, interval, truth, times):
 # Mean and mean of the worst
 
 
-@pytest.mark.parametrize(("n", "times"), [(30, 2000), (100, 2000), (500, 600)])
+@pytest.mark.parametrize(("n", "times"), [(30, 2000), (100, 2000), (500, 400)])
 @pytest.mark.parametrize(("draw", "truth"), [(beta, 1 / 11), (with_zeros, 0.15)])
 def test_intervals_of_skewed_means_hold_what_they_promise(draw, truth, n, times):
     share = covered(lambda random: draw(random, n), lambda x, seed: mean_interval(x, resamples=500, seed=seed), truth, times)
@@ -78,10 +78,11 @@ def test_intervals_of_means_hold_it_with_twenty_groups_where_ignoring_them_fails
     )
 
 
-@pytest.mark.parametrize(("n", "times"), [(100, 1000), (300, 400)])
-def test_intervals_of_the_mean_of_the_worst_hold_it(n, times):
+def test_intervals_of_the_mean_of_the_worst_hold_it():
     truth = 20 * stats.beta(0.5, 5).expect(lambda x: x, lb=stats.beta(0.5, 5).ppf(0.95), ub=1)
-    share = covered(lambda random: beta(random, n), lambda x, seed: mean_of_worst(x, resamples=500, seed=seed), truth, times)
+    share = covered(
+        lambda random: beta(random, 100), lambda x, seed: mean_of_worst(x, resamples=500, seed=seed), truth, 2500
+    )
     assert share >= 0.93
 
 
