@@ -240,6 +240,29 @@ def test_copies_of_one_picture_are_no_further_evidence_for_a_rate():
     assert success_rate(hits, np.arange(40)).effective > 0.9 * alone.effective
 
 
+def test_a_hit_never_lowers_what_may_be_claimed_without_any():
+    """Hits in one group hardly show the spread between groups, so they count as if nearly all pairs were independent."""
+    groups = np.repeat(np.arange(30), 100)
+    none, every = success_rate(np.zeros(3000), groups), success_rate(np.ones(3000), groups)
+    for k in (1, 3, 10):
+        few = success_rate(np.arange(3000) < k, groups)
+        assert few.upper >= none.upper
+        assert few.high >= none.high
+        many = success_rate(np.arange(3000) >= k, groups)
+        assert many.low <= every.low
+
+
+def test_intervals_of_rates_hold_it_where_few_groups_leak_wholly():
+    random, groups = np.random.default_rng(0), np.repeat(np.arange(30), 100)
+    truth = 0.05 * 0.95 + 0.95 * 0.001
+    rates = [
+        success_rate(random.random(3000) < np.repeat(np.where(random.random(30) < 0.05, 0.95, 0.001), 100), groups)
+        for _ in range(400)
+    ]
+    assert np.mean([rate.low <= truth <= rate.high for rate in rates]) >= 0.93
+    assert np.mean([truth <= rate.upper for rate in rates]) >= 0.93
+
+
 def test_intervals_of_rates_hold_it_in_groups():
     def draw(random):
         sizes = random.integers(1, 11, 25)
@@ -346,11 +369,15 @@ def test_a_summary_holds_what_n_supports_and_says_what_it_does_not():
         (lambda: sign_flip_test([0.1, 0.2], ["a"]), r"groups must have the shape of scores, \(2,\), got \(1,\)"),
         (lambda: sign_flip_test([0.1, 0.2], ["a", None]), "1 of 2 scores have no group"),
         (lambda: sign_flip_test([0.1, 0.2], [1, np.nan]), "1 of 2 scores have no group"),
+        (lambda: sign_flip_test([0.1, 0.2], np.array(["a", np.nan], object)), "1 of 2 scores have no group"),
         (lambda: success_rate([0, 0.5]), "hits must be 0 or 1"),
         (lambda: rate_of_counts(3, 2), "got 3 of 2"),
         (lambda: quantile([0.1] * 100, 95), "q must be in .* got 95"),
         (lambda: holm([0.1, 1.1]), "lie in .* got .*1.1"),
         (lambda: tail_summary([np.nan]), "n >= 1"),
+        (lambda: tail_summary(np.zeros((2, 30))), r"got \(2, 30\)"),
+        (lambda: tail_summary([0.1, 0.2], ["a"]), r"groups must have the shape of scores, \(2,\), got \(1,\)"),
+        (lambda: tail_summary([0.1, 0.2], threshold=np.nan), "threshold is NaN"),
     ],
 )
 def test_wrong_input_is_named(call, message):

@@ -24,7 +24,8 @@ class Rate:
         low: lower end of the two-sided 95 % interval (Wilson).
         high: its upper end.
         upper: one-sided exact 95 % upper bound (Clopper-Pearson); 1 - 0.05 ** (1 / n) for 0 of n.
-        effective: the number of independent pairs that the three are computed for; n without groups.
+        effective: the number of independent pairs that the three are computed for; n without groups. With groups they are
+            at least as wide as those of none (or all) of as many pairs as there are groups.
     """
 
     successes: int
@@ -44,7 +45,8 @@ def success_rate(hits: ArrayLike, groups: ArrayLike | None = None) -> Rate:
     """The share of pairs on which an attacker succeeded, with its intervals.
 
     With groups, n is replaced by the number of independent pairs that would have the same error; where all pairs or none are
-    hit, that is the number of groups.
+    hit, that is the number of groups. A few hits show hardly more of the spread between groups than none: a bound is
+    never below that of no hit at all.
 
     Args:
         hits: (n,) whether it did, bool or 0 and 1.
@@ -63,7 +65,14 @@ def success_rate(hits: ArrayLike, groups: ArrayLike | None = None) -> Rate:
     sample = Sample.of(hits, groups)
     if not np.isin(sample.scores, (0, 1)).all():
         raise ValueError("hits must be 0 or 1; compare the scores with a threshold first.")
-    return _rate(int(sample.scores.sum()), sample.scores.size, effective_size(sample))
+    k, n, effective = int(sample.scores.sum()), sample.scores.size, effective_size(sample)
+    low, high, upper = _limits(k / n, effective)
+    if sample.grouped:
+        # One hit has next to no spread between groups, so its effective size is about n. Without a floor 1 hit among 3,000
+        # pairs in 30 groups would be bounded by 0.0017, no hit at all by 0.095.
+        none, every = _limits(0.0, sample.groups), _limits(1.0, sample.groups)
+        low, high, upper = min(low, every[0]), max(high, none[1]), max(upper, none[2])
+    return Rate(k, n, k / n, low, high, upper, effective)
 
 
 def rate_of_counts(successes: int, n: int) -> Rate:
@@ -82,15 +91,15 @@ def rate_of_counts(successes: int, n: int) -> Rate:
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"successes must be 0 to n and n at least 1, got {successes} of {n}.")
-    return _rate(successes, n, float(n))
+    return Rate(successes, n, successes / n, *_limits(successes / n, n), effective=float(n))
 
 
-def _rate(successes: int, n: int, effective: float) -> Rate:
+def _limits(rate: float, n: float) -> tuple[float, float, float]:
+    """Both ends of the Wilson interval, and the exact upper bound, of a rate among n independent pairs."""
     # A second to import, so not before it is needed.
     from statsmodels.stats.proportion import proportion_confint
 
-    rate = successes / n
-    low, high = proportion_confint(rate * effective, effective, alpha=0.05, method="wilson")
+    low, high = proportion_confint(rate * n, n, alpha=0.05, method="wilson")
     # The upper end of a two-sided 90 % interval is the one-sided 95 % bound.
-    upper = proportion_confint(rate * effective, effective, alpha=0.10, method="beta")[1] if successes < n else 1.0
-    return Rate(successes, n, rate, float(low), float(high), float(upper), effective)
+    upper = proportion_confint(rate * n, n, alpha=0.10, method="beta")[1] if rate < 1 else 1.0
+    return float(low), float(high), float(upper)

@@ -13,7 +13,8 @@ from scipy import stats
 class Estimate(NamedTuple):
     """A number and its 95 % interval; NaN bounds where the sample says nothing about its own error.
 
-    That is so for a single pair or group, and where all values are equal: no resample differs, yet the next pair may.
+    That is so of a mean for a single pair or group, and where all values are equal: no resample differs, yet the next pair
+    may.
     """
 
     value: float
@@ -55,9 +56,7 @@ class Sample:
         names = np.asarray(groups)
         if names.shape != values.shape:
             raise ValueError(f"groups must have the shape of scores, {values.shape}, got {names.shape}.")
-        missing = int((names == None).sum()) if names.dtype == object else 0  # noqa: E711
-        if names.dtype.kind == "f":
-            missing = int(np.isnan(names).sum())
+        missing = int(((names == None) | (names != names)).sum())  # noqa: E711 - NaN is unlike itself
         if missing:
             raise ValueError(f"{missing} of {names.size} scores have no group; name one for each, or pass groups=None.")
         found, numbers = np.unique(names, return_inverse=True)

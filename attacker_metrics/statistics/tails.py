@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +61,7 @@ def tail_summary(
         seed: of the resampling.
 
     Raises:
-        ValueError: if no score is left, or for scores and groups that do not fit.
+        ValueError: if no score is left, for scores and groups that do not fit, or a threshold that is NaN.
 
     Example:
         >>> summary = tail_summary([i / 50 for i in range(50)], threshold=0.9)
@@ -69,10 +70,13 @@ def tail_summary(
         >>> print(summary.success)
         5 of 50 (0.1, 0.0435 .. 0.214)
     """
-    values = np.asarray(scores, dtype=np.float64)
+    if threshold is not None and math.isnan(threshold):
+        # No score reaches NaN: the rate would read 0, as if no attacker had succeeded.
+        raise ValueError("threshold is NaN; pass a number, or None for no success rate.")
+    values, names = np.asarray(scores, dtype=np.float64), None if groups is None else np.asarray(groups)
     kept = ~np.isnan(values)
-    names = None if groups is None else np.asarray(groups)[kept]
-    values = values[kept]
+    if values.ndim == 1 and (names is None or names.shape == values.shape):  # what does not fit is named below
+        values, names = values[kept], None if names is None else names[kept]
     quantiles: dict[str, Estimate | None] = {}
     refused: dict[str, str] = {}
     for name, q in QUANTILES.items():
