@@ -26,26 +26,25 @@ def utility_from_file(path: Path, runs: Sequence[Run]) -> dict[str, Estimate]:
     Raises:
         ComparisonError: for a missing column or run, a run given twice, or numbers that are none or out of order.
     """
-    found: dict[str, Estimate] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or []
-        if not {"run", "utility"} <= set(columns):
-            raise ComparisonError(f"{path} needs the columns run and utility, got {', '.join(columns) or 'none'}.")
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            numbers = [_number(row.get(name), where, name) for name in ("utility", "lower", "upper")]
-            value, low, high = numbers
-            if math.isnan(value):
-                raise ComparisonError(f"{where}: utility is empty; give a number.")
-            if row["run"] in found:
-                raise ComparisonError(f"{where}: run {row['run']} is there twice; keep one line.")
-            if low > value or high < value:
-                raise ComparisonError(f"{where}: lower <= utility <= upper does not hold: {low:g}, {value:g}, {high:g}.")
-            found[row["run"]] = Estimate(value, low, high)
-    missing = [run.name for run in runs if run.name not in found]
+    rows = _rows(path)
+    present = dict.fromkeys(row["run"] or "" for _, row in rows)
+    missing = [run.name for run in runs if run.name not in present]
     if missing:
-        raise ComparisonError(f"{path} has no line for {', '.join(missing)}; it has {', '.join(found) or 'none'}.")
+        raise ComparisonError(f"{path} has no line for {', '.join(missing)}; it has {', '.join(present) or 'none'}.")
+    wanted = {run.name for run in runs}
+    found: dict[str, Estimate] = {}
+    for where, row in rows:
+        name = row["run"]
+        if name not in wanted:
+            continue
+        value, low, high = (_number(row.get(column), where, column) for column in ("utility", "lower", "upper"))
+        if math.isnan(value):
+            raise ComparisonError(f"{where}: utility is empty; give a number.")
+        if name in found:
+            raise ComparisonError(f"{where}: run {name} is there twice; keep one line.")
+        if low > value or high < value:
+            raise ComparisonError(f"{where}: lower <= utility <= upper does not hold: {low:g}, {value:g}, {high:g}.")
+        found[name] = Estimate(value, low, high)
     return {run.name: found[run.name] for run in runs}
 
 
@@ -66,6 +65,19 @@ def utility_from_column(column: str, runs: Sequence[Run]) -> dict[str, Estimate]
         groups = None if run.groups is None else np.asarray(run.groups)[known]
         found[run.name] = mean_interval(values[known], groups, bounds=(-np.inf, np.inf))
     return found
+
+
+def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
+    """Where each line is, for messages, and its cells by column."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            columns = rows.fieldnames or []
+            if not {"run", "utility"} <= set(columns):
+                raise ComparisonError(f"{path} needs the columns run and utility, got {', '.join(columns) or 'none'}.")
+            return [(f"{path}, line {rows.line_num}", row) for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ComparisonError(f"{path} is no CSV file in UTF-8: {error}; save it as one.") from error
 
 
 def _number(text: str | None, where: str, name: str) -> float:
