@@ -19,6 +19,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from attacker_metrics import MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
+from attacker_metrics.comparison.differences import compare_runs
+from attacker_metrics.comparison.outputs import Comparison, draw_differences
+from attacker_metrics.comparison.runs import aligned, load_runs
 from attacker_metrics.evaluation import cli
 
 FIFTEEN = [*MS_SSIM_COMPONENT_NAMES, *PEARSON_COMPONENT_NAMES]
@@ -212,7 +215,7 @@ def test_groups_are_the_unit_and_too_few_of_them_are_called_out(runs):
     assert result()["groups"] == 5
     assert {row["p"] for row in result()["differences"]} == {2 / 2**5}
     assert {row["leaks"] for row in result()["differences"] if row["component"] in FIFTEEN} == {"undecided"}
-    assert any("So few groups cannot show any difference" in note for note in result()["notes"])
+    assert any("So few groups cannot show a difference of any single attacker" in note for note in result()["notes"])
     assert any("Only 5 groups" in note for note in result()["notes"])
     change_table("strong", group=["person 0"] * PAIRS)
     assert compare("weak", "strong") == cli.BAD_USAGE
@@ -274,8 +277,50 @@ def test_an_own_metric_beyond_one_is_compared_on_its_own_scale(runs):
     assert row["low"] < row["difference"] < row["high"] < -20
 
 
+def test_own_metrics_are_named_since_their_direction_is_unknown(runs):
+    for run in ("weak", "strong"):
+        distance = np.append(scores(run, "blur_gray")[1:], np.inf if run == "weak" else 0.5)
+        change_table(run, distance=distance, draw=[2**60 + 1] * PAIRS)
+        change_summary(run, lambda summary: summary["components"].update(distance={}))
+    change_summary("weak", lambda summary: refused(summary, "extra", ["mine:Distance"]))
+    change_summary("strong", lambda summary: refused(summary, "extra", ["other:Distance"]))
+    assert compare("weak", "strong") == 0
+    notes = result()["notes"]
+    assert "extra differs: ['mine:Distance'] in weak, ['other:Distance'] in strong." in notes
+    assert any(note.startswith("mine:Distance, other:Distance: your own metrics are read like ours") for note in notes)
+    assert differences()["distance"]["left_out"] == 1
+    assert any(note.startswith("weak: 1 of 10 pairs lack a score") for note in notes)
+    assert "(sign-flip test over 9 to 10 pairs, " in result()["sentences"][0]
+
+
+def test_a_name_is_shown_as_it_is_in_table_and_legend(runs, capsys):
+    name = "_[v2] $x_1^2$"
+    Path("strong").rename(name)
+    assert compare("weak", name) == 0
+    assert f"{name} against weak" in capsys.readouterr().out
+    found, _ = aligned(load_runs([Path("weak"), Path(name)]))
+    legend = draw_differences(Comparison(found, [], compare_runs(found), [])).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [name.replace("$", r"\$")]
+
+
+def test_runs_that_agree_on_the_few_pairs_that_both_scored_are_not_called_the_same(runs):
+    shutil.copytree("weak", "copy")
+    lost = {name: pa.array([*scores("copy", name)[:3], *[None] * 7], pa.float32()) for name in FIFTEEN}
+    change_table("copy", **lost)
+    assert compare("weak", "copy") == 0
+    assert result()["sentences"] == ["copy and weak have the same scores on every pair that has them in both."]
+
+
+def test_the_trade_off_of_an_earlier_comparison_does_not_stay(runs):
+    Path("u.csv").write_text("run,utility\nweak,0.9\nstrong,0.6\n")
+    assert compare("weak", "strong", "--utility", "u.csv") == 0
+    Path("out/mine.txt").write_text("kept")
+    assert compare("weak", "strong") == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == [*FILES, "mine.txt"]
+
+
 def test_a_utility_file_adds_a_plot_of_the_trade_off(runs):
-    Path("u.csv").write_text("run,utility,lower,upper\nweak,0.9,0.85,0.92\nstrong,0.6,,\nother,0.1,,\n")
+    Path("u.csv").write_text("run,utility,lower,upper\nweak,0.9,0.85,0.92\nstrong,0.6,,\nother,,,\n")
     assert compare("weak", "strong", "--utility", "u.csv") == 0
     assert [run["utility"] for run in result()["runs"]] == [[0.9, 0.85, 0.92], [0.6, None, None]]
     assert sorted(path.name for path in Path("out").iterdir()) == [*FILES, "privacy_utility.pdf", "privacy_utility.svg"]
@@ -302,10 +347,12 @@ def test_a_column_can_be_the_utility(runs):
         ("run,utility\nweak,1\nweak,2\nstrong,1\n", "line 3: run weak is there twice"),
         ("run,utility,lower,upper\nweak,1,2,3\nstrong,1,,\n", "line 2: lower <= utility <= upper does not hold"),
         ("", "got none"),
+        ("utility,run\n0.5\n", "has no line for weak, strong; it has "),
+        ("run,utility\nweak,1\nstrong,1\n\udce9,1\n", "is no CSV file in UTF-8"),
     ],
 )
 def test_a_wrong_utility_file_is_named(runs, capsys, lines, message):
-    Path("u.csv").write_text(lines)
+    Path("u.csv").write_text(lines, encoding="utf-8", errors="surrogateescape")
     assert compare("weak", "strong", "--utility", "u.csv") == cli.BAD_USAGE
     assert message in capsys.readouterr().err
     assert not Path("out").exists()
@@ -323,6 +370,10 @@ def empty_summary():
     Path("strong/summary.json").write_text("{}")
 
 
+def list_summary():
+    Path("strong/summary.json").write_text("[]")
+
+
 @pytest.mark.parametrize(
     ("options", "spoil", "message"),
     [
@@ -332,6 +383,7 @@ def empty_summary():
         (["weak", "strong"], broken_table, "strong cannot be read"),
         (["weak", "strong"], broken_summary, "strong cannot be read"),
         (["weak", "strong"], empty_summary, "strong is no run"),
+        (["weak", "strong"], list_summary, "strong is no run"),
         (["weak", "strong"], lambda: change_table("strong", id=["a"] * PAIRS), "1 ids are there more than once (a)"),
         (["weak", "strong"], lambda: change_table("weak", group=["a", *[None] * 9]), "9 of 10 pairs have no group"),
         (["weak", "strong", "--utility-column", "worth"], None, "weak has no column 'worth'; it has "),

@@ -69,6 +69,7 @@ def compare(options: argparse.Namespace) -> int:
     )
     with staged(options.output) as stage:
         outputs.write_outputs(stage, comparison)
+    outputs.remove_stale(options.output, comparison)
     terminal = Console(width=None if sys.stdout.isatty() else 130)
     for run in runs[1:]:
         terminal.print(outputs.as_table(comparison, run))

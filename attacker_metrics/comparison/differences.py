@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ import numpy as np
 from attacker_metrics.comparison.runs import STRONGEST, Run
 from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
 from attacker_metrics.statistics import Estimate, SignFlipTest, holm, mean_interval, sign_flip_test
+from attacker_metrics.statistics.paired import RESAMPLES
 
 LEVEL = 0.05
 SAME = 4e-5
@@ -80,7 +82,9 @@ def compare_runs(runs: Sequence[Run], *, seed: int = 0) -> list[Difference]:
     """
     baseline = runs[0]
     names = [name for name in baseline.components if all(name in run.components for run in runs)]
-    found = [_difference(baseline, run, name, seed) for run in runs[1:] for name in names]
+    # So many that the smallest p-value survives the correction, however many tests there are.
+    flips = max(RESAMPLES, math.ceil(2 / LEVEL) * len(runs[1:]) * len(names))
+    found = [_difference(baseline, run, name, flips, seed) for run in runs[1:] for name in names]
     differences = [difference for difference in found if difference is not None]
     for family in (True, False):
         members = [index for index, difference in enumerate(differences) if difference.is_attacker == family]
@@ -105,7 +109,7 @@ def cautions(runs: Sequence[Run], differences: Sequence[Difference]) -> list[str
     """What can make the differences mislead in these very runs."""
     notes = []
     for run in runs:
-        unscored = int(np.isnan([run.columns[name] for name in run.components]).any(axis=0).sum())
+        unscored = int((~np.isfinite([run.columns[name] for name in run.components])).any(axis=0).sum())
         if unscored:
             notes.append(
                 f"{run.name}: {unscored} of {len(run.ids)} pairs lack a score and are left out where they do. If they"
@@ -117,6 +121,12 @@ def cautions(runs: Sequence[Run], differences: Sequence[Difference]) -> list[str
                 f"{run.name}: {collapsed} MS-SSIM components are exactly 0 on some pairs. That is a structure term that was"
                 " not positive, not safety: look at sobel_gray and the squared Pearsons."
             )
+    own = sorted({name for run in runs for name in run.summary["settings"].get("extra") or ()})
+    if own:
+        notes.append(
+            f"{', '.join(own)}: your own metrics are read like ours, higher = leaks more. For a distance, where identical"
+            " pictures score lowest, less and more are swapped."
+        )
     eight_bit = [run.summary.get("noisy_8bit", 0) for run in runs]
     if len(set(eight_bit)) > 1:
         counts = ", ".join(f"{count} in {run.name}" for run, count in zip(runs, eight_bit, strict=True))
@@ -130,13 +140,13 @@ def cautions(runs: Sequence[Run], differences: Sequence[Difference]) -> list[str
     attackers = [difference for difference in differences if difference.is_attacker]
     if attackers and min(difference.test.smallest for difference in attackers) * len(attackers) > LEVEL:
         notes.append(
-            f"So few {'pairs' if groups is None else 'groups'} cannot show any difference: the smallest p-value they can"
-            f" give, times {len(attackers)} tests, is above {LEVEL:g}. Evaluate more."
+            f"So few {'pairs' if groups is None else 'groups'} cannot show a difference of any single attacker: the smallest"
+            f" p-value they can give, times {len(attackers)} tests, is above {LEVEL:g}. Evaluate more."
         )
     return notes
 
 
-def _difference(baseline: Run, run: Run, name: str, seed: int) -> Difference | None:
+def _difference(baseline: Run, run: Run, name: str, flips: int, seed: int) -> Difference | None:
     first, second = baseline.columns[name], run.columns[name]
     both = np.isfinite(first) & np.isfinite(second)
     if not both.any():
@@ -147,7 +157,7 @@ def _difference(baseline: Run, run: Run, name: str, seed: int) -> Difference | N
     changes = second - first
     if ours:
         changes = np.where(np.abs(changes) <= SAME, 0, changes)
-    test = sign_flip_test(changes, groups, seed=seed)
+    test = sign_flip_test(changes, groups, resamples=flips, seed=seed)
     return Difference(
         run=run.name,
         baseline=baseline.name,
@@ -167,11 +177,15 @@ def _difference(baseline: Run, run: Run, name: str, seed: int) -> Difference | N
 def _sentences_of(run: Run, baseline: Run, differences: Sequence[Difference]) -> list[str]:
     attackers = [difference for difference in differences if difference.is_attacker]
     if not any(difference.pairs_lower or difference.pairs_higher for difference in differences):
-        return [f"{run.name} and {baseline.name} have the same scores on every pair."]
+        partly = " that has them in both" if any(difference.left_out for difference in differences) else ""
+        return [f"{run.name} and {baseline.name} have the same scores on every pair{partly}."]
     said = []
     if attackers:
         counts = {v: sum(d.verdict == v for d in attackers) for v in ("less", "more", "undecided")}
-        where = f"{len(run.ids)} pairs" if run.groups is None else f"{len(run.ids)} pairs in {len(set(run.groups))} groups"
+        fewest, most = min(d.n for d in attackers), max(d.n for d in attackers)
+        where = f"{most} pairs" if fewest == most else f"{fewest} to {most} pairs"
+        if run.groups is not None:
+            where += f" in {'' if fewest == len(run.ids) else 'at most '}{len(set(run.groups))} groups"
         said.append(
             f"{run.name} leaks less than {baseline.name} after {counts['less']} of {len(attackers)} attackers, more after"
             f" {counts['more']}; {counts['undecided']} are undecided (sign-flip test over {where}, Holm-corrected, 5 %)."

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
 import attacker_metrics
@@ -63,17 +66,25 @@ def write_outputs(stage: Path, comparison: Comparison) -> None:
             figure.savefig(stage / f"{name}.{suffix}", metadata=no_date)
 
 
+def remove_stale(folder: Path, comparison: Comparison) -> None:
+    """Remove the plot that an earlier comparison left in the folder and this one did not draw."""
+    if comparison.utility is None:
+        for suffix in PICTURES:
+            (folder / f"{TRADE_OFF}.{suffix}").unlink(missing_ok=True)
+
+
 def as_table(comparison: Comparison, run: Run) -> Table:
     """The table of one run against the baseline, for a terminal."""
-    baseline = comparison.runs[0]
-    table = Table(title=f"{run.name} against {baseline.name} (negative = leaks less; * = significant, Holm-corrected)")
+    # A folder may be called noise[v2], which rich would take for a style.
+    first, second = escape(comparison.runs[0].name), escape(run.name)
+    table = Table(title=f"{second} against {first} (negative = leaks less; * = significant, Holm-corrected)")
     table.add_column("component", no_wrap=True)
-    for heading in (baseline.name, run.name, "difference", "95 % interval", "pairs less / more", "p", "p (Holm)", "leaks"):
+    for heading in (first, second, "difference", "95 % interval", "pairs less / more", "p", "p (Holm)", "leaks"):
         table.add_column(heading, justify="right", overflow="fold")
     for difference in comparison.of(run):
         style = {"less": "green", "more": "bold red"}.get(difference.verdict)
         table.add_row(
-            difference.component,
+            escape(difference.component),
             *(f"{mean:.3f}" for mean in (difference.baseline_mean, difference.run_mean)),
             f"{difference.change.value:+.3f}",
             _interval(difference.change),
@@ -138,38 +149,40 @@ def draw_differences(comparison: Comparison) -> Figure:
     """Differences with their intervals, a colour per run; filled = significant."""
     names = list(dict.fromkeys(difference.component for difference in comparison.differences))
     compared = comparison.runs[1:]
+    handles = []
     figure = Figure(figsize=(7, 0.22 * len(names) * max(1.3, len(compared)) + 1.2), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="0.5", linewidth=0.8)
     for place, run in enumerate(compared):
-        shift = (place - (len(compared) - 1) / 2) * 0.7 / len(compared)
+        shift, color = (place - (len(compared) - 1) / 2) * 0.7 / len(compared), _color(place + 1)
         for difference in comparison.of(run):
             y = names.index(difference.component) + shift
             change = difference.change
             if math.isfinite(change.low) and math.isfinite(change.high):
-                axes.plot([change.low, change.high], [y, y], color=f"C{place}", linewidth=1.5)
-            filled = f"C{place}" if difference.verdict != "undecided" else "white"
-            axes.plot(change.value, y, "o", color=f"C{place}", markerfacecolor=filled, markersize=5)
-        axes.plot([], [], "o", color=f"C{place}", label=_plain(run.name))
+                axes.plot([change.low, change.high], [y, y], color=color, linewidth=1.5)
+            filled = color if difference.verdict != "undecided" else "white"
+            axes.plot(change.value, y, "o", color=color, markerfacecolor=filled, markersize=5)
+        handles += axes.plot([], [], "o", color=color)
     axes.set_yticks(range(len(names)), [_plain(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     baseline = _plain(comparison.runs[0].name)
     axes.set_xlabel(f"score minus that of {baseline} (left = leaks less; filled = significant)")
-    axes.legend(loc="best")
+    # Names given here and not as labels: matplotlib leaves a label that begins with _ out.
+    axes.legend(handles, [_plain(run.name) for run in compared], loc="best")
     return figure
 
 
 def draw_trade_off(comparison: Comparison, utility: dict[str, Estimate]) -> Figure:
-    """Leakage against utility, a panel per mean over attackers; the best corner is at the bottom right."""
+    """Leakage over the pairs that all runs scored against utility, a panel per mean; the best corner is bottom right."""
     names = [name for name in (*MEANS, STRONGEST) if all(name in run.columns for run in comparison.runs)]
     names = names or list(dict.fromkeys(difference.component for difference in comparison.differences))[:3]
     figure = Figure(figsize=(4.2 * len(names), 4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        scored = np.logical_and.reduce([np.isfinite(run.columns[name]) for run in comparison.runs])
         for place, run in enumerate(comparison.runs):
-            worth, leakage = utility[run.name], _leakage(run, name)
-            if leakage is None:
+            if not scored.any():
                 continue
-            color = f"C{place}"
+            worth, leakage, color = utility[run.name], _leakage(run, name, scored), _color(place)
             axes.errorbar(
                 worth.value, leakage.value, xerr=_bars(worth), yerr=_bars(leakage), fmt="o", color=color, capsize=3
             )
@@ -184,12 +197,14 @@ def draw_trade_off(comparison: Comparison, utility: dict[str, Estimate]) -> Figu
     return figure
 
 
-def _leakage(run: Run, name: str) -> Estimate | None:
-    known = ~pd.isna(run.columns[name])
-    if not known.any():
-        return None
-    groups = None if run.groups is None else [group for group, is_known in zip(run.groups, known, strict=True) if is_known]
-    return mean_interval(run.columns[name][known], groups, bounds=(-math.inf, math.inf))
+def _leakage(run: Run, name: str, chosen: NDArray[np.bool_]) -> Estimate:
+    groups = None if run.groups is None else np.asarray(run.groups)[chosen]
+    return mean_interval(run.columns[name][chosen], groups, bounds=(-math.inf, math.inf))
+
+
+def _color(place: int) -> str:
+    """Of a run by its place on the command line, the same in every plot."""
+    return f"C{place % 10}"
 
 
 def _row(difference: Difference) -> dict[str, Any]:

@@ -23,7 +23,6 @@ MAY_DIFFER = frozenset(
     {
         "allow_unmatched",
         "batch_size",
-        "extra",
         "fail_above",
         "gallery",
         "manifest",
@@ -108,9 +107,7 @@ def aligned(runs: Sequence[Run], *, common: bool = False) -> tuple[list[Run], li
     left_out = [name for name in dict.fromkeys(name for run in runs for name in run.ids) if name not in shared]
     if left_out and not common:
         lacking = "; ".join(
-            f"{run.name} lacks {len(missing)} ({_some(missing)})"
-            for run in runs
-            if (missing := [name for name in left_out if name not in set(run.ids)])
+            f"{run.name} lacks {len(missing)} ({_some(missing)})" for run in runs if (missing := _without(left_out, run.ids))
         )
         raise ComparisonError(
             f"the runs hold different pairs, {len(shared)} in common: {lacking}. Evaluate the same pairs, or pass --common"
@@ -162,14 +159,15 @@ def _load(path: Path, name: str) -> Run:
         table = pq.read_table(path / SCORES)
     except ValueError as error:  # also what pyarrow raises for a broken file
         raise ComparisonError(f"{path} cannot be read: {error}; evaluate again.") from error
-    if "id" not in table.column_names or not {"components", "settings"} <= summary.keys():
+    parts = [summary.get(name) for name in ("components", "settings")] if isinstance(summary, dict) else [None]
+    if "id" not in table.column_names or not all(isinstance(part, dict) for part in parts):
         raise ComparisonError(f"{path} is no run: column id, or components and settings of {SUMMARY}, are missing.")
     ids = [str(name) for name in table["id"].to_pylist()]
     twice = [pair for pair, count in Counter(ids).items() if count > 1]
     if twice:
         raise ComparisonError(f"{path}: {len(twice)} ids are there more than once ({_some(twice)}); pairs need names.")
     columns = {
-        column: table[column].cast(pa.float64()).to_numpy()
+        column: table[column].cast(pa.float64(), safe=False).to_numpy()  # a long integer, a seed say, is rounded
         for column in table.column_names
         if pa.types.is_floating(table.schema.field(column).type) or pa.types.is_integer(table.schema.field(column).type)
     }
@@ -186,6 +184,11 @@ def _in_order(run: Run, order: list[str]) -> Run:
     rows = np.array([place[name] for name in order])
     groups = None if run.groups is None else [run.groups[row] for row in rows]
     return replace(run, ids=order, columns={name: column[rows] for name, column in run.columns.items()}, groups=groups)
+
+
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    known = set(others)
+    return [name for name in names if name not in known]
 
 
 def _some(names: Sequence[str]) -> str:
