@@ -77,6 +77,11 @@ class Pair:
         finite, skipped, out_of_range = map(int, self.counts)
         return finite, skipped, out_of_range
 
+    @cached_property
+    def none(self) -> Tensor:
+        """``(B,)`` bool: no image."""
+        return torch.zeros_like(self.finite)
+
     @property
     def clean_in_range(self) -> Tensor:
         """``(B,)`` bool: every finite clean value lies in [0, 1], give or take 1e-3."""
