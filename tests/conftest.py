@@ -3,6 +3,8 @@
 import inspect
 import os
 import re
+import subprocess
+import sys
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,3 +138,14 @@ def warns_once(match):
     assert [w.category for w in caught] == [am.AttackerMetricsWarning], [str(w.message) for w in caught]
     assert re.search(match, str(caught[0].message))
     assert Path(caught[0].filename).parent == Path(__file__).parent
+
+
+def launch(script, processes, folder):
+    """Run a script under torchrun; what each rank saved in ``folder``, by rank."""
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("this build of torch has no gloo")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, script, folder], timeout=300, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
