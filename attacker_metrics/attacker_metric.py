@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+from lightning_utilities import apply_to_collection
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
@@ -266,14 +267,15 @@ class AttackerMetric(Metric):
         Raises:
             ValueError: if class or settings differ.
         """
-        updates = 0
-        if isinstance(incoming_state, Metric):
-            updates = incoming_state.update_count
-            if isinstance(incoming_state, type(self)):
-                incoming_state = incoming_state.metric_state
-        if isinstance(incoming_state, dict):  # a worker's device need not be ours
-            incoming_state = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in incoming_state.items()}
-        super().merge_state(incoming_state)
+        updates = incoming_state.update_count if isinstance(incoming_state, Metric) else 0
+        states = incoming_state.metric_state if isinstance(incoming_state, Metric) else dict(incoming_state)
+        if not self._defaults.keys() <= states.keys():  # their names tell classes and settings apart
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r}: only metrics of the same class and settings can be merged; make the"
+                " parts like the total."
+            )
+        here = apply_to_collection(states, Tensor, Tensor.to, self.device)  # a part may come from another device
+        super().merge_state({name: here[name] for name in self._defaults})
         self._update_count += updates
         self._computed = None
 
