@@ -1,5 +1,7 @@
 """Run under torchrun: every scenario on every rank, each with its own uneven share; each rank saves what it saw."""
 
+import os
+import socket
 import sys
 import warnings
 from collections import Counter
@@ -92,6 +94,13 @@ def raised(function):
 
 def local(metric):
     return [(int(m.count), int(m.skipped), m._is_synced, m._to_sync) for m in metric.values() if hasattr(m, "skipped")]
+
+
+def own_address():
+    """From which this process reaches the first one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((os.environ["MASTER_ADDR"], 9))
+        return probe.getsockname()[0]
 
 
 # --- scenarios: (rank, this rank's batches) -> anything torch can save -------------------------------------------------
@@ -246,6 +255,7 @@ def main(folder):
     mine = SHARES[dist.get_world_size()][rank]
     counted(dist.barrier)  # the first profile takes long
     found = {scenario.__name__: scenario(rank, mine) for scenario in SCENARIOS}
+    found["address"] = own_address()
     torch.save(found, Path(folder) / f"rank{rank}.pt")
     dist.destroy_process_group()
 

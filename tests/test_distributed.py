@@ -3,8 +3,9 @@
 import distributed_script
 import pytest
 import torch
-from conftest import launch
+from conftest import ONE_HOST, launch
 from distributed_script import SHARES, SIZES, extras, make, updated
+from two_hosts import ADDRESSES, two_hosts
 
 MEMBERS = 17
 ONE = {"c10d::allgather_": 1}
@@ -13,9 +14,18 @@ SEEN, SKIPPED = 5, 1
 """Images in the mean and pairs left out, over all batches."""
 
 
+@pytest.fixture(scope="module")
+def hosts():
+    """Two, where the machine allows network namespaces, or none."""
+    with two_hosts() as hosts:
+        yield hosts
+
+
 @pytest.fixture(scope="module", params=SHARES)
-def ranks(request, tmp_path_factory):
-    return launch(distributed_script.__file__, request.param, tmp_path_factory.mktemp("ranks"))
+def ranks(request, tmp_path_factory, hosts):
+    """What each of 1, 2 and 3 processes saw; two run on two hosts, if there are."""
+    where = hosts if hosts and request.param == len(hosts) else ONE_HOST
+    return launch(distributed_script.__file__, request.param, tmp_path_factory.mktemp("ranks"), where)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +54,15 @@ def test_compute_is_one_collective_and_returns_the_numbers_of_one_process(ranks,
     for values in ("values", "again"):
         assert [len(rank) for rank in of(ranks, "compute", values)] == [MEMBERS] * len(ranks)
         assert_numbers(of(ranks, "compute", values), whole)
+
+
+@pytest.mark.parametrize("ranks", [2], indirect=True)
+def test_two_hosts_compute_in_one_collective(ranks, hosts, whole):
+    if not hosts:
+        pytest.skip("this machine allows no network namespaces: two processes ran on one host")
+    assert sorted(rank["address"] for rank in ranks) == sorted(ADDRESSES)
+    assert of(ranks, "compute", "collectives") == [ONE, ONE]
+    assert_numbers(of(ranks, "compute", "values"), whole)
 
 
 def test_a_rank_keeps_its_own_state_after_compute(ranks):
