@@ -69,18 +69,18 @@ def add_up(metrics: Sequence[Metric], gather: Gather | None, group: Any) -> None
     states = [getattr(metric, name) for metric, name in names]
     # No process group moves tensors of Apple's GPUs, which have no float64 either.
     device = torch.device("cpu") if states[0].device.type == "mps" else states[0].device
-    start = torch.empty(0, dtype=torch.float64, device=device)  # makes the vector float64
-    vector = torch.cat([start, *(state.to(device).reshape(-1) for state in states)])
+    float64 = torch.empty(0, dtype=torch.float64, device=device)  # decides the dtype of the whole vector
+    vector = torch.cat([float64, *(state.to(device).reshape(-1) for state in states)])
     if gather is None or gather is gather_all_tensors:
         total = _sum_of_ranks(vector, _fingerprint(metrics), group)
     else:
         total = torch.stack(list(gather(vector, group=group))).sum(dim=0)
     totals = {dtype: total.to(dtype) for dtype in {state.dtype for state in states}}
-    start_of_state = 0
+    start = 0
     for (metric, name), state in zip(names, states, strict=True):
-        part = totals[state.dtype][start_of_state : start_of_state + state.numel()]
+        part = totals[state.dtype][start : start + state.numel()]
         setattr(metric, name, part.view(state.shape).to(state.device))
-        start_of_state += state.numel()
+        start += state.numel()
 
 
 @contextmanager
