@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_EXTRAS = ("PIL", "imagecodecs", "jinja2", "markupsafe", "matplotlib", "pyarrow", "rich", "scipy", "tifffile")
+_EXTRAS = ("PIL", "fsspec", "imagecodecs", "jinja2", "markupsafe", "matplotlib", "pyarrow", "rich", "scipy", "tifffile")
 
 
 def main() -> int:
