@@ -83,22 +83,22 @@ class ManifestPairs:
             ManifestError: if a cell is empty, an id occurs twice, or there is no row.
         """
         digest, hashes, row = hashlib.blake2b(digest_size=16), [], 1
-        empty: list[str] = []
+        empty: list[tuple[int, str]] = []
         try:
             for table in self._reader.tables():
                 for name in table.column_names:
                     cells = table[name].cast(pa.string()).fill_null("").to_pylist()
                     digest.update("\0".join([name, *cells]).encode())
                     if name in COLUMNS and len(empty) <= _NAMED:
-                        empty += [f"row {row + i}: {name} is empty" for i, cell in enumerate(cells) if not cell.strip()]
+                        empty += [(row + i, f"{name} is empty") for i, cell in enumerate(cells) if not cell.strip()]
                     if name == "id":
                         hashes.append(np.fromiter(map(hash, cells), np.int64, len(cells)))
                 row += len(table)
         except pa.ArrowInvalid as error:
             raise ManifestError(f"{self.location} cannot be read: {error}") from error
         if empty:
-            more = "; ..." if len(empty) > _NAMED else ""
-            raise ManifestError(f"{self.location}: {'; '.join(empty[:_NAMED])}{more}. Fill the cells or remove the rows.")
+            named = [f"row {row}: {what}" for row, what in sorted(empty)[:_NAMED]] + ["..."] * (len(empty) > _NAMED)
+            raise ManifestError(f"{self.location}: {'; '.join(named)}. Fill the cells or remove the rows.")
         if row == 1:
             raise ManifestError(f"{self.location} holds no pairs.")
         self._check_duplicates(np.concatenate(hashes))
