@@ -172,7 +172,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds t
 
 
 @linux
-def test_a_killed_process_ends_the_job_and_resume_evaluates_the_rest_only(manifest, alone, tmp_path):
+def test_a_killed_process_ends_the_job_and_resume_evaluates_the_rest_only(manifest, alone, tmp_path, capsys):
     output = tmp_path / "out"
     job = start_and_wait_for_parts(3, output, manifest, output, processes=2)
     os.kill(workers_of(job)[1], signal.SIGKILL)
@@ -190,17 +190,16 @@ def test_a_killed_process_ends_the_job_and_resume_evaluates_the_rest_only(manife
     lost.unlink()
     (output / FOLDER / "part-000000015-0.arrow.1.tmp").write_bytes(b"half a part")
 
-    without = evaluate(manifest, output)
-    assert without.returncode == cli.BAD_USAGE
-    assert "Pass --resume to continue it" in without.stderr
-    other = evaluate(manifest, output, "--resume", "--blur-sigma", "1.5", "--part-size", "32")
-    assert other.returncode == cli.BAD_USAGE
-    assert "blur_sigma is 1.5, was 2.0" in other.stderr
-    assert "part_size is 32, was 64" in other.stderr
-    assert "gamma" not in other.stderr
+    again = command(manifest, output)[3:]
+    assert cli.main(again) == cli.BAD_USAGE
+    assert "Pass --resume to continue it" in capsys.readouterr().err
+    assert cli.main([*again, "--resume", "--blur-sigma", "1.5", "--part-size", "32"]) == cli.BAD_USAGE
+    message = capsys.readouterr().err
+    assert "blur_sigma is 1.5, was 2.0" in message
+    assert "part_size is 32, was 64" in message
+    assert "gamma" not in message
 
-    done = evaluate(manifest, output, "--resume")
-    assert done.returncode == cli.SOME_FAILED, done.stderr
+    assert cli.main([*again, "--resume"]) == cli.SOME_FAILED
     assert_same(output, alone)
     assert not (output / FOLDER).exists()
     speed = summary_of(output)["throughput"]
