@@ -260,3 +260,57 @@ def test_mistakes_are_told_once_and_end_every_process(manifest, tmp_path):
     assert "ids must be unique, but 'a' in rows 1 and 3" in done.stderr
     assert f"(exitcode: {cli.BAD_USAGE})" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def two_hosts():
+    """Two network namespaces, joined by a cable, that can reach nothing else: names and addresses."""
+    names = [f"attacker-metrics-{os.getpid()}-{side}" for side in "ab"]
+    addresses = ["10.213.7.1", "10.213.7.2"]
+    cables = [f"am{os.getpid()}{side}"[:15] for side in "ab"]
+    steps = [["ip", "netns", "add", name] for name in names]
+    steps.append(["ip", "link", "add", cables[0], "netns", names[0], "type", "veth", "peer", cables[1], "netns", names[1]])
+    for name, address, cable in zip(names, addresses, cables, strict=True):
+        steps.append(["ip", "-n", name, "address", "add", f"{address}/24", "dev", cable])
+        steps += [["ip", "-n", name, "link", "set", device, "up"] for device in ("lo", cable)]
+    try:
+        for step in steps:
+            try:
+                done = subprocess.run(step, capture_output=True, text=True)
+            except FileNotFoundError:
+                pytest.skip("no ip command to make network namespaces with")
+            if done.returncode:
+                pytest.skip(f"network namespaces cannot be made here: {done.stderr.strip()}")
+        yield list(zip(names, addresses, strict=True))
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+@linux
+def test_two_hosts_meet_by_c10d_rendezvous_and_share_the_pairs(manifest, alone, tmp_path, two_hosts):
+    jobs = []
+    for number, (name, address) in enumerate(two_hosts):
+        launcher = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{two_hosts[0][1]}:29512")
+        launcher += ("--rdzv-conf", f"is_host={1 - number}", "--local-addr", address)  # no name resolves in there
+        arguments = command(manifest, tmp_path / "out", processes=1, launcher=launcher)
+        arguments.remove("--standalone")
+        jobs.append(
+            subprocess.Popen(
+                ["ip", "netns", "exec", name, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=ENVIRONMENT,
+            )
+        )
+    try:
+        outcomes = [job.communicate(timeout=240) for job in jobs]
+    finally:
+        for job in jobs:
+            job.kill()
+    assert_same(tmp_path / "out", alone)
+    assert len(summary_of(tmp_path / "out")["throughput"]["pairs_of_process"]) == 2
+    assert sum(shown.count("How much each attacker still reads") for shown, _ in outcomes) == 1
+    assert [job.returncode for job in jobs] == [1, 1]  # torchrun's word for the status 1 of both processes
+    assert all(f"(exitcode: {cli.SOME_FAILED})" in errors or "exitcode  : 1" in errors for _, errors in outcomes)

@@ -3,7 +3,7 @@
 Needs ``pip install 'attacker-metrics[cli]'``. The stages, a module each:
 
 - ``images``: file or URL -> bytes -> tensor;
-- ``pairs``, ``manifest``: folders, built-in photographs under built-in ``obfuscations``, or a list of pairs -> numbered rows;
+- ``pairs``, ``manifest``: folders, built-in photographs under ``obfuscations``, or a list of pairs -> numbered rows;
 - ``loading``: rows -> pairs of tensors, ahead of the computation;
 - ``scoring``: pairs -> a score per pair and component;
 - ``parts``: scores -> files of an unfinished run, and back;
