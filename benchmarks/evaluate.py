@@ -24,11 +24,18 @@ from typing import Any
 import compositions
 import frame
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import skimage.data
 import torch
 from PIL import Image
 
+from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.backends import backend
+from attacker_metrics.evaluation.manifest import ManifestPairs
+from attacker_metrics.evaluation.pairs import LoadedPair
+from attacker_metrics.evaluation.parts import UnfinishedRun
+from attacker_metrics.evaluation.scoring import PartScores, Scores
 
 BATCH = 16
 BASELINE = "plain script"
@@ -41,6 +48,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=224, help="pixels of a side (default: 224)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     parser.add_argument("--memory", type=int, nargs="+", default=[1000, 20000], help="pairs (default: 1000 20000)")
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="rows of the manifest check and the merge (default: 1000000)"
+    )
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, default=frame.RESULTS, help="folder of the JSON file")
     options = parser.parse_args()
@@ -52,14 +62,18 @@ def main() -> None:
         manifest = write_pairs(folder / "timed", options.pairs, different=options.pairs, side=options.side)
         speeds: dict[str, list[dict[str, Any]]] = {}
         commands = {BASELINE: [sys.executable, __file__, "--plain", str(manifest)]}
-        for processes, workers in ((1, 0), (1, 1), (2, 0), (2, 1)):
-            title = f"evaluate, {processes} process{'es' * (processes > 1)}, {workers} loading threads each"
-            commands[title] = evaluate(manifest, folder / "out", processes, "--workers", str(workers))
+        for processes, threads, workers in ((1, 2, 0), (1, 2, 1), (1, 1, 1), (2, 1, 0), (2, 1, 1)):
+            title = (
+                f"evaluate: {processes} process{'es' * (processes > 1)} of {threads} computing + {workers} loading threads"
+            )
+            commands[title] = ["env", f"OMP_NUM_THREADS={threads}"]
+            commands[title] += evaluate(manifest, folder / "out", processes, "--workers", str(workers))
         steps = {
             title: functools.partial(run, title, command, folder / "out", speeds) for title, command in commands.items()
         }
         results = frame.summarise(frame.interleave(steps, rounds=options.rounds, measure=reading), BASELINE)
         memory = [peak(folder, count) for count in options.memory]
+        stages = {**bookkeeping(folder, options.rows), **one_thread(manifest)}
     rows = [
         [
             title,
@@ -78,6 +92,7 @@ def main() -> None:
         )
     )
     print(frame.markdown(["pairs", "peak MiB"], [[str(row["pairs"]), f"{row['peak_bytes'] / 2**20:.0f}"] for row in memory]))
+    print(frame.markdown(["stage", "figure"], [[name, f"{value:.4g}"] for name, value in stages.items()]))
     payload = {
         "backend": backend(),
         "pairs": options.pairs,
@@ -87,6 +102,7 @@ def main() -> None:
         "results": results,
         "throughput": steady,
         "memory": memory,
+        "stages": stages,
     }
     print(f"wrote {frame.save('evaluate', payload, options.output).name}")
 
@@ -154,6 +170,58 @@ def peak(folder: Path, count: int) -> dict[str, int]:
     inner += "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", inner], capture_output=True, text=True, check=True)
     return {"pairs": count, "peak_bytes": int(done.stderr.split()[-1]) * 1024}
+
+
+def bookkeeping(folder: Path, rows: int) -> dict[str, float]:
+    """What surrounds the scoring, in one thread: rows per second of the manifest's check and of the merge, bytes per row."""
+    ids = [f"subject-{i % 1000:04}/image-{i:010}" for i in range(rows)]
+    listed = pa.table(
+        {"id": ids, "clean": [f"clean/{name}.jpg" for name in ids], "noisy": [f"noisy/{name}.png" for name in ids]}
+    )
+    path = folder / "large.parquet"
+    pq.write_table(listed, path)
+    seconds = {"check": frame.timed(lambda: ManifestPairs(str(path)).check())["cpu_s"]}
+    unfinished, names = UnfinishedRun(folder / "large"), [str(name) for name in MultiAttackerPrivacy()]
+    plan = unfinished.begin({}, rows, min(65536, rows), 1, resume=False)
+    values = np.random.default_rng(0).random((rows, len(names)), np.float32)
+
+    def write() -> None:
+        for part in range(plan.parts):
+            start, stop = plan.rows(part)
+            scores = PartScores.empty(start, stop - start, len(names))
+            scores.values[:] = values[start:stop]
+            unfinished.write(part, scores.beside(listed.select(["id"]).slice(start, stop - start)))
+
+    seconds["store"] = frame.timed(write)["cpu_s"]
+    stored = sum(file.stat().st_size for file in unfinished.folder.glob("part-*"))
+    seconds["merge"] = frame.timed(lambda: Scores.of_tables(unfinished.tables(plan), names, rows))["cpu_s"]
+    figures = {f"{name}_rows_per_cpu_s": rows / value for name, value in seconds.items()}
+    return {**figures, "manifest_bytes_per_row": path.stat().st_size / rows, "part_bytes_per_row": stored / rows}
+
+
+def one_thread(manifest: Path) -> dict[str, float]:
+    """CPU seconds per pair of decoding and of computing, in one thread, and bytes per pair of the files."""
+    torch.set_num_threads(1)
+    pairs = ManifestPairs(str(manifest))
+    total = min(pairs.check()[0], 4 * BATCH)
+    rows = pairs.rows(0, total).to_pylist()
+    loaded: list[LoadedPair] = []
+
+    def load() -> None:
+        loaded[:] = [pair for i, row in enumerate(rows) if isinstance(pair := pairs.load(i, row), LoadedPair)]
+
+    privacy = MultiAttackerPrivacy()
+
+    def compute() -> None:
+        for start in range(0, total, BATCH):
+            batch = loaded[start : start + BATCH]
+            privacy.update(torch.stack([pair.noisy for pair in batch]), torch.stack([pair.clean for pair in batch]))
+
+    steps = {"load": load, "compute": compute}
+    spent = frame.summarise(frame.interleave(steps, rounds=3), "load")
+    files = sum((manifest.parent / row[side]).stat().st_size for row in rows for side in ("clean", "noisy"))
+    figures = {f"{name}_cpu_s_per_pair": spent[name]["cpu_s"]["median"] / total for name in steps}
+    return {**figures, "file_bytes_per_pair": files / total}
 
 
 def plain_script(manifest: Path) -> None:

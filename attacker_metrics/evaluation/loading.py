@@ -31,6 +31,11 @@ class PartRows:
     start: int
     table: pa.Table
 
+    @property
+    def kept(self) -> pa.Table:
+        """The rows as the scores' table shows them: without the places of the images."""
+        return self.table.drop_columns([name for name in ("clean", "noisy") if name in self.table.column_names])
+
 
 def load_ahead(
     source: PairSource, parts: Iterable[PartRows], *, workers: int, ahead: int
@@ -67,6 +72,9 @@ def load_ahead(
 def share_cores(processes_here: int, *, on_cpu: bool) -> tuple[int, int]:
     """Split this process's share of the cores between computing and loading, so that they do not wait for each other.
 
+    On a CPU computing takes many times as long as decoding (``benchmarks/evaluate.py``): of few cores, one kept for loading
+    would be idle most of the time. So both share the cores below four; above, loading has an eighth of them for itself.
+
     Args:
         processes_here: processes on this host.
         on_cpu: whether the scores are computed on the CPU.
@@ -78,10 +86,10 @@ def share_cores(processes_here: int, *, on_cpu: bool) -> tuple[int, int]:
     mine = max(1, cores // processes_here)
     if not on_cpu:
         return torch.get_num_threads(), min(_MOST_WORKERS, mine)
-    workers = min(_MOST_WORKERS, max(1, mine // 4))
+    workers = min(_MOST_WORKERS, max(1, mine // 8))
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads(), workers
-    return max(1, mine - workers), workers
+    return (mine - workers if mine >= 4 else mine), workers
 
 
 def _rows(parts: Iterable[PartRows]) -> Iterator[tuple[PartRows, int, dict[str, str]]]:

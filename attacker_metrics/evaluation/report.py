@@ -59,7 +59,7 @@ def write_outputs(stage: Path, scores: Scores, summary: dict[str, Any], gallery:
         gallery: caption and PNG of the pairs to show; the report holds image data only if there are any.
     """
     (stage / SUMMARY).write_text(as_json(summary), encoding="utf-8")
-    table = scores.rows.drop_columns([name for name in ("clean", "noisy") if name in scores.rows.column_names])
+    table = scores.rows
     for name, column in scores.columns.items():
         table = table.append_column(name, pa.array(column, pa.float32(), from_pandas=True))
     pq.write_table(table, stage / SCORES)

@@ -70,7 +70,7 @@ def evaluate_remaining(
         scores = PartScores.empty(part.start, len(part.table), members)
         pairs = (pair for _, pair in group)
         score_part(pairs, scores, privacy, device=device, batch_size=batch_size, seconds=seconds, on_done=on_done)
-        run.write(part.number, scores.beside(part.table))
+        run.write(part.number, scores.beside(part.kept))
     seconds.total = time.perf_counter() - begin
     return seconds
 
