@@ -54,6 +54,7 @@ def load_ahead(
         for part, index, row in _rows(parts):
             yield part, _load(source, index, row)
         return
+    torch.get_num_threads()  # fixes this thread's number: torch would take over what another thread sets first
     pool = ThreadPoolExecutor(workers, "load", initializer=_one_thread)
     try:
         rows, waiting = _rows(parts), deque[tuple[PartRows, Future[LoadedPair | FailedPair]]]()
