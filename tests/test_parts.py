@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -180,6 +182,21 @@ def test_loading_and_computing_get_no_more_cores_than_there_are(monkeypatch):
             assert workers >= 1
             assert threads + workers <= mine + (mine < 4)
             assert share_cores(processes, on_cpu=False)[1] <= 8
+
+
+def test_loading_threads_leave_the_computation_its_threads():
+    code = (
+        "import torch; torch.set_num_threads(3)\n"
+        "from attacker_metrics.evaluation.loading import load_ahead, PartRows\n"
+        "import pyarrow as pa\n"
+        "class Source:\n"
+        "    def load(self, index, row): return torch.get_num_threads()\n"
+        "part = PartRows(0, 0, pa.table({'row': range(9)}))\n"
+        "print([n for _, n in load_ahead(Source(), [part], workers=2, ahead=3)], torch.get_num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == f"{[1] * 9} 3"
 
 
 @pytest.mark.parametrize(
