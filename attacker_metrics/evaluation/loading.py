@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import torch
 
+from attacker_metrics.backends import backend
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
 
 _MOST_WORKERS = 8
@@ -73,8 +74,9 @@ def load_ahead(
 def share_cores(processes_here: int, *, on_cpu: bool) -> tuple[int, int]:
     """Split this process's share of the cores between computing and loading, so that they do not wait for each other.
 
-    On a CPU computing takes many times as long as decoding (``benchmarks/evaluate.py``): of few cores, one kept for loading
-    would be idle most of the time. So both share the cores below four; above, loading has an eighth of them for itself.
+    At 224 pixels, loading a pair takes a tenth of the time that the torch backend computes, half of what the native kernel
+    does (``benchmarks/evaluate.py``): of few cores, one kept for loading would be idle most of the time. So both share
+    the cores below four; above, loading has an eighth or a third of them for itself.
 
     Args:
         processes_here: processes on this host.
@@ -87,7 +89,7 @@ def share_cores(processes_here: int, *, on_cpu: bool) -> tuple[int, int]:
     mine = max(1, cores // processes_here)
     if not on_cpu:
         return torch.get_num_threads(), min(_MOST_WORKERS, mine)
-    workers = min(_MOST_WORKERS, max(1, mine // 8))
+    workers = min(_MOST_WORKERS, max(1, mine // (3 if backend() == "native" else 8)))
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads(), workers
     return (mine - workers if mine >= 4 else mine), workers
