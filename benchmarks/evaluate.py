@@ -165,9 +165,10 @@ def peak(folder: Path, count: int) -> dict[str, int]:
     """Peak of the resident set of one process that evaluates so many tiny pairs; few different files, many rows."""
     manifest = write_pairs(folder / f"memory{count}", count, different=64, side=16)
     command = evaluate(manifest, folder / f"memory-out{count}", 1, "--betas", "1", "--gamma", "2")
-    inner = f"import runpy, resource, sys; sys.argv = {command[2:]!r}\n"
+    inner = f"import runpy, sys; sys.argv = {command[2:]!r}\n"
     inner += "try: runpy.run_module('attacker_metrics', run_name='__main__')\n"
-    inner += "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    # Not ru_maxrss: that begins with what this process, its parent, holds.
+    inner += "finally: print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", inner], capture_output=True, text=True, check=True)
     return {"pairs": count, "peak_bytes": int(done.stderr.split()[-1]) * 1024}
 
