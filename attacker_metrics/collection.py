@@ -38,6 +38,7 @@ from attacker_metrics.metrics import (
 )
 from attacker_metrics.pair import Pair, check_images
 from attacker_metrics.similarity import DEFAULT_BETAS
+from attacker_metrics.suites import added_components
 from attacker_metrics.synchronization import can_be_packed, forget, synchronized
 
 
@@ -57,6 +58,8 @@ class MultiAttackerPrivacy(MetricCollection):
         betas: MS-SSIM's exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)`` pixels:
             11, 22, 44, 88, 176 for one to five.
         nan_strategy: ``"warn"``, ``"ignore"`` or ``"error"`` about pairs with NaN or infinite pixels.
+        suite: ``"standard-v1"`` adds the components of that frozen table (:mod:`attacker_metrics.suites`), in its order, behind
+            the fifteen and their two means, which stay means of the fifteen.
         extra: further metrics on (noisy, clean) that return a scalar: a mapping of names to metrics, or a sequence of them
             (named by an :class:`~attacker_metrics.AttackerMetric`'s component, others by their class).
         prefix: put before every key.
@@ -64,7 +67,8 @@ class MultiAttackerPrivacy(MetricCollection):
         kwargs: torchmetrics' own keywords for the members, such as ``sync_on_compute``.
 
     Raises:
-        ValueError: for settings out of range, both families off, or an ``extra`` whose name is taken.
+        ValueError: for settings out of range, both families off, an unknown suite, settings or families that are not the
+            suite's (only ``betas`` may differ, for small images), or an ``extra`` whose name is taken.
         TypeError: if an ``extra`` is not a torchmetrics ``Metric``.
 
     Example:
@@ -87,6 +91,7 @@ class MultiAttackerPrivacy(MetricCollection):
         compute_pearson: bool = True,
         betas: Sequence[float] = DEFAULT_BETAS,
         nan_strategy: NanStrategy = "warn",
+        suite: str | None = None,
         extra: Mapping[str, Metric] | Sequence[Metric] = (),
         prefix: str | None = None,
         postfix: str | None = None,
@@ -124,6 +129,10 @@ class MultiAttackerPrivacy(MetricCollection):
             members.append(MeanMSSSIM(**gamma, **blur, **wavelet, **ms_ssim))
         if compute_pearson:
             members.append(MeanPearson(**gamma, **blur, **wavelet, **common))
+        if suite is not None:
+            added = added_components(suite, betas=betas)
+            _check_settings_of_suite(suite, compute_ms_ssim and compute_pearson, {**gamma, **blur, **wavelet})
+            members += [AttackerMetric(component, **common) for component in added.values()]
         # Members share their evaluation, not their states: torchmetrics' grouping of equal states has nothing to add.
         super().__init__({}, prefix=prefix, postfix=postfix, compute_groups=False)
         for name, metric in (*((member.name, member) for member in members), *_named(extra)):
@@ -254,6 +263,22 @@ def _merge(name: str, metric: Metric, incoming: Metric | Mapping[str, Any]) -> N
     if not isinstance(metric, AttackerMetric):  # ours do this themselves
         metric._update_count += incoming.update_count if isinstance(incoming, Metric) else 0
         metric._computed = None
+
+
+def _check_settings_of_suite(suite: str, has_both_families: bool, settings: dict[str, Any]) -> None:
+    frozen = {
+        "gamma_values": DEFAULT_GAMMA_ATTACK_VALUES,
+        "blur_sigma": DEFAULT_GAUSSIAN_BLUR_SIGMA,
+        "wavelet_threshold": DEFAULT_WAVELET_SOFT_THRESHOLD,
+    }
+    given = {**settings, "gamma_values": tuple(settings["gamma_values"])}
+    changed = [f"{name}={given[name]!r}" for name, value in frozen.items() if given[name] != value]
+    if not has_both_families:
+        changed.append("a family switched off")
+    if changed:
+        raise ValueError(
+            f"suite {suite!r} is frozen, so that runs compare, got {', '.join(changed)}; leave the suite or the settings out."
+        )
 
 
 def _named(extra: Mapping[str, Metric] | Sequence[Metric]) -> list[tuple[str, Metric]]:
