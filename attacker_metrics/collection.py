@@ -58,8 +58,8 @@ class MultiAttackerPrivacy(MetricCollection):
         betas: MS-SSIM's exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)`` pixels:
             11, 22, 44, 88, 176 for one to five.
         nan_strategy: ``"warn"``, ``"ignore"`` or ``"error"`` about pairs with NaN or infinite pixels.
-        suite: ``"standard-v1"`` adds the components of that frozen table (:mod:`attacker_metrics.suites`), in its order, behind
-            the fifteen and their two means, which stay means of the fifteen.
+        suite: ``"standard-v1"`` adds the components of that frozen table (:mod:`attacker_metrics.suites`), in its order,
+            behind the fifteen and their two means, which stay means of the fifteen.
         extra: further metrics on (noisy, clean) that return a scalar: a mapping of names to metrics, or a sequence of them
             (named by an :class:`~attacker_metrics.AttackerMetric`'s component, others by their class).
         prefix: put before every key.
@@ -277,7 +277,8 @@ def _check_settings_of_suite(suite: str, has_both_families: bool, settings: dict
         changed.append("a family switched off")
     if changed:
         raise ValueError(
-            f"suite {suite!r} is frozen, so that runs compare, got {', '.join(changed)}; leave the suite or the settings out."
+            f"suite {suite!r} is frozen, so that runs compare, got {', '.join(changed)}; leave the suite or the settings"
+            " out."
         )
 
 

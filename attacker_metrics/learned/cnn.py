@@ -21,8 +21,8 @@ _STANDSTILL = 0.05
 class CNNAttacker(LearnedAttacker):
     """A residual network of 10,000 weights, trained by Adam for a fixed number of steps from a fixed seed.
 
-    It learns from at most 512 tiles of 32 x 32 pixels: those whose hashed names come first, so that memory is bounded, and the
-    sample does not depend on batching, order or the number of processes. The same images give the same attacker on the same
+    It learns from at most 512 tiles of 32 x 32 pixels: those whose hashed names come first, so that memory is bounded, and
+    the sample does not depend on batching, order or the number of processes. The same images give the same attacker on the same
     machine. A lower bound of what a determined attacker learns, not an upper one.
 
     Args:
@@ -81,7 +81,7 @@ class CNNAttacker(LearnedAttacker):
         chosen = [tile for _, tile in sorted(everyones, key=lambda ranked: -ranked[0])[:_TILES]]
         if not chosen:
             raise ValueError("CNNAttacker saw no finite pair: call fit_update on the fit split first.")
-        pairs = torch.stack(chosen).unflatten(1, (2, 3)).transpose(0, 1)  # (2, tiles, 3, H, W)
+        pairs = torch.stack(chosen).view(-1, 2, 3, _TILE, _TILE).transpose(0, 1)  # (2, tiles, 3, H, W)
         self.level = pairs.double().mean(dim=(1, 3, 4), keepdim=True)[:, 0].float()
         centred = pairs - self.level[:, None]
         self.spread = centred.double().square().mean(dim=(1, 3, 4), keepdim=True)[:, 0].sqrt().clamp(min=1e-12).float()
@@ -105,7 +105,7 @@ class CNNAttacker(LearnedAttacker):
                 batch = torch.randint(len(x), (_BATCH,), generator=draws)
                 loss = F.mse_loss(self.network(x[batch]), y[batch])
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.detach())
@@ -114,7 +114,7 @@ class CNNAttacker(LearnedAttacker):
 
     def _view(self, x: Tensor) -> Tensor:
         restored = self.network((x.float() - self.level[0]) / self.spread[0]) * self.spread[1] + self.level[1]
-        return cast(Tensor, restored).to(x.dtype)
+        return cast("Tensor", restored).to(x.dtype)
 
 
 class _ResidualNetwork(nn.Module):
@@ -127,13 +127,13 @@ class _ResidualNetwork(nn.Module):
         self.blocks = nn.ModuleList(_block(dilation=2**k) for k in range(_BLOCKS))
         self.leave = nn.Conv2d(_WIDTH, 3, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(cast(Tensor, self.leave.bias))
+        nn.init.zeros_(cast("Tensor", self.leave.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.enter(x)
         for block in self.blocks:
             features = features + block(features)
-        return cast(Tensor, self.mix(x) + self.leave(features))
+        return cast("Tensor", self.mix(x) + self.leave(features))
 
 
 def _block(dilation: int) -> nn.Sequential:

@@ -84,8 +84,8 @@ class LinearAttacker(LearnedAttacker):
     """The linear map that restores the clean picture best, in the sense of least squares, from all channels around a pixel.
 
     With ``stride`` 1 it is a filter: every clean pixel is a weighted sum of the ``3 * kernel_size ** 2`` noisy values around
-    it, plus an offset (border mirrored). It undoes any fixed filter, known or secret, as far as a filter of this size can. With
-    ``stride = kernel_size`` it is one map of whole blocks onto blocks, which undoes whatever a fixed linear obfuscation does
+    it, plus an offset (border mirrored). It undoes any fixed filter, known or secret, as far as a filter of this size can.
+    With ``stride = kernel_size`` it is one map of whole blocks onto blocks, which undoes whatever a fixed linear obfuscation does
     within blocks, such as a permutation of their pixels; blocks start at the upper left corner.
 
     The fit is exact and has no hyper-parameters: :class:`NormalEquations`. It costs about the same per image as scoring does.
@@ -131,7 +131,10 @@ class LinearAttacker(LearnedAttacker):
         if rows == 0 or columns == 0:
             raise ValueError(f"images of {tuple(noisy.shape[2:])} pixels hold no block of {stride} x {stride}.")
         cropped = slice(0, rows * stride), slice(0, columns * stride)
-        x, y = self._padded(noisy[..., cropped[0], cropped[1]].double()), clean[..., cropped[0], cropped[1]].double() - _LEVEL
+        x, y = (
+            self._padded(noisy[..., cropped[0], cropped[1]].double()),
+            clean[..., cropped[0], cropped[1]].double() - _LEVEL,
+        )
         step = max(1, _POSITIONS // columns)
         for image in range(len(noisy)):
             for top in range(0, rows, step):

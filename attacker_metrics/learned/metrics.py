@@ -20,8 +20,8 @@ from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Similarity, Squar
 class LearnedAttackerMetric(AttackerMetric):
     """Mean score of what a learned attacker restores, as luma clamped to [0, 1], against the clean luma.
 
-    Several metrics may share one attacker: fit it once, through any of them or directly. State, errors and ``nan_strategy`` are
-    those of :class:`~attacker_metrics.AttackerMetric`; the fit is the attacker's, and ``reset`` keeps it.
+    Several metrics may share one attacker: fit it once, through any of them or directly. State, errors and ``nan_strategy``
+    are those of :class:`~attacker_metrics.AttackerMetric`; the fit is the attacker's, and ``reset`` keeps it.
 
     Args:
         name: key for reports.
@@ -122,9 +122,7 @@ class LinearAttackerPearson(LearnedAttackerMetric):
         'pearson_linear'
     """
 
-    def __init__(
-        self, attacker: LinearAttacker | None = None, nan_strategy: NanStrategy = "warn", **kwargs: Any
-    ) -> None:
+    def __init__(self, attacker: LinearAttacker | None = None, nan_strategy: NanStrategy = "warn", **kwargs: Any) -> None:
         super().__init__("pearson_linear", attacker or LinearAttacker(), SquaredPearson(), nan_strategy, **kwargs)
 
 

@@ -177,15 +177,16 @@ def noise_of_equal_error(noisy: Tensor, clean: Tensor, *, seed: int = 0) -> Tens
 def _fit(attacker: LearnedAttacker, images: Images, ids: Sequence[Hashable], fit: list[int], batch_size: int) -> None:
     if not fit:
         raise ValueError("the fit split is empty: pass fit, or more images or groups.")
-    for batch in _batches(((*images(i), str(ids[i])) for i in fit), batch_size):
-        noisy, clean, names = zip(*batch, strict=True)
-        attacker.fit_update(torch.stack(noisy), torch.stack(clean), names)
+    names = iter(str(ids[i]) for i in fit)
+    for batch in _batches(map(images, fit), batch_size):
+        noisy, clean = (torch.stack(side) for side in zip(*batch, strict=True))
+        attacker.fit_update(noisy, clean, [next(names) for _ in batch])
     attacker.fit_compute()
 
 
-def _batches(items: Iterable[tuple[Tensor, ...]], batch_size: int) -> Iterator[list[tuple[Tensor, ...]]]:
+def _batches(items: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
     for _, run in groupby(items, key=lambda item: item[0].shape):
-        batch: list[tuple[Tensor, ...]] = []
+        batch: list[tuple[Tensor, Tensor]] = []
         for item in run:
             batch.append(item)
             if len(batch) == batch_size:
@@ -208,4 +209,6 @@ def _check(ids: Sequence[Hashable], groups: Sequence[Hashable] | None, fit: Sequ
     if groups is not None and fit is not None:
         both = {g for g, f in zip(groups, fit, strict=True) if f} & {g for g, f in zip(groups, fit, strict=True) if not f}
         if both:
-            raise ValueError(f"groups must lie on one side of the fit split; on both: {', '.join(sorted(map(str, both))[:5])}.")
+            raise ValueError(
+                f"groups must lie on one side of the fit split; on both: {', '.join(sorted(map(str, both))[:5])}."
+            )

@@ -1,4 +1,4 @@
-"""What scores are worth: their distribution over unrelated pairs, the scale it gives, and thresholds of the maximum on it."""
+"""Scores of unrelated pairs: the scale that they give to attackers, and thresholds of the maximum on it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ Scores = Mapping[str, Floats]
 
 MOST_PAIRS = 10_000
 TIE_RULE = (
-    "an image counts only strictly above the threshold; equal scores share their mid-rank; beyond every unrelated pair images"
-    " are ordered by the share of the way from the largest score of an unrelated pair to 1; of equal attackers the first wins"
+    "an image counts only strictly above the threshold; equal scores share their mid-rank; beyond every unrelated pair"
+    " images are ordered by the share of the way from the largest score of an unrelated pair to 1; of equal attackers the"
+    " first wins"
 )
 
 
@@ -185,7 +186,7 @@ class NullDistribution:
         if set(scores) != set(self.names):
             different = sorted(set(scores) ^ set(self.names))
             raise ValueError(
-                "the attackers must be those of the unrelated pairs, since the maximum over more of them is larger by chance;"
+                "the attackers must be those of the unrelated pairs, as the maximum over more of them is larger by chance;"
                 f" different: {', '.join(different)}."
             )
         table = _table({name: scores[name] for name in self.names})
