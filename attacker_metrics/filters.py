@@ -135,7 +135,7 @@ class Unsharp:
 
 @dataclass(frozen=True)
 class Wiener:
-    r"""Wiener deconvolution of a known Gaussian blur: in frequency :math:`H / (H^2 + \epsilon)`, mean kept, clamped to [0, 1].
+    r"""Wiener deconvolution of a known Gaussian blur: in frequency :math:`H / (H^2 + \epsilon)`; the mean is kept.
 
     H is the response of :class:`~attacker_metrics.attackers.Blur`, mirrored border included: without noise and for
     :math:`\epsilon \to 0` the filter undoes it exactly.

@@ -1,8 +1,8 @@
 """Versioned suites of attackers: tables of components that never change, so that runs of different years compare.
 
-A suite changes only under a new name. :data:`STANDARD_V1` holds the fifteen components of :mod:`attacker_metrics.components` at
-their default settings, those added below, and the names of the learned attackers (:mod:`attacker_metrics.learned`) that an
-evaluation with a fit split adds.
+A suite changes only under a new name. :data:`STANDARD_V1` holds the fifteen components of :mod:`attacker_metrics.components`
+at their default settings, those added below, and the names of the learned attackers (:mod:`attacker_metrics.learned`) that
+an evaluation with a fit split adds.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ SUITES: dict[str, Suite] = {STANDARD_V1.name: STANDARD_V1}
 def added_components(suite: str, *, betas: Sequence[float] = DEFAULT_BETAS) -> dict[str, Component]:
     """The components that a suite adds to the fifteen, by name, in the order of reports.
 
-    MS-SSIM is taken of luma views, so that a component costs a third of a colour one. Restoring attackers (inversion, unsharp
-    mask, Wiener, affine fit) act on the noisy side alone, lossy ones (equalisation, median, JPEG) on both. ``identity`` is the
+    MS-SSIM is taken of luma views, so that a component costs a third of a colour one. Restoring attackers (inversion,
+    unsharp mask, Wiener, affine fit) act on the noisy side alone, lossy ones (equalisation, median, JPEG) on both.
+    ``identity`` is the
     control: the luma as it was sent, not even clamped. ``affine`` is an oracle that knows the clean picture
     (:class:`~attacker_metrics.filters.AffineFit`).
 

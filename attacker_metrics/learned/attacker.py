@@ -27,8 +27,8 @@ class LearnedAttacker(nn.Module, ABC):
     """An attacker ``(B, 3, H, W) -> (B, 3, H, W)`` that is fitted on pairs of noisy and clean images.
 
     Feed the fit split through :meth:`fit_update`, batch by batch, call :meth:`fit_compute` once (in every process), then
-    use it as any attacker, in a :class:`~attacker_metrics.Component` or by calling it. The gradient flows through the view, not through
-    the fit. A subclass implements ``_observe``, ``_solve`` and ``_view``.
+    use it as any attacker, in a :class:`~attacker_metrics.Component` or by calling it. The gradient flows through the view,
+    not through the fit. A subclass implements ``_observe``, ``_solve`` and ``_view``.
     """
 
     def __init__(self) -> None:

@@ -22,8 +22,8 @@ class CNNAttacker(LearnedAttacker):
     """A residual network of 10,000 weights, trained by Adam for a fixed number of steps from a fixed seed.
 
     It learns from at most 512 tiles of 32 x 32 pixels: those whose hashed names come first, so that memory is bounded, and
-    the sample does not depend on batching, order or the number of processes. The same images give the same attacker on the same
-    machine. A lower bound of what a determined attacker learns, not an upper one.
+    the sample does not depend on batching, order or the number of processes. The same images give the same attacker on the
+    same machine. A lower bound of what a determined attacker learns, not an upper one.
 
     Args:
         steps: number of Adam steps; the suite ``standard-v1`` takes the default.

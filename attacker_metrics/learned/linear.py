@@ -85,10 +85,11 @@ class LinearAttacker(LearnedAttacker):
 
     With ``stride`` 1 it is a filter: every clean pixel is a weighted sum of the ``3 * kernel_size ** 2`` noisy values around
     it, plus an offset (border mirrored). It undoes any fixed filter, known or secret, as far as a filter of this size can.
-    With ``stride = kernel_size`` it is one map of whole blocks onto blocks, which undoes whatever a fixed linear obfuscation does
-    within blocks, such as a permutation of their pixels; blocks start at the upper left corner.
+    With ``stride = kernel_size`` it is one map of whole blocks onto blocks, which undoes whatever a fixed linear obfuscation
+    does within blocks, such as a permutation of their pixels; blocks start at the upper left corner.
 
-    The fit is exact and has no hyper-parameters: :class:`NormalEquations`. It costs about the same per image as scoring does.
+    The fit is exact and has no hyper-parameters: :class:`NormalEquations`. It costs about the same per image as scoring
+    does.
 
     Args:
         kernel_size: side of the window in pixels, >= stride; their difference is even.

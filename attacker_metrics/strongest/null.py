@@ -26,8 +26,8 @@ def unrelated_pairs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Match every noisy image with a clean one of another group: a fixed derangement.
 
-    Every image is used at most once on either side. Where a group is larger than all others together, as many of its images as
-    have no partner are left out; and where there are more than ``limit`` pairs, a random choice of that many is kept.
+    Every image is used at most once on either side. Where a group is larger than all others together, as many of its images
+    as have no partner are left out; and where there are more than ``limit`` pairs, a random choice of that many is kept.
 
     Args:
         groups: the group of every image, such as the person or the source photograph; the ids, if every image is its own.
@@ -118,9 +118,9 @@ class Strongest:
 class NullDistribution:
     """Scores of unrelated pairs, and the scale on which attackers compare.
 
-    An attacker's score is mapped to its mid-rank percentile among the scores which the same attacker reaches on unrelated pairs;
-    the strongest attacker of an image is the one with the largest percentile. The thresholds for this maximum come from the
-    maxima of the unrelated pairs themselves, each measured against the others.
+    An attacker's score is mapped to its mid-rank percentile among the scores which the same attacker reaches on unrelated
+    pairs; the strongest attacker of an image is the one with the largest percentile. The thresholds for this maximum come
+    from the maxima of the unrelated pairs themselves, each measured against the others.
 
     Args:
         scores: attacker -> its score of every unrelated pair. A pair for which any attacker has no score is left out.
@@ -181,7 +181,8 @@ class NullDistribution:
                 of them has no score gets none.
 
         Raises:
-            ValueError: if the attackers are not those of the unrelated pairs: the maximum over others has another distribution.
+            ValueError: if the attackers are not those of the unrelated pairs: the maximum over others has another
+            distribution.
         """
         if set(scores) != set(self.names):
             different = sorted(set(scores) ^ set(self.names))
