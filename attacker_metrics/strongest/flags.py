@@ -60,7 +60,7 @@ def flags(
 
     Example:
         >>> import numpy as np
-        >>> raised = flags({"rgb_clamp": np.zeros(2000), "pearson_rgb": np.ones(2000)}, null_count=200)
+        >>> raised = flags({"rgb_clamp": np.zeros(3000), "pearson_rgb": np.ones(3000)}, null_count=200)
         >>> [flag.name for flag in raised]
         ['collapsed', 'structure', 'too_few']
     """
@@ -75,7 +75,7 @@ def flags(
             raised.append(Flag("draws", spread[name], message))
     if clipped is not None and len(clipped) and float(np.mean(clipped)) >= CLIPPED:
         share = float(np.mean(clipped))
-        message = f"{share:.0%} of the noisy values lie at or beyond 0 or 1: what was clipped away may leak elsewhere; send tensors."
+        message = f"{share:.0%} of the noisy values are clipped, or would be in a file: evaluate what is sent, as tensors."
         raised.append(Flag("clipped", share, message))
     for name, attacker in (learned or {}).items():
         if getattr(attacker, "converged", True) is False:
@@ -114,8 +114,8 @@ def _collapsed(scores: Scores) -> list[Flag]:
         return []
     name = max(raised, key=lambda key: raised[key])
     message = (
-        f"{len(raised)} MS-SSIM components are exactly 0 for many images, {name} for {raised[name]:.0%}: a structure term was"
-        " not positive, as in a negative. That 0 does not mean safe; read the squared Pearsons."
+        f"{len(raised)} MS-SSIM components are exactly 0 for many images, {name} for {raised[name]:.0%}: a structure term"
+        " was not positive, as in a negative. That 0 does not mean safe; read the squared Pearsons."
     )
     return [Flag("collapsed", raised[name], message)]
 

@@ -107,27 +107,20 @@ def evaluate_known_cases(
         other = [k for k, group in enumerate(groups) if group == following[groups[i]]]
         return clean[other[i % len(other)]]
 
-    found = {}
-    for case in (*KNOWN_CASES, UNRELATED):
-        name = case if isinstance(case, str) else case.name
-        if cases is not None and name not in cases:
-            continue
+    def obfuscated(case: KnownCase) -> Callable[[int], Tensor]:
+        return lambda i: case.obfuscate(clean[i], torch.Generator().manual_seed(i))
 
-        def images(i: int, case: KnownCase | str = case) -> tuple[Tensor, Tensor]:
-            if isinstance(case, str):
-                return unrelated(i), clean[i]
-            return case.obfuscate(clean[i], torch.Generator().manual_seed(i)), clean[i]
+    noisy = {**{case.name: obfuscated(case) for case in KNOWN_CASES}, UNRELATED: unrelated}
+    ids = [f"{name} {top} {left}" for name, top, left in crops]
+    in_fit = [group in fit for group in groups]
 
-        found[name] = assess(
-            images,
-            [f"{name} {top} {left}" for name, top, left in crops],
-            _attackers(),
-            groups=groups,
-            fit=[group in fit for group in groups],
-            batch_size=32,
-            anchors=False,
-        )
-    return found
+    def assessed(hide: Callable[[int], Tensor]) -> Assessment:
+        def images(i: int) -> tuple[Tensor, Tensor]:
+            return hide(i), clean[i]
+
+        return assess(images, ids, _attackers(), groups=groups, fit=in_fit, batch_size=32, anchors=False)
+
+    return {name: assessed(hide) for name, hide in noisy.items() if cases is None or name in cases}
 
 
 def is_called_leaking(found: Assessment, *, attacker: str | None = None) -> bool:
