@@ -227,9 +227,12 @@ class JPEG:
         blocks = levels.reshape(*x.shape[:2], rows, 8, columns, 8).transpose(3, 4)
         cosines = torch.tensor(_cosines(), dtype=x.dtype, device=x.device)
         table = torch.tensor(_quantisation(self.quality), dtype=x.dtype, device=x.device)
-        coefficients = _round(cosines @ blocks @ cosines.T / table) * table
+        coefficients = _round(cosines @ blocks @ cosines.T / table + _UPWARD) * table
         levels = (cosines.T @ coefficients @ cosines).transpose(3, 4).flatten(4, 5).flatten(2, 3)[..., :height, :width]
         return _round(levels + 128).clamp(0, 255) / 255
+
+
+_UPWARD = 1e-4  # steps: means of 8-bit values lie halfway between two steps, where rounding errors would decide
 
 
 def _round(x: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def test_the_collection_has_the_seventeen_members_under_their_names_in_order():
     assert isinstance(metric, MetricCollection)
     assert parameters(MultiAttackerPrivacy) == (
         *("gamma_values", "blur_sigma", "wavelet_threshold", "compute_ms_ssim", "compute_pearson", "betas"),
-        *("nan_strategy", "extra", "prefix", "postfix", "kwargs"),
+        *("nan_strategy", "suite", "extra", "prefix", "postfix", "kwargs"),
     )
 
 

@@ -64,13 +64,13 @@ KNOWN_CASES: tuple[KnownCase, ...] = (
     KnownCase("mild JPEG", True, lambda x, _: JPEG(75)(x[None])[0]),
     KnownCase("flipped contrast", True, lambda x, _: 0.5 - 0.3 * (x - 0.5)),
     KnownCase("secret filter", True, secret_filter),
-    KnownCase("block permutation", True, block_permutation),
+    KnownCase("permuted blocks", True, block_permutation),
     KnownCase("contrast 1e-3", True, lambda x, _: 0.5 + 1e-3 * (x - 0.5)),
     KnownCase("contrast 1e-5", True, lambda x, _: 0.5 + 1e-5 * (x - 0.5)),
-    KnownCase("independent noise", False, lambda x, g: torch.rand(x.shape, generator=g)),
+    KnownCase("random noise", False, lambda x, g: torch.rand(x.shape, generator=g)),
 )
 """Those that change the picture alone; :func:`evaluate_known_cases` adds unrelated photographs."""
-UNRELATED = "unrelated photographs"
+UNRELATED = "other photos"
 
 
 def evaluate_known_cases(

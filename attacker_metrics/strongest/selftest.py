@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -44,7 +45,7 @@ def selftest(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_summary(found, expected, verdicts), indent=2))
     else:
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        console = Console(width=None if sys.stdout.isatty() else 140)
         console.print(_table(found, expected, verdicts))
         count = len(next(iter(found.values())).ids)
         console.print(
@@ -67,10 +68,10 @@ def _photographs() -> dict[str, Tensor]:
 
 
 def _table(found: dict[str, Assessment], expected: dict[str, bool], verdicts: dict[str, bool]) -> Table:
-    table = Table(title="Known obfuscations and who reads them", title_justify="left", row_styles=("", "dim"))
-    table.add_column("attacker")
+    table = Table(title="Known obfuscations and who reads them", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("attacker", no_wrap=True)
     for name in found:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column("\n".join(name.split()), justify="right", no_wrap=True)
     for attacker in next(iter(found.values())).scores:
         table.add_row(attacker, *(f"{_rate(one, attacker):.0f}" for one in found.values()))
     table.add_section()
