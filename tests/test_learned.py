@@ -73,7 +73,7 @@ def test_the_block_map_is_the_least_squares_solution_of_numpy():
 
 @pytest.mark.parametrize("contrast", [1.0, -0.5, 1e-3, 1e-5])
 def test_a_secret_filter_is_undone_at_any_contrast(contrast):
-    noisy, clean = photographs("noise")
+    _, clean = photographs("noise")
     kernel = torch.zeros(3, 3, 3, 3)
     kernel[:, :, 1, 1] = torch.tensor([[0.2, 0.5, -0.4], [1.0, 0.1, 0.3], [-0.3, 0.6, 0.9]])
     kernel += 0.02 * torch.randn(kernel.shape)
@@ -153,9 +153,9 @@ def test_equations_merge_and_are_exact_sums():
     left.merge_state(right)
     torch.testing.assert_close(left.compute(), whole.compute(), rtol=0, atol=1e-12)
     assert left.half().moments.dtype == torch.float64
+    few = NormalEquations(5, 2)
+    few.update(x[:, :4], y[:, :4])
     with pytest.raises(ValueError, match="4 samples are too few for 5 weights"):
-        few = NormalEquations(5, 2)
-        few.update(x[:, :4], y[:, :4])
         few.compute()
 
 

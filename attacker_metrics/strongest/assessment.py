@@ -44,9 +44,15 @@ class Assessment:
     equal_noise: dict[str, float]
 
     def success(self, rate: float, *, attacker: str | None = None) -> NDArray[np.bool_]:
-        """``(n,)``: who is above the threshold of a false-positive rate, by the strongest attacker or by one of them."""
-        threshold = self.null.threshold(rate, attacker=attacker)
-        return self.strongest.success(threshold) if attacker is None else self.scores[attacker] > threshold.value
+        """``(n,)``: whose picture is read at a false-positive rate, by the strongest attacker or by one of them.
+
+        Raises:
+            ValueError: if there are too few unrelated pairs for the rate.
+        """
+        if attacker is not None:
+            return self.null.success(attacker, self.scores[attacker], rate)
+        self.null.check_rate(rate)
+        return self.strongest.success(rate)
 
 
 def assess(

@@ -1,10 +1,9 @@
-"""Scores of unrelated pairs: the scale that they give to attackers, and thresholds of the maximum on it."""
+"""Scores of unrelated pairs: the scale that they give to attackers, and the chance of their maximum."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,9 @@ Scores = Mapping[str, Floats]
 
 MOST_PAIRS = 10_000
 TIE_RULE = (
-    "an image counts only strictly above the threshold; equal scores share their mid-rank; beyond every unrelated pair"
-    " images are ordered by the share of the way from the largest score of an unrelated pair to 1; of equal attackers the"
-    " first wins"
+    "equal scores share their mid-rank; beyond every unrelated pair images are ordered by the share of the way from the"
+    " largest score of an unrelated pair to 1; an unrelated pair that ties with an image counts against it; of equal"
+    " attackers the first wins"
 )
 
 
@@ -77,50 +76,37 @@ def unrelated_pairs(
 
 
 @dataclass(frozen=True)
-class Threshold:
-    """Where success begins.
-
-    Args:
-        rate: the false-positive rate asked for.
-        value: an image counts if its value is strictly larger.
-        realised: the share of unrelated pairs above the threshold.
-        pairs: the number of unrelated pairs.
-        tie_rule: what happens to equal scores.
-    """
-
-    rate: float
-    value: float
-    realised: float
-    pairs: int
-    tie_rule: str = TIE_RULE
-
-
-@dataclass(frozen=True)
 class Strongest:
     """The strongest attacker of every image.
 
     Args:
-        scale: ``(n,)``: its percentile in [0, 1]; beyond every unrelated pair, 1 plus the share of the way from the largest
-            score of an unrelated pair to 1, so in (1, 2]. NaN for images without a score.
-        percentile: ``(n,)``: the same, cut to what so many unrelated pairs can tell: within ``1/m`` of 0 and 1.
+        percentile: ``(n,)``: its percentile among unrelated pairs, cut to what so many can tell: within ``1/m`` of 0 and 1;
+            NaN for images without a score.
         winner: ``(n,)``: the attacker's name; empty for images without a score.
+        p_value: ``(n,)``: how probable it is that the strongest attacker reads so much out of an unrelated pair, at least
+            ``1 / (m + 1)``; NaN for images without a score.
     """
 
-    scale: Floats
     percentile: Floats
     winner: NDArray[np.str_]
+    p_value: Floats
 
-    def success(self, threshold: Threshold) -> NDArray[np.bool_]:
-        """``(n,)``: whether an image is above the threshold; False for images without a score."""
-        return self.scale > threshold.value
+    def success(self, rate: float) -> NDArray[np.bool_]:
+        """``(n,)``: who is read at a false-positive rate; False for images without a score.
+
+        Use :meth:`NullDistribution.check_rate` first: without enough unrelated pairs nobody succeeds.
+        """
+        return self.p_value <= rate * (1 + 1e-12)
 
 
 class NullDistribution:
     """Scores of unrelated pairs, and the scale on which attackers compare.
 
     An attacker's score is mapped to its mid-rank percentile among the scores which the same attacker reaches on unrelated
-    pairs; the strongest attacker of an image is the one with the largest percentile. The thresholds for this maximum come
-    from the maxima of the unrelated pairs themselves, each measured against the others.
+    pairs; the strongest attacker of an image is the one with the largest percentile. How often the maximum over all
+    attackers is as large for unrelated pairs is counted on the pairs themselves: each is measured against all others and the
+    image, just as the image is measured against all pairs. An unrelated image that is exchangeable with the pairs therefore
+    succeeds with at most the false-positive rate, whatever the number of attackers, their correlations and their ties.
 
     Args:
         scores: attacker -> its score of every unrelated pair. A pair for which any attacker has no score is left out.
@@ -136,7 +122,9 @@ class NullDistribution:
         >>> found = null.strongest(images)
         >>> found.winner.tolist(), found.percentile.round(2).tolist()
         (['edges', 'blur'], [1.0, 0.58])
-        >>> found.success(null.threshold(0.01)).tolist()
+        >>> found.p_value.round(3).tolist()
+        [0.001, 0.8]
+        >>> found.success(0.01).tolist()
         [True, False]
     """
 
@@ -152,37 +140,33 @@ class NullDistribution:
         if self.count < 2:
             raise ValueError(f"at least 2 unrelated pairs with a score of every attacker are needed, got {self.count}.")
         self._sorted = np.sort(self._scores, axis=1)
+        pairs = [
+            np.searchsorted(*row, side=side)
+            for side in ("left", "right")
+            for row in zip(self._sorted, self._scores, strict=True)
+        ]
+        below, up_to = np.array(pairs, dtype=np.float64).reshape(2, *self._scores.shape)
+        self._ranks = (below + up_to - 1) / 2  # mid-ranks among the other pairs
+        self._largest = self._scores.argmax(axis=1)
 
-    @cached_property
-    def maxima(self) -> Floats:
-        """``(m,)``: the strongest attacker's value on every unrelated pair, measured against the other pairs."""
-        others = self.count - 1
-        values = np.empty_like(self._scores)
-        for row, (ordered, scores) in enumerate(zip(self._sorted, self._scores, strict=True)):
-            below, up_to = (np.searchsorted(ordered, scores, side=side) for side in ("left", "right"))
-            percentile = (below + (up_to - 1)) / (2 * others)
-            is_largest_alone = below == others
-            values[row] = np.where(is_largest_alone, 1 + _excess(scores, ordered[-2]), percentile)
-        largest: Floats = values.max(axis=0)
-        return largest
-
-    def scale(self, name: str, scores: Floats) -> Floats:
-        """One attacker's scores on the common scale; see :class:`Strongest`."""
-        ordered = self._sorted[self.names.index(name)]
-        below, up_to = (np.searchsorted(ordered, scores, side=side) for side in ("left", "right"))
-        values = np.where(scores > ordered[-1], 1 + _excess(scores, ordered[-1]), (below + up_to) / (2 * self.count))
-        return np.where(np.isnan(scores), np.nan, values)
+    def check_rate(self, rate: float) -> None:
+        """Raise a ``ValueError`` if there are too few unrelated pairs for a false-positive rate: ``1 / rate - 1`` are
+        needed.""" if not 0 < rate < 1: raise ValueError(f"rate must lie between 0 and 1, got {rate!r}.") needed =
+        int(np.ceil(1 / rate - 1e-9)) - 1 if self.count < needed: raise ValueError(
+                f"a false-positive rate of {rate:g} needs at least {needed} unrelated pairs, got {self.count}: evaluate more"
+                " images, or ask for a larger rate."
+            )
 
     def strongest(self, scores: Scores) -> Strongest:
         """The strongest attacker of every image.
 
         Args:
-            scores: attacker -> the score of every image, for the attackers of this distribution. An image for which any
-                of them has no score gets none.
+            scores: attacker -> the score of every image, for the attackers of this distribution. An image for which any of
+                them has no score gets none.
 
         Raises:
             ValueError: if the attackers are not those of the unrelated pairs: the maximum over others has another
-            distribution.
+                distribution.
         """
         if set(scores) != set(self.names):
             different = sorted(set(scores) ^ set(self.names))
@@ -191,48 +175,67 @@ class NullDistribution:
                 f" different: {', '.join(different)}."
             )
         table = _table({name: scores[name] for name in self.names})
-        values = np.stack([self.scale(name, row) for name, row in zip(self.names, table, strict=True)])
-        complete = ~np.isnan(values).any(axis=0)
-        winners = np.where(complete, np.array(self.names)[np.where(complete, values, 0.0).argmax(axis=0)], "")
-        largest = np.where(complete, values.max(axis=0), np.nan)
+        images = table.shape[1]
+        largest, p_values = np.full(images, np.nan), np.full(images, np.nan)
+        winners = np.full(images, "", dtype=np.array(self.names).dtype)
+        for i in np.flatnonzero(~np.isnan(table).any(axis=0)):
+            values = self._scale(table[:, i])
+            winner = values.argmax()
+            largest[i], winners[i] = values[winner], self.names[winner]
+            p_values[i] = (1 + np.count_nonzero(self._maxima_beside(table[:, i]) >= values[winner])) / (self.count + 1)
         finest = 1 / self.count
-        return Strongest(largest, np.clip(largest, finest, 1 - finest), winners)
+        return Strongest(np.clip(largest, finest, 1 - finest), winners, p_values)
 
-    def threshold(self, rate: float, *, attacker: str | None = None) -> Threshold:
-        """Where a false-positive rate begins: for the maximum over attackers, or for one attacker's own score.
+    def realised(self, rate: float) -> float:
+        """The share of the unrelated pairs themselves that succeed at a false-positive rate, each measured against the others."""
+        self.check_rate(rate)
+        values = np.empty_like(self._scores)
+        for k, (ranks, ordered) in enumerate(zip(self._ranks, self._sorted, strict=True)):
+            values[k] = ranks / (self.count - 1)
+            if ordered[-1] > ordered[-2]:
+                values[k, self._largest[k]] = 1 + _excess(ordered[-1], ordered[-2])
+        maxima = np.sort(values.max(axis=0))
+        as_large = self.count - np.searchsorted(maxima, maxima, side="left")
+        return float(np.mean(as_large / self.count <= rate * (1 + 1e-12)))
 
-        The threshold is the smallest value of an unrelated pair for which ``(pairs above it + 1) / (m + 1)`` is at most
-        ``rate``: an unrelated image that is exchangeable with the pairs is above it with at most that probability.
-
-        Args:
-            rate: the false-positive rate, in (0, 1).
-            attacker: whose score the threshold is for; by default it is for :attr:`Strongest.scale`.
+    def success(self, name: str, scores: Floats, rate: float) -> NDArray[np.bool_]:
+        """``(n,)``: whose picture one attacker alone reads at a false-positive rate; False for images without a score.
 
         Raises:
-            ValueError: if there are too few unrelated pairs for the rate, fewer than ``1 / rate - 1``.
+            ValueError: if there are too few unrelated pairs for the rate.
         """
-        if not 0 < rate < 1:
-            raise ValueError(f"rate must lie between 0 and 1, got {rate!r}.")
-        allowed = int(np.floor(rate * (self.count + 1) + 1e-9)) - 1
-        if allowed < 0:
-            raise ValueError(
-                f"a false-positive rate of {rate:g} needs at least {int(np.ceil(1 / rate - 1e-9)) - 1} unrelated pairs, got"
-                f" {self.count}: evaluate more images, or ask for a larger rate."
-            )
-        values = self.maxima if attacker is None else self._scores[self.names.index(attacker)]
-        value = float(np.sort(values)[self.count - 1 - allowed])
-        return Threshold(rate, value, float((values > value).mean()), self.count)
+        self.check_rate(rate)
+        ordered = self._sorted[self.names.index(name)]
+        as_large = self.count - np.searchsorted(ordered, scores, side="left")
+        return ((1 + as_large) / (self.count + 1) <= rate * (1 + 1e-12)) & ~np.isnan(scores)
+
+    def _scale(self, image: Floats) -> Floats:
+        """An image's score for every attacker on the common scale: percentile, or 1 plus the share of the way to 1."""
+        values = np.empty(len(image))
+        for k, (ordered, score) in enumerate(zip(self._sorted, image, strict=True)):
+            below, up_to = (np.searchsorted(ordered, score, side=side) for side in ("left", "right"))
+            values[k] = 1 + _excess(score, ordered[-1]) if below == self.count else (below + up_to) / (2 * self.count)
+        return values
+
+    def _maxima_beside(self, image: Floats) -> Floats:
+        """The maximum on the common scale of every unrelated pair, measured against the other pairs and an image."""
+        scores = image[:, None]
+        values = (self._ranks + (scores < self._scores) + 0.5 * (scores == self._scores)) / self.count
+        for k, at in enumerate(self._largest):
+            largest, next_to_it = self._sorted[k, -1], max(self._sorted[k, -2], image[k])
+            if largest > next_to_it:
+                values[k, at] = 1 + _excess(largest, next_to_it)
+        maxima: Floats = values.max(axis=0)
+        return maxima
 
     def mean(self, name: str) -> float:
         """The mean score of an attacker on unrelated pairs: what its number is where nothing leaks."""
         return float(self._scores[self.names.index(name)].mean())
 
 
-def _excess(scores: Floats, largest: float) -> Floats:
-    """The share of the way from the largest score of an unrelated pair to 1."""
-    if largest >= 1:
-        return np.zeros_like(scores)
-    return np.clip((scores - largest) / (1 - largest), 0.0, 1.0)
+def _excess(score: float, largest: float) -> float:
+    """The share of the way from the largest other score to 1."""
+    return min((score - largest) / (1 - largest), 1.0) if largest < 1 else 0.0
 
 
 def _table(scores: Scores) -> Floats:

@@ -18,6 +18,7 @@ from torch import Tensor
 from attacker_metrics.evaluation.images import read_image
 from attacker_metrics.strongest.assessment import Assessment
 from attacker_metrics.strongest.known_leaks import KNOWN_CASES, RATE, UNRELATED, evaluate_known_cases, is_called_leaking
+from attacker_metrics.strongest.null import TIE_RULE
 
 _FIT = ("coffee",)
 PASSED, FAILED = 0, 1
@@ -89,8 +90,8 @@ def _summary(found: dict[str, Assessment], expected: dict[str, bool], verdicts: 
             "images": len(one.ids),
             "unrelated_pairs": one.null.count,
             "false_positive_rate": RATE,
-            "realised_false_positive_rate": one.null.threshold(RATE).realised,
-            "tie_rule": one.null.threshold(RATE).tie_rule,
+            "realised_false_positive_rate": one.null.realised(RATE),
+            "tie_rule": TIE_RULE,
             "success": {"strongest": _rate(one, None) / 100}
             | {attacker: _rate(one, attacker) / 100 for attacker in one.scores},
             "winners": _winners(one),
