@@ -150,9 +150,12 @@ class NullDistribution:
         self._largest = self._scores.argmax(axis=1)
 
     def check_rate(self, rate: float) -> None:
-        """Raise a ``ValueError`` if there are too few unrelated pairs for a false-positive rate: ``1 / rate - 1`` are
-        needed.""" if not 0 < rate < 1: raise ValueError(f"rate must lie between 0 and 1, got {rate!r}.") needed =
-        int(np.ceil(1 / rate - 1e-9)) - 1 if self.count < needed: raise ValueError(
+        """Raise a ``ValueError`` if there are fewer than ``1 / rate - 1`` unrelated pairs, too few for a false-positive rate."""
+        if not 0 < rate < 1:
+            raise ValueError(f"rate must lie between 0 and 1, got {rate!r}.")
+        needed = int(np.ceil(1 / rate - 1e-9)) - 1
+        if self.count < needed:
+            raise ValueError(
                 f"a false-positive rate of {rate:g} needs at least {needed} unrelated pairs, got {self.count}: evaluate more"
                 " images, or ask for a larger rate."
             )
@@ -187,7 +190,7 @@ class NullDistribution:
         return Strongest(np.clip(largest, finest, 1 - finest), winners, p_values)
 
     def realised(self, rate: float) -> float:
-        """The share of the unrelated pairs themselves that succeed at a false-positive rate, each measured against the others."""
+        """The share of unrelated pairs that succeed at a false-positive rate, each measured against the others."""
         self.check_rate(rate)
         values = np.empty_like(self._scores)
         for k, (ranks, ordered) in enumerate(zip(self._ranks, self._sorted, strict=True)):
