@@ -106,7 +106,6 @@ def test_the_winner_is_the_attacker_with_the_largest_percentile():
     found = null.strongest({"low": np.array([0.05, 0.5, 0.01, np.nan]), "high": np.array([0.92, 0.98, 0.995, 0.9])})
     assert found.winner.tolist() == ["low", "low", "high", ""]
     assert found.percentile[1] == 0.99  # no more than 100 pairs can tell
-    assert found.p_value[1] == 1 / 101
     assert found.success(0.05).tolist() == [False, True, False, False]
 
 
@@ -125,8 +124,8 @@ def test_rates_beyond_what_the_pairs_support_are_refused(rate, needed):
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("rate", "pairs"), [(0.01, 120), (0.01, 500), (0.05, 250)])
 def test_unrelated_images_succeed_at_no_more_than_the_rate(ties, rate, pairs):
-    """Twenty correlated attackers; 400 runs of 20 images each that are exchangeable with the unrelated pairs."""
-    generator, successes, runs, images = np.random.default_rng(7), [], 400, 20
+    """Twenty correlated attackers; 200 runs of 20 images each that are exchangeable with the unrelated pairs."""
+    generator, successes, runs, images = np.random.default_rng(7), [], 200, 20
     for _ in range(runs):
         common = generator.normal(size=(1, pairs + images))
         table = stats.norm.cdf(0.7 * common + 0.7 * generator.normal(size=(20, pairs + images)))
@@ -259,7 +258,7 @@ def known():
         return torch.nn.functional.avg_pool2d(picture[None], factor)[0]
 
     names = {"coffee": 1, "astronaut": 2, "chelsea": 1, "rocket": 1, "camera": 2, "brick": 2, "coins": 1, "retina": 5}
-    return evaluate_known_cases({name: shrunk(name, factor) for name, factor in names.items()}, ["coffee"], stride=48)
+    return evaluate_known_cases({name: shrunk(name, factor) for name, factor in names.items()}, ["coffee"], stride=64)
 
 
 @pytest.mark.parametrize("case", KNOWN_CASES, ids=lambda case: case.name)
@@ -277,10 +276,11 @@ def test_unrelated_photographs_are_safe(known):
 
 def test_only_learned_attackers_restore_a_secretly_filtered_picture(known):
     scores = {name: values.mean() for name, values in known["secret filter"].scores.items()}
-    assert scores["linear_gray"] > 0.8
-    fixed = [name for name in scores if not name.startswith(("pearson", "linear", "block", "sobel"))]
-    assert max(scores[name] for name in fixed) < 0.4
-    assert (known["secret filter"].strongest.winner == "linear_gray").mean() > 0.5
+    learned = ("linear_gray", "block_gray", "pearson_linear", "pearson_block")
+    assert scores["linear_gray"] > 0.9
+    assert scores["pearson_linear"] > 0.8
+    assert max(value for name, value in scores.items() if name.startswith("pearson") and name not in learned) < 0.5
+    assert max(value for name, value in scores.items() if name not in learned) < scores["linear_gray"] - 0.15
 
 
 def test_only_the_map_of_blocks_restores_permuted_blocks(known):

@@ -123,7 +123,7 @@ class NullDistribution:
         >>> found.winner.tolist(), found.percentile.round(2).tolist()
         (['edges', 'blur'], [1.0, 0.58])
         >>> found.p_value.round(3).tolist()
-        [0.001, 0.8]
+        [0.001, 0.669]
         >>> found.success(0.01).tolist()
         [True, False]
     """
@@ -150,7 +150,7 @@ class NullDistribution:
         self._largest = self._scores.argmax(axis=1)
 
     def check_rate(self, rate: float) -> None:
-        """Raise a ``ValueError`` if there are fewer than ``1 / rate - 1`` unrelated pairs, too few for a false-positive rate."""
+        """Raise a ``ValueError`` unless there are ``1 / rate - 1`` unrelated pairs, as a false-positive rate needs."""
         if not 0 < rate < 1:
             raise ValueError(f"rate must lie between 0 and 1, got {rate!r}.")
         needed = int(np.ceil(1 / rate - 1e-9)) - 1
@@ -210,7 +210,8 @@ class NullDistribution:
         self.check_rate(rate)
         ordered = self._sorted[self.names.index(name)]
         as_large = self.count - np.searchsorted(ordered, scores, side="left")
-        return ((1 + as_large) / (self.count + 1) <= rate * (1 + 1e-12)) & ~np.isnan(scores)
+        succeeds: NDArray[np.bool_] = (1 + as_large) / (self.count + 1) <= rate * (1 + 1e-12)
+        return succeeds & ~np.isnan(scores)
 
     def _scale(self, image: Floats) -> Floats:
         """An image's score for every attacker on the common scale: percentile, or 1 plus the share of the way to 1."""
