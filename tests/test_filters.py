@@ -70,11 +70,13 @@ def test_the_wiener_filter_is_that_of_the_cosine_transform(size):
     response = np.outer(*responses)
     spectrum = fft.dctn(images - level, 1, axes=(1, 2)) * response / (response**2 + noise)
     expected = np.clip(fft.idctn(spectrum, 1, axes=(1, 2)) + level, 0, 1)
-    np.testing.assert_allclose(view(Wiener(2.0, noise), images), expected, rtol=0, atol=1e-10)
+    # Large pictures are mirrored as far as the filter's response reaches, small ones as a whole.
+    atol = 1e-10 if max(size) < 100 else 1e-5
+    np.testing.assert_allclose(view(Wiener(2.0, noise), images), expected, rtol=0, atol=atol)
 
 
 def test_the_wiener_filter_undoes_the_blur_where_there_is_no_noise():
-    images = gray(61, 90)
+    images = gray(33, 40)
     blurred = Blur(1.0)(torch.tensor(images)[:, None])[:, 0].numpy()
     np.testing.assert_allclose(view(Wiener(1.0, 1e-14), blurred), images, rtol=0, atol=1e-5)
 
