@@ -1,5 +1,7 @@
 """The scale of unrelated pairs against SciPy and brute force, its calibration by simulation, and known leaks on pictures."""
 
+import json
+
 import numpy as np
 import pytest
 import skimage.data
@@ -298,3 +300,30 @@ def test_the_suite_s_additions_are_needed(known):
 def test_too_few_photographs_are_refused():
     with pytest.raises(ValueError, match="one photograph to fit on and three to score are needed, got 2"):
         evaluate_known_cases({"a": torch.zeros(3, 64, 64), "b": torch.zeros(3, 64, 64)}, ["a"])
+
+
+def test_the_command_shows_the_matrix_and_every_verdict_is_right(capsys):
+    pytest.importorskip("rich", reason="needs the cli extra")
+    from attacker_metrics.strongest import selftest
+
+    assert selftest.main(["--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == [*(case.name for case in KNOWN_CASES), "other photos"]
+    assert all(case["called_leaking"] is case["expected_to_leak"] for case in found.values())
+    assert found["identity"]["success"]["strongest"] == 1.0
+    assert found["inversion"]["success"]["rgb_clamp"] < 0.2
+    assert found["identity"]["realised_false_positive_rate"] <= 0.01
+
+
+def test_a_wrong_verdict_is_an_exit_status(known, monkeypatch, capsys):
+    pytest.importorskip("rich", reason="needs the cli extra")
+    from attacker_metrics.strongest import selftest
+
+    monkeypatch.setattr(selftest, "evaluate_known_cases", lambda *_: {**known, "identity": known["random noise"]})
+    assert selftest.main([]) == 1
+    output = capsys.readouterr()
+    assert "wrong verdict on identity" in output.err
+    rows = {line.split()[0]: line.split()[1:] for line in output.out.splitlines() if line.strip()}
+    assert rows["verdict"][0] == "safe"
+    assert rows["right"] == ["NO", *["yes"] * 13]
+    assert rows["linear_gray"][1] == "100"

@@ -75,7 +75,7 @@ UNRELATED = "other photos"
 
 
 def evaluate_known_cases(
-    photographs: Mapping[str, Tensor], fit: Sequence[str], *, cases: Sequence[str] | None = None, stride: int = 32
+    photographs: Mapping[str, Tensor], fit: Sequence[str], *, cases: Sequence[str] | None = None, stride: int = 36
 ) -> dict[str, Assessment]:
     """Assess every known case on crops of photographs, by the suite ``standard-v1`` and learned linear attackers.
 
