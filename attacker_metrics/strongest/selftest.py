@@ -46,7 +46,7 @@ def selftest(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_summary(found, expected, verdicts), indent=2))
     else:
-        console = Console(width=None if sys.stdout.isatty() else 140)
+        console = Console(width=None if sys.stdout.isatty() else 150)
         console.print(_table(found, expected, verdicts))
         count = len(next(iter(found.values())).ids)
         console.print(
