@@ -10,10 +10,6 @@ _EXTRAS = ("PIL", "fsspec", "imagecodecs", "jinja2", "markupsafe", "matplotlib",
 def main() -> int:
     """Run the command line, or say which extra it needs."""
     try:
-        if sys.argv[1:2] == ["selftest"]:
-            from attacker_metrics.strongest import selftest
-
-            return selftest.main(sys.argv[2:])
         from attacker_metrics.evaluation import cli
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in _EXTRAS:

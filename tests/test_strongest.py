@@ -304,9 +304,9 @@ def test_too_few_photographs_are_refused():
 
 def test_the_command_shows_the_matrix_and_every_verdict_is_right(capsys):
     pytest.importorskip("rich", reason="needs the cli extra")
-    from attacker_metrics.strongest import selftest
+    from attacker_metrics.evaluation import cli
 
-    assert selftest.main(["--json"]) == 0
+    assert cli.main(["selftest", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found) == [*(case.name for case in KNOWN_CASES), "other photos"]
     assert all(case["called_leaking"] is case["expected_to_leak"] for case in found.values())
@@ -317,10 +317,11 @@ def test_the_command_shows_the_matrix_and_every_verdict_is_right(capsys):
 
 def test_a_wrong_verdict_is_an_exit_status(known, monkeypatch, capsys):
     pytest.importorskip("rich", reason="needs the cli extra")
+    from attacker_metrics.evaluation import cli
     from attacker_metrics.strongest import selftest
 
     monkeypatch.setattr(selftest, "evaluate_known_cases", lambda *_: {**known, "identity": known["random noise"]})
-    assert selftest.main([]) == 1
+    assert cli.main(["selftest"]) == 1
     output = capsys.readouterr()
     assert "wrong verdict on identity" in output.err
     rows = {line.split()[0]: line.split()[1:] for line in output.out.splitlines() if line.strip()}

@@ -18,10 +18,11 @@ from attacker_metrics.evaluation.commands.options import (
     UsageError,
     say,
 )
+from attacker_metrics.strongest import selftest
 
 __all__ = ["BAD_USAGE", "COMMANDS", "GATE_EXCEEDED", "INTERRUPTED", "OK", "SOME_FAILED", "TERMINATED", "main"]
 
-COMMANDS = (evaluate, views)
+COMMANDS = (evaluate, views, selftest)
 """The modules of the sub-commands, in the order of the help."""
 
 

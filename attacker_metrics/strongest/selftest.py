@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -25,16 +24,17 @@ _FIT = ("coffee",)
 PASSED, FAILED = 0, 1
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command with its own arguments and return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="attacker-metrics selftest",
+def add(commands: Any) -> None:
+    """Add the command's parser."""
+    command = commands.add_parser(
+        "selftest",
+        help="check on built-in photographs that known leaks are caught",
         description="Obfuscate crops of the built-in photographs in ways of which it is known whether they leak, and let the"
         " attackers of standard-v1 and learned linear filters have a go. Takes about half a minute.",
         epilog="Exit status: 0 every verdict is right, 1 one is wrong, 2 bad usage.",
     )
-    parser.add_argument("--json", action="store_true", help="print the matrix as JSON instead of the table")
-    return selftest(parser.parse_args(arguments))
+    command.set_defaults(command=selftest)
+    command.add_argument("--json", action="store_true", help="print the matrix as JSON instead of the table")
 
 
 def selftest(options: argparse.Namespace) -> int:
