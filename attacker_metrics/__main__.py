@@ -6,6 +6,7 @@ import sys
 
 _EXTRAS = (
     "PIL",
+    "fsspec",
     "imagecodecs",
     "jinja2",
     "markupsafe",

@@ -6,18 +6,20 @@ import dataclasses
 import functools
 import hashlib
 import types
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+from lightning_utilities import apply_to_collection
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
-from attacker_metrics._warnings import at_most_one_warning, warn
+from attacker_metrics._warnings import at_most_one_warning, unwarned_of_no_update, warn
 from attacker_metrics.components import Component
 from attacker_metrics.pair import Pair, check_images
 from attacker_metrics.similarity import MSSSIM
+from attacker_metrics.synchronization import add_up, can_be_packed, forget
 
 NanStrategy = Literal["warn", "ignore", "error"]
 
@@ -125,27 +127,23 @@ class AttackerMetric(Metric):
         """
         with at_most_one_warning():
             pair = self._checked(preds, target)
-        if pair is None:
-            return
-        finite, skipped, out_of_range = pair.counts
-        added = {
-            _SUM: torch.where(pair.finite, self.scores(pair), 0.0).sum(dtype=self._fact(_SUM).dtype),
-            _COUNT: finite,
-            _SKIPPED: skipped,
-            _COLLAPSED: self.collapsed_images(pair).sum(),
-            _OUT_OF_RANGE: out_of_range,
-        }
-        for fact, value in added.items():
-            setattr(self, self._state(fact), self._fact(fact) + value)
+        if pair is not None:
+            BatchFacts([self], pair).add()
 
     def compute(self) -> Tensor:
-        """Mean score of all images seen: float32 scalar in [0, 1], higher = leaks more; NaN if there was none."""
+        """Mean score of all images seen: float32 scalar in [0, 1], higher = leaks more; NaN if there was none.
+
+        While processes are joined (``torch.distributed``) this is one collective, cached value or not: every rank of the
+        group has to call it equally often.
+        """
         on_cpu = self._fact(_COUNT).device.type == "cpu"
-        with at_most_one_warning():
-            if not on_cpu and not self._in_forward:
-                self._judge(*(int(self._fact(fact)) for fact in (_SKIPPED, _OUT_OF_RANGE, _COUNT)))
-            if (on_cpu or not self._in_forward) and self.nan_strategy != "ignore" and self._fact(_COUNT) == 0:
-                warn("No pair of finite images was seen, so the mean is NaN.")
+        if on_cpu or not self._in_forward:  # forward does not wait for an accelerator
+            skipped, out_of_range, count = torch.stack([self._fact(f) for f in (_SKIPPED, _OUT_OF_RANGE, _COUNT)]).tolist()
+            with at_most_one_warning():
+                if not self._in_forward:
+                    # On a CPU update has warned, and raised; but flags may come from an accelerator, merged or loaded.
+                    self._judge(skipped, out_of_range, count, warned=on_cpu)
+                self._warn_of_nothing(count)
         return (self._fact(_SUM) / self._fact(_COUNT)).to(torch.float32)
 
     def forward(self, preds: Tensor | Pair, target: Tensor | None = None) -> Tensor:
@@ -199,7 +197,7 @@ class AttackerMetric(Metric):
         self.check(pair)
         return pair
 
-    def _judge(self, skipped: int, out_of_range: int, finite: int) -> None:
+    def _judge(self, skipped: int, out_of_range: int, finite: int, *, warned: bool = False) -> None:
         if out_of_range:
             raise ValueError(
                 f"{out_of_range} of {finite + skipped} clean images leave [0, 1] by more than 1e-3; denormalise them, e.g."
@@ -209,14 +207,25 @@ class AttackerMetric(Metric):
             message = f"{skipped} of {finite + skipped} pairs of images hold NaN or infinite pixels"
             if self.nan_strategy == "error":
                 raise NonFiniteImageError(f"{message}; nan_strategy='warn' or 'ignore' leaves them out of the mean.")
-            warn(f"{message} and are left out of the mean.")
+            if not warned:
+                warn(f"{message} and are left out of the mean.")
+
+    def _warn_of_nothing(self, count: int) -> None:
+        if self.nan_strategy != "ignore" and count == 0:
+            warn("No pair of finite images was seen, so the mean is NaN.")
+
+    def is_plain(self, *methods: str) -> bool:
+        """Whether these methods are the base's own, so that the collection may do their work for many metrics at once."""
+        if "forward" in methods and (self.dist_sync_on_step or self._is_synced):
+            return False
+        return all(getattr(type(self), method) is getattr(AttackerMetric, method) for method in methods)
 
     def collapsed_images(self, pair: Pair) -> Tensor:
         """``(B,)`` bool: at least one of the MS-SSIM components is exactly 0, because a term was not positive."""
         scores = pair.scores(c for c in self.components if isinstance(c.similarity, MSSSIM))
         if len(scores) == 1:
             return scores[0] == 0
-        return (torch.stack(scores) == 0).any(dim=0) if scores else torch.zeros_like(pair.finite)
+        return (torch.stack(scores) == 0).any(dim=0) if scores else pair.none
 
     def _state(self, fact: str) -> str:
         return f"{fact}_{self._state_suffix}"
@@ -230,12 +239,11 @@ class AttackerMetric(Metric):
 
         @functools.wraps(compute)
         def safe_compute(*args: Any, **kwargs: Any) -> Any:
+            forget(self)
             try:
                 if self.update_called:
                     return wrapped(*args, **kwargs)
-                with warnings.catch_warnings():
-                    # Our own warning says what matters, a mean over no image; one empty rank of many is correct use.
-                    warnings.filterwarnings("ignore", r"The ``compute`` method of metric .* was called before")
+                with unwarned_of_no_update():  # our own warning says what matters, a mean over no image
                     return wrapped(*args, **kwargs)
             except Exception:
                 if self._is_synced:  # torchmetrics would leave the other processes' sums in our state
@@ -243,6 +251,12 @@ class AttackerMetric(Metric):
                 raise
 
         return safe_compute
+
+    def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
+        if can_be_packed(self):
+            add_up([self], dist_sync_fn, process_group or self.process_group)
+        else:  # a subclass with other states
+            super()._sync_dist(dist_sync_fn or gather_all_tensors, process_group)
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the state of another metric of the same class and settings, e.g. one that a worker returned.
@@ -253,7 +267,16 @@ class AttackerMetric(Metric):
         Raises:
             ValueError: if class or settings differ.
         """
-        super().merge_state(incoming_state)
+        updates = incoming_state.update_count if isinstance(incoming_state, Metric) else 0
+        states = incoming_state.metric_state if isinstance(incoming_state, Metric) else dict(incoming_state)
+        if not self._defaults.keys() <= states.keys():  # their names tell classes and settings apart
+            raise ValueError(
+                f"{type(self).__name__} {self.name!r}: only metrics of the same class and settings can be merged; make the"
+                " parts like the total."
+            )
+        here = apply_to_collection(states, Tensor, Tensor.to, self.device)  # a part may come from another device
+        super().merge_state({name: here[name] for name in self._defaults})
+        self._update_count += updates
         self._computed = None
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -271,6 +294,39 @@ class AttackerMetric(Metric):
                 return value.float().to(device)
 
         return super()._apply(move, *args, **kwargs)
+
+
+class BatchFacts:
+    """What a checked pair adds to the states of several metrics, in few operations for all of them together."""
+
+    def __init__(self, metrics: Sequence[AttackerMetric], pair: Pair) -> None:
+        self.metrics, self.pair = metrics, pair
+        finite, skipped, out_of_range = pair.counts
+        scores = torch.stack([metric.scores(pair) for metric in metrics])
+        collapsed = torch.stack([metric.collapsed_images(pair) for metric in metrics])
+        self._sums = torch.where(pair.finite, scores, 0.0).sum(dim=1, dtype=metrics[0]._fact(_SUM).dtype)
+        self._added = {
+            _SUM: self._sums.unbind(),
+            _COUNT: (finite,) * len(metrics),
+            _SKIPPED: (skipped,) * len(metrics),
+            _COLLAPSED: collapsed.sum(dim=1).unbind(),
+            _OUT_OF_RANGE: (out_of_range,) * len(metrics),
+        }
+
+    def add(self) -> None:
+        """Add the facts to the states."""
+        for fact, values in self._added.items():
+            states = torch._foreach_add([metric._fact(fact) for metric in self.metrics], values)
+            for metric, state in zip(self.metrics, states, strict=True):
+                vars(metric)[metric._state(fact)] = state  # Module.__setattr__ takes longer than the sum
+
+    def means(self) -> list[Tensor]:
+        """The batch's own value for each metric, with its graph."""
+        if self.pair.device.type == "cpu":
+            for metric in self.metrics:
+                metric._warn_of_nothing(self.pair.counted[0])
+        # Views would share their storage, and those of unbind() refuse `loss += value`.
+        return [mean.clone() for mean in (self._sums / self.pair.counts[0]).to(torch.float32).unbind()]
 
 
 def _describe(thing: Any) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from attacker_metrics._warnings import at_most_one_warning
-from attacker_metrics.attacker_metric import AttackerMetric, NanStrategy
+from attacker_metrics._warnings import at_most_one_warning, unwarned_of_no_update
+from attacker_metrics.attacker_metric import AttackerMetric, BatchFacts, NanStrategy
 from attacker_metrics.attackers import (
     DEFAULT_GAMMA_ATTACK_VALUES,
     DEFAULT_GAUSSIAN_BLUR_SIGMA,
@@ -38,6 +38,8 @@ from attacker_metrics.metrics import (
 )
 from attacker_metrics.pair import Pair, check_images
 from attacker_metrics.similarity import DEFAULT_BETAS
+from attacker_metrics.suites import added_components
+from attacker_metrics.synchronization import can_be_packed, forget, synchronized
 
 
 class MultiAttackerPrivacy(MetricCollection):
@@ -56,6 +58,8 @@ class MultiAttackerPrivacy(MetricCollection):
         betas: MS-SSIM's exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)`` pixels:
             11, 22, 44, 88, 176 for one to five.
         nan_strategy: ``"warn"``, ``"ignore"`` or ``"error"`` about pairs with NaN or infinite pixels.
+        suite: ``"standard-v1"`` adds the components of that frozen table (:mod:`attacker_metrics.suites`), in its order,
+            behind the fifteen and their two means, which stay means of the fifteen.
         extra: further metrics on (noisy, clean) that return a scalar: a mapping of names to metrics, or a sequence of them
             (named by an :class:`~attacker_metrics.AttackerMetric`'s component, others by their class).
         prefix: put before every key.
@@ -63,7 +67,8 @@ class MultiAttackerPrivacy(MetricCollection):
         kwargs: torchmetrics' own keywords for the members, such as ``sync_on_compute``.
 
     Raises:
-        ValueError: for settings out of range, both families off, or an ``extra`` whose name is taken.
+        ValueError: for settings out of range, both families off, an unknown suite, settings or families that are not the
+            suite's (only ``betas`` may differ, for small images), or an ``extra`` whose name is taken.
         TypeError: if an ``extra`` is not a torchmetrics ``Metric``.
 
     Example:
@@ -86,6 +91,7 @@ class MultiAttackerPrivacy(MetricCollection):
         compute_pearson: bool = True,
         betas: Sequence[float] = DEFAULT_BETAS,
         nan_strategy: NanStrategy = "warn",
+        suite: str | None = None,
         extra: Mapping[str, Metric] | Sequence[Metric] = (),
         prefix: str | None = None,
         postfix: str | None = None,
@@ -123,6 +129,10 @@ class MultiAttackerPrivacy(MetricCollection):
             members.append(MeanMSSSIM(**gamma, **blur, **wavelet, **ms_ssim))
         if compute_pearson:
             members.append(MeanPearson(**gamma, **blur, **wavelet, **common))
+        if suite is not None:
+            added = added_components(suite, betas=betas)
+            _check_settings_of_suite(suite, compute_ms_ssim and compute_pearson, {**gamma, **blur, **wavelet})
+            members += [AttackerMetric(component, **common) for component in added.values()]
         # Members share their evaluation, not their states: torchmetrics' grouping of equal states has nothing to add.
         super().__init__({}, prefix=prefix, postfix=postfix, compute_groups=False)
         for name, metric in (*((member.name, member) for member in members), *_named(extra)):
@@ -138,37 +148,138 @@ class MultiAttackerPrivacy(MetricCollection):
             target: clean images in [0, 1], same shape and device.
         """
         with torch.no_grad(), at_most_one_warning():
-            for _, metric, arguments in self._prepared(preds, target):
+            alone, together, pair = self._prepared(preds, target, "update")
+            for metric, arguments in alone.values():
                 metric.update(*arguments)
+            if pair is not None:
+                _add(list(together.values()), pair)
 
     def forward(self, preds: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Add a batch to every member and return the batch's own values, differentiable; arguments as :meth:`update`."""
         with at_most_one_warning():
-            values = {name: metric(*arguments) for name, metric, arguments in self._prepared(preds, target)}
+            alone, together, pair = self._prepared(preds, target, "update", "forward", "compute")
+            values = {name: metric(*arguments) for name, (metric, arguments) in alone.items()}
+            if pair is not None:
+                means = _add(list(together.values()), pair).means()
+                for (name, metric), mean in zip(together.items(), means, strict=True):
+                    values[name] = metric._forward_cache = mean  # type: ignore[assignment]
         return {self._set_name(name): values[name] for name in self._modules}
 
     def compute(self) -> dict[str, Tensor]:
-        """Mean scores over all images seen: float32 scalars in [0, 1], higher = leaks more."""
-        with at_most_one_warning():
+        """Mean scores over all images that any process has seen: float32 scalars in [0, 1], higher = leaks more.
+
+        While processes are joined (``torch.distributed``) this is one collective for all members, whether values are cached
+        or not, and every rank of the group has to call it equally often; ranks may hold any number of batches. Metrics in
+        ``extra`` that are not :class:`~attacker_metrics.AttackerMetric` synchronize themselves.
+
+        Raises:
+            ValueError: on every rank, if one has seen clean images out of range, or non-finite pixels under
+                ``nan_strategy="error"``, on an accelerator; on a CPU its ``update`` has raised at once.
+            RuntimeError: on every rank, if the ranks hold different members or settings.
+        """
+        members = list(self._modules.values())
+        ours = [metric for metric in members if isinstance(metric, AttackerMetric) and can_be_packed(metric)]
+        for metric in members:
+            forget(metric)
+        with at_most_one_warning(), unwarned_of_no_update(), synchronized(ours):
             return super().compute()
 
-    def _prepared(self, preds: Tensor, target: Tensor) -> Iterator[tuple[str, Metric, tuple[Any, ...]]]:
-        """Every member with what its ``update`` gets, once the batch is known to be good for all of ours.
+    def merge_state(self, incoming_state: MetricCollection | Mapping[str, Mapping[str, Any]]) -> None:
+        """Add the state of a collection with the same members and settings, e.g. one that a worker returned.
 
-        Foreign metrics come first, so that an error of theirs leaves our members as they were.
+        For engines that map and reduce without ``torch.distributed``. Nothing is added if there is an error.
+
+        Args:
+            incoming_state: the other collection, or its ``metric_state``.
+
+        Raises:
+            ValueError: if members or settings differ, or a foreign member has no state that could be merged.
+
+        Example:
+            >>> import torch
+            >>> clean = torch.rand(2, 3, 176, 176)
+            >>> parts = [MultiAttackerPrivacy(), MultiAttackerPrivacy()]
+            >>> for part in parts:
+            ...     part.update(1 - clean, clean)
+            >>> total = MultiAttackerPrivacy()
+            >>> for part in parts:
+            ...     total.merge_state(part)
+            >>> int(total["ms_ssim"].count)
+            4
+        """
+        if isinstance(incoming_state, MetricCollection):
+            theirs: dict[str, Any] = dict(incoming_state._modules)
+        else:
+            theirs = {name: incoming_state[key] for name in self._modules if (key := self._set_name(name)) in incoming_state}
+        if differing := sorted(theirs.keys() ^ self._modules.keys()):
+            raise ValueError(f"Only collections with the same members can be merged; one of the two lacks {differing}.")
+        before = {name: (metric._copy_state_dict(), metric._update_count) for name, metric in self._modules.items()}
+        try:
+            for name, metric in self._modules.items():
+                _merge(name, metric, theirs[name])
+        except Exception:
+            for name, (states, updates) in before.items():
+                vars(self._modules[name]).update(states, _update_count=updates)
+            raise
+
+    def _prepared(
+        self, preds: Tensor, target: Tensor, *methods: str
+    ) -> tuple[dict[str, tuple[Metric, tuple[Any, ...]]], dict[str, AttackerMetric], Pair | None]:
+        """Who does what with a batch, once it is known to be good for all of ours: (alone, together, pair).
+
+        Members in ``alone`` are called one by one, with the arguments beside them: foreign metrics, which come first, so
+        that an error of theirs leaves our members as they were, and subclasses with methods of their own. The states of
+        those in ``together`` are written from the pair directly; an empty batch has no pair, and is nothing to them.
         """
         check_images(preds, target, allow_empty=True)
-        members = list(self.items(keep_base=True, copy_state=False))
-        ours = [(name, metric) for name, metric in members if isinstance(metric, AttackerMetric)]
-        shared: tuple[Any, ...] = (preds, target)
-        if len(preds) > 0:
-            pair = Pair(preds, target)
-            for _, metric in ours:
+        ours = {name: metric for name, metric in self._modules.items() if isinstance(metric, AttackerMetric)}
+        pair = Pair(preds, target) if len(preds) > 0 else None
+        if pair is not None:
+            for metric in ours.values():
                 metric.check(pair)
-            pair.scores(component for _, metric in ours for component in metric.components)
-            shared = (pair,)
-        yield from ((name, metric, (preds, target)) for name, metric in members if not isinstance(metric, AttackerMetric))
-        yield from ((name, metric, shared) for name, metric in ours)
+            pair.scores(component for metric in ours.values() for component in metric.components)
+        shared = (preds, target) if pair is None else (pair,)
+        alone: dict[str, tuple[Metric, tuple[Any, ...]]]
+        alone = {name: (metric, (preds, target)) for name, metric in self._modules.items() if name not in ours}
+        alone |= {name: (metric, shared) for name, metric in ours.items() if pair is None or not metric.is_plain(*methods)}
+        together = {name: metric for name, metric in ours.items() if name not in alone}
+        return alone, together, pair if together else None
+
+
+def _add(metrics: Sequence[AttackerMetric], pair: Pair) -> BatchFacts:
+    facts = BatchFacts(metrics, pair)
+    with torch.no_grad():
+        facts.add()
+    for metric in metrics:  # as torchmetrics does around the update of each
+        metric._computed = None
+        metric._update_count += 1
+    return facts
+
+
+def _merge(name: str, metric: Metric, incoming: Metric | Mapping[str, Any]) -> None:
+    if not metric._defaults:
+        raise ValueError(f"extra: {name!r}, a {type(metric).__name__}, has no state of its own that could be merged.")
+    metric.merge_state(incoming if isinstance(incoming, Metric) else dict(incoming))
+    if not isinstance(metric, AttackerMetric):  # ours do this themselves
+        metric._update_count += incoming.update_count if isinstance(incoming, Metric) else 0
+        metric._computed = None
+
+
+def _check_settings_of_suite(suite: str, has_both_families: bool, settings: dict[str, Any]) -> None:
+    frozen = {
+        "gamma_values": DEFAULT_GAMMA_ATTACK_VALUES,
+        "blur_sigma": DEFAULT_GAUSSIAN_BLUR_SIGMA,
+        "wavelet_threshold": DEFAULT_WAVELET_SOFT_THRESHOLD,
+    }
+    given = {**settings, "gamma_values": tuple(settings["gamma_values"])}
+    changed = [f"{name}={given[name]!r}" for name, value in frozen.items() if given[name] != value]
+    if not has_both_families:
+        changed.append("a family switched off")
+    if changed:
+        raise ValueError(
+            f"suite {suite!r} is frozen, so that runs compare, got {', '.join(changed)}; leave the suite or the settings"
+            " out."
+        )
 
 
 def _named(extra: Mapping[str, Metric] | Sequence[Metric]) -> list[tuple[str, Metric]]:

@@ -170,9 +170,12 @@ def standard_components(
 def is_known(component: Component) -> bool:
     """Whether the engine can evaluate a component: only attackers and similarities of this library, data range 1."""
     attackers = (*component.noisy, *component.clean, *component.variants)
-    similarity = component.similarity
-    known = type(similarity) is SquaredPearson or (type(similarity) is MSSSIM and similarity.data_range == 1.0)
-    return known and all(map(is_built_in, attackers))
+    return is_known_similarity(component.similarity) and all(map(is_built_in, attackers))
+
+
+def is_known_similarity(similarity: Similarity) -> bool:
+    """Whether the engine evaluates a similarity: one of this library, for a data range of 1."""
+    return type(similarity) is SquaredPearson or (type(similarity) is MSSSIM and similarity.data_range == 1.0)
 
 
 def program_of(components: Sequence[Component], channels: int, height: int, width: int) -> Program:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacker_metrics.components import Component, View, is_known, program_of
+from attacker_metrics.components import Component, View, is_known, is_known_similarity, program_of
 from attacker_metrics.engine import evaluate
 from attacker_metrics.program import LARGEST
 from attacker_metrics.similarity import check_floating
@@ -77,6 +77,11 @@ class Pair:
         finite, skipped, out_of_range = map(int, self.counts)
         return finite, skipped, out_of_range
 
+    @cached_property
+    def none(self) -> Tensor:
+        """``(B,)`` bool: no image."""
+        return torch.zeros_like(self.finite)
+
     @property
     def clean_in_range(self) -> Tensor:
         """``(B,)`` bool: every finite clean value lies in [0, 1], give or take 1e-3."""
@@ -108,9 +113,7 @@ class Pair:
             if known:
                 scores = self._evaluate(known)
                 self._scores.update((component, scores[:, k]) for k, component in enumerate(known))
-            for component in missing:
-                if component not in known:
-                    self._scores[component] = self._score(component)
+            self._scores.update(self._score_by_views([component for component in missing if component not in known]))
         return [self._scores[component] for component in wanted]
 
     def scores_side_by_side(self, components: Sequence[Component]) -> Tensor:
@@ -121,16 +124,31 @@ class Pair:
     def _evaluate(self, known: Sequence[Component]) -> Tensor:
         return evaluate(*self._given, self.finite, program_of(known, *self._given[0].shape[1:]))
 
-    def _score(self, component: Component) -> Tensor:
-        """The score of a component with an attacker or a similarity that the engine does not know."""
-        values = [component.similarity(noisy, clean) for noisy, clean in self.views(component)]
-        for value in values:
-            if value.shape != self.finite.shape:
+    def _score_by_views(self, components: Sequence[Component]) -> dict[Component, Tensor]:
+        """The scores of components with an attacker or a similarity that the engine does not know.
+
+        Views that one of this library's similarities compares are laid behind each other and compared in one go.
+        """
+        batches: dict[Any, list[tuple[Component, Tensor, Tensor]]] = {}
+        for component in components:
+            for number, (noisy, clean) in enumerate(self.views(component)):
+                alike = (component.similarity, noisy.shape, clean.shape)
+                key = alike if is_known_similarity(component.similarity) else (component, number)
+                batches.setdefault(key, []).append((component, noisy, clean))
+        values: dict[Component, list[Tensor]] = {component: [] for component in components}
+        for batch in batches.values():
+            members, *sides = zip(*batch, strict=True)
+            noisy, clean = (side[0] if len(side) == 1 else torch.cat(side) for side in sides)
+            together = members[0].similarity(noisy, clean)
+            if together.shape != (len(members) * len(self),):
                 raise ValueError(
-                    f"component {component.name!r}: its similarity must return one number per image, shape"
-                    f" ({len(self)},), got {tuple(value.shape)}."
+                    f"component {members[0].name!r}: its similarity must return one number per image, shape"
+                    f" ({len(members) * len(self)},), got {tuple(together.shape)}."
                 )
-        return torch.where(self.finite, torch.stack(values).mean(dim=0), torch.nan)
+            for component, value in zip(members, together.view(len(members), -1), strict=True):
+                values[component].append(value)
+        means = {component: torch.stack(found).mean(dim=0) for component, found in values.items()}
+        return {component: torch.where(self.finite, mean, torch.nan) for component, mean in means.items()}
 
     def _view(self, side: int, view: View) -> Tensor:
         if (side, view) not in self._views:

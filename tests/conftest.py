@@ -3,6 +3,9 @@
 import inspect
 import os
 import re
+import subprocess
+import sys
+import tempfile
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,3 +139,30 @@ def warns_once(match):
     assert [w.category for w in caught] == [am.AttackerMetricsWarning], [str(w.message) for w in caught]
     assert re.search(match, str(caught[0].message))
     assert Path(caught[0].filename).parent == Path(__file__).parent
+
+
+ONE_HOST = (([], ["--standalone"]),)
+
+
+def launch(script, processes, folder, hosts=ONE_HOST):
+    """Run a script under torchrun; what each rank saved in ``folder``, by rank.
+
+    A host is the command that leads into it and its options for torchrun; each runs the same number of processes.
+    """
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("this build of torch has no gloo")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes // len(hosts))]
+    with tempfile.TemporaryFile("w+") as output:
+        running = [
+            subprocess.Popen([*inside, *torchrun, *options, script, folder], env=environment, stdout=output, stderr=output)
+            for inside, options in hosts
+        ]
+        try:
+            codes = [process.wait(timeout=300) for process in running]
+        finally:
+            for process in running:
+                process.terminate()  # nothing, if it has ended
+        output.seek(0)
+        assert not any(codes), output.read()
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]

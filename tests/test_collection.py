@@ -85,7 +85,7 @@ def test_the_collection_has_the_seventeen_members_under_their_names_in_order():
     assert isinstance(metric, MetricCollection)
     assert parameters(MultiAttackerPrivacy) == (
         *("gamma_values", "blur_sigma", "wavelet_threshold", "compute_ms_ssim", "compute_pearson", "betas"),
-        *("nan_strategy", "extra", "prefix", "postfix", "kwargs"),
+        *("nan_strategy", "suite", "extra", "prefix", "postfix", "kwargs"),
     )
 
 
@@ -443,3 +443,88 @@ def test_torchmetrics_keywords_reach_every_member():
     metric = make(sync_on_compute=False, compute_with_cache=False)
     assert all(not member.sync_on_compute and not member.compute_with_cache for member in metric.values())
     assert all(isinstance(member, Metric) for member in metric.values())
+
+
+# --- what torchmetrics and its users rely on ------------------------------------------------------------------------------
+
+
+def bookkeeping(member):
+    states = {
+        fact: getattr(member, member._state(fact)) for fact in ("sum", "count", "skipped", "collapsed", "out_of_range")
+    }
+    kinds = {fact: (state.dtype, state.shape, state.requires_grad) for fact, state in states.items()}
+    facts = {fact: int(state) for fact, state in states.items() if fact != "sum"}
+    return kinds, facts, member._update_count, member._computed, member._is_synced, member._to_sync, member._should_unsync
+
+
+@pytest.mark.parametrize("call", ["update", "forward"])
+def test_members_are_left_as_their_own_update_and_forward_leave_them(call):
+    metric, alone = make(nan_strategy="ignore"), {case.name: case.make(nan_strategy="ignore") for case in CASES}
+    for noisy, clean in (*BATCHES, (spoil(BATCHES[0][0], 0), BATCHES[0][1]), (1 - BATCHES[1][1], BATCHES[1][1])):
+        metric.compute() if metric["pearson"].update_called else None  # a cached value has to go
+        getattr(metric, call)(noisy, clean)
+        for name, single in alone.items():
+            getattr(single, call)(noisy, clean)
+            assert bookkeeping(metric[name]) == bookkeeping(single)
+            torch.testing.assert_close(metric[name]._fact("sum"), single._fact("sum"), rtol=0, atol=1e-6)
+            if call == "forward":
+                torch.testing.assert_close(metric[name]._forward_cache, single._forward_cache, rtol=0, atol=1e-6)
+    metric.reset()
+    assert all(member._forward_cache is None and not member.update_called for member in metric.values())
+
+
+def test_forward_values_can_be_added_up_in_place():
+    noisy, clean = BATCHES[0]
+    values = make()(noisy.clone().requires_grad_(), clean)
+    before = values["pearson"].detach().clone()
+    values["ms_ssim"] += values["pearson"]
+    values["ms_ssim"].backward()
+    assert torch.equal(values["pearson"], before)
+
+
+def test_states_made_in_inference_mode_go_on_outside_of_it():
+    metric = make()
+    with torch.inference_mode():
+        metric.update(*BATCHES[0])
+        metric.reset()
+        metric.update(*BATCHES[0])
+    metric(*BATCHES[1])
+    updated(metric, BATCHES[2:])
+    assert_values(metric.compute(), expected_means())
+
+
+@pytest.mark.parametrize("call", ["update", "forward"])
+def test_a_member_with_methods_of_its_own_keeps_them(call):
+    class Doubled(JPEGPearson):
+        calls = 0
+
+        def update(self, preds, target=None):
+            type(self).calls += 1
+            super().update(preds, target)
+
+        def compute(self):
+            return 2 * super().compute()
+
+    metric = make(extra={"plain": JPEGPearson(), "doubled": Doubled()})
+    for batch in BATCHES:
+        getattr(metric, call)(*batch)
+    values = metric.compute()
+    assert Doubled.calls == len(BATCHES)
+    assert values["doubled"] == 2 * values["plain"]
+    if call == "forward":
+        assert metric["doubled"]._forward_cache == 2 * metric["plain"]._forward_cache
+
+
+def test_an_update_costs_the_states_few_operations():
+    """Seventeen members with five states each: a sum apiece, and not an evaluation apiece."""
+    noisy, clean = BATCHES[0]
+    metric = updated(make(), BATCHES[:1])
+
+    def operations(function):
+        with torch.no_grad(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as events:
+            function(noisy, clean)
+        return sum(event.name.startswith("aten::") for event in events.events())
+
+    one = operations(lambda *pair: am.multi_attacker_scores(*pair, betas=SMALL))
+    assert operations(metric.update) - one < 5 * 17 * 5
+    assert operations(metric) - one < 7 * 17 * 5

@@ -8,6 +8,7 @@ import attacker_metrics
 OPTIONAL = {
     "PIL",
     "cv2",
+    "fsspec",
     "imagecodecs",
     "jinja2",
     "kornia",

@@ -254,7 +254,7 @@ def test_load_state_dict_after_compute_is_seen_by_the_next_compute():
 def test_merge_state_refuses_another_class_and_other_settings():
     with pytest.raises(ValueError, match="RGBPearson"):
         am.RGBPearson().merge_state(am.GrayPearson())
-    with pytest.raises(ValueError, match="Expected state variable"):
+    with pytest.raises(ValueError, match="BlurPearson 'pearson_blur': only metrics of the same class and settings"):
         am.BlurPearson(blur_sigma=1.0).merge_state(am.BlurPearson(blur_sigma=2.0))
 
 

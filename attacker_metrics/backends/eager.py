@@ -19,6 +19,7 @@ from attacker_metrics.pearson import correlate
 from attacker_metrics.program import LARGEST, MSSSIMComparison, Program
 
 _SHARE = 50_000  # pixels that give a CPU thread enough to do in one operation and leave what it makes in the cache
+_PLANES = 16  # that are compared at once at least: filters are several times slower on a single plane
 _ON_DEVICE = 2**28  # values of one map, over all planes, that are worked on at once elsewhere
 
 
@@ -92,7 +93,7 @@ def _parts(noisy: Tensor, program: Program) -> Iterator[slice]:
         _keep_freed_memory()
     planes = max(1, sum(program.channels(channels)[m.noisy] for m in program.ms_ssim))
     if noisy.device.type == "cpu":
-        images = math.ceil(_SHARE * torch.get_num_threads() / (height * width))
+        images = max(math.ceil(_SHARE * torch.get_num_threads() / (height * width)), _PLANES // planes)
     else:
         images = max(1, _ON_DEVICE // (planes * height * width))
     for start in range(0, batch, images):

@@ -2,10 +2,13 @@
 
 Needs ``pip install 'attacker-metrics[cli]'``. The stages, a module each:
 
-- ``images``: file -> tensor;
-- ``pairs``: folders, or built-in photographs under built-in ``obfuscations`` -> pairs of tensors;
+- ``images``: file or URL -> bytes -> tensor;
+- ``pairs``, ``manifest``: folders, built-in photographs under ``obfuscations``, or a list of pairs -> numbered rows;
+- ``loading``: rows -> pairs of tensors, ahead of the computation;
 - ``scoring``: pairs -> a score per pair and component;
+- ``parts``: scores -> files of an unfinished run, and back;
+- ``processes``, ``run``: several processes share the parts of a run;
 - ``summary``: scores -> statistics, gates, a plain reading;
 - ``report``, ``views``: what a person looks at and a program loads;
-- ``cli``: the commands.
+- ``cli``, ``commands``: the command line.
 """

@@ -1,16 +1,19 @@
-"""File -> image tensor ``(3, H, W)``, float32."""
+"""File or URL -> bytes -> image tensor ``(3, H, W)``, float32."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import imagecodecs
 import numpy as np
 import tifffile
 import torch
 import torch.nn.functional as F
+from fsspec.core import url_to_fs
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
@@ -39,21 +42,57 @@ class LoadedImage:
     eight_bit: bool
 
 
-def read_image(path: Path) -> LoadedImage:
-    """Read a picture (PNG, JPEG, WebP, BMP, TIFF; 8 or 16 bit) or a tensor (``.npy``, ``.pt``).
+def is_url(location: Path | str) -> bool:
+    """Whether this is a URL, not a path."""
+    return isinstance(location, str) and "://" in location
+
+
+def read_image(location: Path | str) -> LoadedImage:
+    """Read a picture (PNG, JPEG, WebP, BMP, TIFF; 8 or 16 bit) or a tensor (``.npy``, ``.pt``) from a path or URL.
 
     EXIF orientation is applied and grey is expanded to three channels.
 
     Raises:
         ImageError: if the file is unreadable, or has alpha, CMYK, several frames or another unusable content.
     """
+    return decode_image(read_bytes(location), location)
+
+
+def read_bytes(location: Path | str) -> bytes:
+    """The content of a file or URL.
+
+    Raises:
+        ImageError: if it cannot be read.
+    """
     try:
-        return _read_tensor(path) if path.suffix.lower() in TENSOR_SUFFIXES else _read_picture(path)
+        if not is_url(location):
+            return Path(location).read_bytes()
+        system, path = url_to_fs(location)
+        content: bytes = system.cat_file(path)
+    except Exception as error:  # file systems of fsspec raise errors of their own
+        raise ImageError(f"{location} cannot be read as an image: {_reason(error)}") from error
+    return content
+
+
+def decode_image(content: bytes, location: Path | str) -> LoadedImage:
+    """Decode the content of a file; ``location`` tells by its suffix what it is, and appears in error messages.
+
+    Raises:
+        ImageError: as :func:`read_image`.
+    """
+    suffix = PurePosixPath(urlsplit(str(location)).path if is_url(location) else location).suffix.lower()
+    try:
+        if suffix in TENSOR_SUFFIXES:
+            return _decode_tensor(content, suffix, location)
+        return _decode_picture(content, location)
     except ImageError:
         raise
     except Exception as error:  # decoders raise whatever they like about a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path} cannot be read as an image: {reason}") from error
+        raise ImageError(f"{location} cannot be read as an image: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def resize(pixels: Tensor, side: int) -> Tensor:
@@ -64,8 +103,8 @@ def resize(pixels: Tensor, side: int) -> Tensor:
     return F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
 
 
-def _read_picture(path: Path) -> LoadedImage:
-    with Image.open(path) as image:
+def _decode_picture(content: bytes, path: Path | str) -> LoadedImage:
+    with Image.open(io.BytesIO(content)) as image:
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind it
             raise ImageError(f"{path} holds {frames} frames; store each as a file of its own.")
@@ -74,7 +113,7 @@ def _read_picture(path: Path) -> LoadedImage:
         if image.mode == "CMYK":
             raise ImageError(f"{path} is CMYK; convert it to RGB first.")
         if image.mode == "RGB" and ";16" in str(image.tile):  # Pillow would drop the lower byte
-            return LoadedImage(_sixteen_bit_colour(path, image), eight_bit=False)
+            return LoadedImage(_sixteen_bit_colour(content, path, image), eight_bit=False)
         if image.mode in _SIXTEEN_BIT_MODES or (image.mode == "I" and image.format == "PNG"):
             grey = np.asarray(ImageOps.exif_transpose(image)).astype(np.float32) / 65535
             return LoadedImage(_three_channels(torch.from_numpy(grey), path), eight_bit=False)
@@ -84,13 +123,13 @@ def _read_picture(path: Path) -> LoadedImage:
     return LoadedImage(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, eight_bit=True)
 
 
-def _sixteen_bit_colour(path: Path, image: Image.Image) -> Tensor:
+def _sixteen_bit_colour(content: bytes, path: Path | str, image: Image.Image) -> Tensor:
     if image.format == "TIFF":
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = file.pages.first
             pixels = page.asarray() if page.axes == "YXS" else page.asarray().transpose(1, 2, 0)
     else:
-        pixels = imagecodecs.png_decode(path.read_bytes())
+        pixels = imagecodecs.png_decode(content)
     if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ImageError(f"{path} holds {pixels.dtype} values of shape {pixels.shape}; store 8 or 16 bit grey or RGB.")
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -103,12 +142,12 @@ def _sixteen_bit_colour(path: Path, image: Image.Image) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / 65535).permute(2, 0, 1)
 
 
-def _read_tensor(path: Path) -> LoadedImage:
+def _decode_tensor(content: bytes, suffix: str, path: Path | str) -> LoadedImage:
     value: Any
-    if path.suffix.lower() == ".npy":
-        value = torch.from_numpy(np.load(path, allow_pickle=False))
+    if suffix == ".npy":
+        value = torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))
     else:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if not isinstance(value, Tensor):
         raise ImageError(f"{path} holds a {type(value).__name__}; store one tensor (3, H, W).")
     if value.dtype in (torch.uint8, torch.uint16):
@@ -120,7 +159,7 @@ def _read_tensor(path: Path) -> LoadedImage:
     return LoadedImage(_three_channels(pixels, path), eight_bit=value.dtype == torch.uint8)
 
 
-def _three_channels(pixels: Tensor, path: Path) -> Tensor:
+def _three_channels(pixels: Tensor, path: Path | str) -> Tensor:
     """Bring ``(3, H, W)``, ``(1, 3, H, W)``, ``(H, W, 3)`` or a grey form of these to ``(3, H, W)``."""
     shape = tuple(pixels.shape)
     if pixels.ndim == 4 and pixels.shape[0] == 1:

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Protocol
 
+import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from attacker_metrics.evaluation.images import PICTURE_SUFFIXES, TENSOR_SUFFIXES, ImageError, read_image, resize
+from attacker_metrics.evaluation.images import (
+    PICTURE_SUFFIXES,
+    TENSOR_SUFFIXES,
+    ImageError,
+    decode_image,
+    read_bytes,
+    read_image,
+    resize,
+)
 from attacker_metrics.evaluation.obfuscations import OBFUSCATIONS
 
 
 @dataclass(frozen=True)
 class LoadedPair:
-    """One pair in memory: ``noisy`` and ``clean`` are ``(3, H, W)`` float32 of one size."""
+    """One pair in memory.
+
+    Args:
+        index: its row in its source.
+        noisy: ``(3, H, W)`` float32.
+        clean: the same shape.
+        noisy_eight_bit: whether the noisy file held 8-bit values.
+        read_s: seconds that reading its files took.
+        decode_s: seconds that decoding and scaling them took.
+    """
 
     index: int
     noisy: Tensor
     clean: Tensor
     noisy_eight_bit: bool
+    read_s: float = 0.0
+    decode_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,26 +58,33 @@ class FailedPair:
 
 
 class PairSource(Protocol):
-    """What the scoring reads: a map-style data set of pairs.
+    """What the evaluation reads: numbered rows, each naming a pair, and the images of a row.
 
     Attributes:
-        ids: the name of every pair, unique.
         groups: the group of every pair (the obfuscation, in the demonstration), or None if there are none.
     """
 
-    ids: list[str]
     groups: list[str] | None
 
-    def __getitem__(self, index: int) -> LoadedPair | FailedPair: ...
+    @property
+    def unmatched(self) -> Sequence[str]:
+        """Files that were left out for want of a partner."""
 
-    def __len__(self) -> int: ...
+    def check(self) -> tuple[int, str]:
+        """Number of pairs, and a digest by which other pairs are told apart; raises ValueError for unusable sources."""
+
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """Rows: ``id``, unique, and whatever else is known; cheapest in ascending order."""
+
+    def load(self, index: int, row: dict[str, str]) -> LoadedPair | FailedPair:
+        """Read the pair of a row; several threads do so at once."""
 
 
 class PairingError(ValueError):
     """Two folders that do not pair up; the message lists the files."""
 
 
-class FolderPairs(Dataset[LoadedPair | FailedPair]):
+class FolderPairs:
     """Pairs of files with the same relative path, suffixes aside, below two folders.
 
     Args:
@@ -88,20 +116,23 @@ class FolderPairs(Dataset[LoadedPair | FailedPair]):
                 f"no pairs: {clean} holds {len(cleans)} images and {noisy} holds {len(noisies)}, none with the same"
                 f" relative path. Images end in {', '.join((*PICTURE_SUFFIXES, *TENSOR_SUFFIXES))}."
             )
-        self._files = [(cleans[key], noisies[key]) for key in self.ids]
+        self._files = {key: (cleans[key], noisies[key]) for key in self.ids}
         self._side = side
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    def check(self) -> tuple[int, str]:
+        """Number of pairs, and a digest of the files' names."""
+        return len(self.ids), _digest(f"{key}{clean.suffix}{noisy.suffix}" for key, (clean, noisy) in self._files.items())
 
-    def __getitem__(self, index: int) -> LoadedPair | FailedPair:
-        try:
-            return load_pair(*self._files[index], index=index, side=self._side)
-        except ImageError as error:
-            return FailedPair(index, str(error))
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """The ids from ``start`` to before ``stop``."""
+        return pa.table({"id": pa.array(self.ids[start:stop], pa.string())})
+
+    def load(self, index: int, row: dict[str, str]) -> LoadedPair | FailedPair:  # noqa: ARG002
+        """Read the two files of a pair."""
+        return load_pair_or_failure(*self._files[self.ids[index]], index=index, side=self._side)
 
 
-class BuiltInPairs(Dataset[LoadedPair | FailedPair]):
+class BuiltInPairs:
     """Four photographs that ship with the package under six obfuscations, without any file of the user."""
 
     unmatched: tuple[str, ...] = ()
@@ -113,25 +144,45 @@ class BuiltInPairs(Dataset[LoadedPair | FailedPair]):
         self.ids = [f"{obfuscation}/{name.removesuffix('.jpg')}" for obfuscation, name in names]
         self.groups: list[str] | None = [obfuscation for obfuscation, _ in names]
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    def check(self) -> tuple[int, str]:
+        """Number of pairs, and a digest of their names."""
+        return len(self.ids), _digest(self.ids)
 
-    def __getitem__(self, index: int) -> LoadedPair | FailedPair:
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """The ids from ``start`` to before ``stop``."""
+        return pa.table({"id": pa.array(self.ids[start:stop], pa.string())})
+
+    def load(self, index: int, row: dict[str, str]) -> LoadedPair:  # noqa: ARG002
+        """Read a photograph and hide it."""
+        begin = time.perf_counter()
         obfuscation, photograph = divmod(index, len(self._photographs))
         resource = resources.files(__package__) / "photographs" / self._photographs[photograph]
         with resources.as_file(resource) as path:
             clean = read_image(path).pixels
-        hide = list(OBFUSCATIONS.values())[obfuscation]
-        return LoadedPair(index, hide(clean, torch.Generator().manual_seed(index)), clean, noisy_eight_bit=False)
+        noisy = list(OBFUSCATIONS.values())[obfuscation](clean, torch.Generator().manual_seed(index))
+        return LoadedPair(index, noisy, clean, noisy_eight_bit=False, decode_s=time.perf_counter() - begin)
 
 
-def load_pair(clean: Path, noisy: Path, *, index: int = 0, side: int | None = None) -> LoadedPair:
-    """Read two files of one size.
+def load_pair_or_failure(
+    clean: Path | str, noisy: Path | str, *, index: int, side: int | None = None
+) -> LoadedPair | FailedPair:
+    """:func:`load_pair`, with the error as a value."""
+    try:
+        return load_pair(clean, noisy, index=index, side=side)
+    except ImageError as error:
+        return FailedPair(index, str(error))
+
+
+def load_pair(clean: Path | str, noisy: Path | str, *, index: int = 0, side: int | None = None) -> LoadedPair:
+    """Read two files (paths or URLs) of one size.
 
     Raises:
         ImageError: if a file cannot be used, or their sizes differ.
     """
-    original, hidden = read_image(clean), read_image(noisy)
+    begin = time.perf_counter()
+    contents = read_bytes(clean), read_bytes(noisy)
+    read = time.perf_counter()
+    original, hidden = decode_image(contents[0], clean), decode_image(contents[1], noisy)
     if original.pixels.shape != hidden.pixels.shape:
         sizes = [f"{image.pixels.shape[1]} x {image.pixels.shape[2]}" for image in (original, hidden)]
         raise ImageError(
@@ -139,7 +190,7 @@ def load_pair(clean: Path, noisy: Path, *, index: int = 0, side: int | None = No
         )
     images = (hidden.pixels, original.pixels)
     scaled = images if side is None else (resize(images[0], side), resize(images[1], side))
-    return LoadedPair(index, *scaled, hidden.eight_bit)
+    return LoadedPair(index, *scaled, hidden.eight_bit, read - begin, time.perf_counter() - read)
 
 
 def batches_of_one_size(pairs: Iterable[LoadedPair], batch_size: int) -> Iterator[list[LoadedPair]]:
@@ -152,6 +203,13 @@ def batches_of_one_size(pairs: Iterable[LoadedPair], batch_size: int) -> Iterato
         elif sum(map(len, waiting.values())) >= 8 * batch_size:
             yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
     yield from waiting.values()
+
+
+def _digest(names: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in names:
+        digest.update(f"{name}\0".encode())
+    return digest.hexdigest()
 
 
 def _images_below(folder: Path) -> dict[str, Path]:

@@ -59,9 +59,10 @@ def write_outputs(stage: Path, scores: Scores, summary: dict[str, Any], gallery:
         gallery: caption and PNG of the pairs to show; the report holds image data only if there are any.
     """
     (stage / SUMMARY).write_text(as_json(summary), encoding="utf-8")
-    columns = {"id": pa.array(scores.ids, pa.string())}
-    columns |= {name: pa.array(column, pa.float32(), from_pandas=True) for name, column in scores.columns.items()}
-    pq.write_table(pa.table(columns), stage / SCORES)
+    table = scores.rows
+    for name, column in scores.columns.items():
+        table = table.append_column(name, pa.array(column, pa.float32(), from_pandas=True))
+    pq.write_table(table, stage / SCORES)
     (stage / REPORT).write_text(as_html(scores, summary, gallery), encoding="utf-8")
 
 
@@ -173,5 +174,5 @@ def _most_leaking(scores: Scores) -> list[tuple[str, str, str]]:
     for index in most_leaking_pairs(scores, 25):
         values = [scores.columns[name][index] for name in names]
         best = int(np.nanargmax(values))
-        rows.append((scores.ids[index], names[best], _number(float(values[best]))))
+        rows.append((scores.id(index), names[best], _number(float(values[best]))))
     return rows

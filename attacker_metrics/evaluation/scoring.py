@@ -1,20 +1,83 @@
-"""Pairs -> one score per pair and component, streamed: only the scores are kept."""
+"""Loaded pairs -> one score per pair and component: a part at a time, then all parts side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 from attacker_metrics.attacker_metric import AttackerMetric
 from attacker_metrics.collection import MultiAttackerPrivacy
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource, batches_of_one_size
+from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, batches_of_one_size
 from attacker_metrics.pair import Pair
+
+_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT = (
+    f"_{name}" for name in ("scores", "collapsed", "finite", "failure", "8bit")
+)
+RESERVED = (_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT)
+"""Columns of a part's table beside those of its rows."""
+
+
+@dataclass
+class Seconds:
+    """Where the time of one process went, in seconds, and for how many pairs.
+
+    ``read`` and ``decode`` are sums over the threads that load; ``wait`` is how long the computation waited for them.
+    """
+
+    pairs: int = 0
+    read: float = 0.0
+    decode: float = 0.0
+    compute: float = 0.0
+    wait: float = 0.0
+    total: float = 0.0
+
+
+@dataclass
+class PartScores:
+    """The scores of one part: row by row, a column per member of the collection.
+
+    Args:
+        start: number of the first row.
+        values: ``(rows, members)`` float32; NaN where there is none.
+        collapsed: ``(rows, members)`` bool: an MS-SSIM is 0 because a term was not positive.
+        finite: ``(rows,)`` bool: no pixel is NaN or infinite.
+        eight_bit: ``(rows,)`` bool: the noisy file held 8-bit values.
+        failures: why a pair could not be scored, or None.
+    """
+
+    start: int
+    values: NDArray[np.float32]
+    collapsed: NDArray[np.bool_]
+    finite: NDArray[np.bool_]
+    eight_bit: NDArray[np.bool_]
+    failures: list[str | None]
+
+    @classmethod
+    def empty(cls, start: int, rows: int, members: int) -> PartScores:
+        """Before anything is scored."""
+        flags = (np.zeros((rows, members), bool), np.ones(rows, bool), np.zeros(rows, bool))
+        return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows)
+
+    def beside(self, rows: pa.Table) -> pa.Table:
+        """The rows with their scores, as one table that :meth:`Scores.of_tables` understands."""
+        width = self.values.shape[1]
+        columns = {
+            _SCORES: pa.FixedSizeListArray.from_arrays(pa.array(self.values.ravel()), width),
+            _COLLAPSED: pa.FixedSizeListArray.from_arrays(pa.array(self.collapsed.ravel()), width),
+            _FINITE: pa.array(self.finite),
+            _FAILURE: pa.array(self.failures, pa.string()),
+            _EIGHT_BIT: pa.array(self.eight_bit),
+        }
+        for name, column in columns.items():
+            rows = rows.append_column(name, column)
+        return rows
 
 
 @dataclass
@@ -22,119 +85,152 @@ class Scores:
     """The outcome of a run.
 
     Args:
-        ids: name of every pair.
-        groups: group of every pair, or None.
+        rows: a row per pair: ``id`` and whatever else the source knows.
         columns: component -> score of every pair, float32; NaN where there is none.
         collapsed: component -> bool per pair: its MS-SSIM is 0 because a term was not positive.
-        skipped: indices of pairs with a NaN or infinite pixel.
+        skipped: per pair whether it has a NaN or infinite pixel.
         failures: index of a pair -> why it could not be scored.
         noisy_eight_bit: number of pairs whose noisy file held 8-bit values.
+        groups: group of every pair, or None.
     """
 
-    ids: list[str]
-    groups: list[str] | None
+    rows: pa.Table
     columns: dict[str, NDArray[np.float32]]
     collapsed: dict[str, NDArray[np.bool_]]
-    skipped: list[int] = field(default_factory=list)
+    skipped: NDArray[np.bool_]
     failures: dict[int, str] = field(default_factory=dict)
     noisy_eight_bit: int = 0
+    groups: list[str] | None = None
+
+    @classmethod
+    def of_tables(cls, tables: Iterable[pa.Table], names: list[str], total: int, groups: list[str] | None = None) -> Scores:
+        """Put the parts' tables side by side, in the order of the rows.
+
+        Args:
+            tables: what :meth:`PartScores.beside` made.
+            names: the members of the collection.
+            total: number of pairs.
+            groups: group of every pair, or None.
+        """
+        columns = {name: np.full(total, np.nan, np.float32) for name in names}
+        scores = cls(
+            pa.table({}), columns, {name: np.zeros(total, bool) for name in names}, np.zeros(total, bool), groups=groups
+        )
+        rows, start = [], 0
+        for table in tables:
+            stop = start + len(table)
+            values, collapsed = (
+                table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(names))
+                for name in (_SCORES, _COLLAPSED)
+            )
+            for position, name in enumerate(names):
+                scores.columns[name][start:stop] = values[:, position]
+                scores.collapsed[name][start:stop] = collapsed[:, position]
+            scores.skipped[start:stop] = ~table[_FINITE].to_numpy()
+            failures = table[_FAILURE]
+            if failures.null_count < len(failures):
+                reasons = enumerate(failures.to_pylist(), start)
+                scores.failures |= {index: reason for index, reason in reasons if reason is not None}
+            scores.noisy_eight_bit += int(table[_EIGHT_BIT].to_numpy().sum())
+            rows.append(table.drop_columns(list(RESERVED)))
+            start = stop
+        scores.rows = pa.concat_tables(rows)
+        return scores
+
+    def __len__(self) -> int:
+        return len(self.skipped)
+
+    def id(self, index: int | np.integer[Any]) -> str:
+        """The name of a pair."""
+        name: str = self.rows["id"][int(index)].as_py()
+        return name
 
     @property
     def scored(self) -> NDArray[np.bool_]:
         """Whether each pair has scores."""
-        mask = np.ones(len(self.ids), dtype=bool)
-        mask[[*self.skipped, *self.failures]] = False
+        mask = ~self.skipped
+        mask[list(self.failures)] = False
         return mask
 
 
-def score_pairs(
-    source: PairSource,
+def score_part(
+    pairs: Iterator[LoadedPair | FailedPair],
+    part: PartScores,
     privacy: MultiAttackerPrivacy,
     *,
     device: torch.device,
-    batch_size: int = 16,
-    workers: int = 0,
-    on_done: Callable[[int], None] = lambda _count: None,
-) -> Scores:
-    """Score every pair of a source by every member of a collection; a pair that fails does not stop the rest.
+    batch_size: int,
+    seconds: Seconds,
+    on_done: Callable[[int], None],
+) -> None:
+    """Score the pairs of a part by every member of a collection; a pair that fails does not stop the rest.
 
     Args:
-        source: the pairs.
-        privacy: the collection; its members' settings count, their states are not touched. A foreign metric given as
-            ``extra`` is called once per image.
+        pairs: all pairs of the part.
+        part: takes the scores.
+        privacy: the collection, on ``device``; its members' settings count, their states are not touched. A foreign metric
+            given as ``extra`` is called once per image.
         device: where to compute.
         batch_size: pairs of equal size that are scored at once.
-        workers: processes that read files; 0 reads in this one.
+        seconds: takes the times.
         on_done: called with the number of pairs that were finished just now.
     """
-    members = dict(privacy.items(keep_base=True, copy_state=False))
-    count = len(source)
-    scores = Scores(
-        ids=list(source.ids),
-        groups=None if source.groups is None else list(source.groups),
-        columns={name: np.full(count, np.nan, dtype=np.float32) for name in members},
-        collapsed={name: np.zeros(count, dtype=bool) for name in members},
-    )
 
-    def readable() -> Iterable[LoadedPair]:
-        loader: DataLoader[LoadedPair | FailedPair] = DataLoader(
-            source,  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=workers,
-            collate_fn=_unchanged,
-        )
-        for item in loader:
-            if isinstance(item, FailedPair):
-                scores.failures[item.index] = item.reason
+    def readable() -> Iterator[LoadedPair]:
+        while True:
+            begin = time.perf_counter()
+            pair = next(pairs, None)
+            seconds.wait += time.perf_counter() - begin
+            if pair is None:
+                return
+            seconds.pairs += 1
+            if isinstance(pair, FailedPair):
+                part.failures[pair.index - part.start] = pair.reason
                 on_done(1)
-            else:
-                scores.noisy_eight_bit += item.noisy_eight_bit
-                yield item
+                continue
+            seconds.read += pair.read_s
+            seconds.decode += pair.decode_s
+            part.eight_bit[pair.index - part.start] = pair.noisy_eight_bit
+            yield pair
 
-    privacy = privacy.to(device)
     with torch.inference_mode():
         for batch in batches_of_one_size(readable(), batch_size):
+            begin = time.perf_counter()
             try:
-                _score_batch(batch, privacy, device, scores)
+                _score_batch(batch, privacy, device, part)
             except Exception:  # find out which pair it is
                 for pair in batch:
                     try:
-                        _score_batch([pair], privacy, device, scores)
+                        _score_batch([pair], privacy, device, part)
                     except Exception as error:  # noqa: PERF203
-                        scores.failures[pair.index] = f"{type(error).__name__}: {error}"
+                        part.failures[pair.index - part.start] = f"{type(error).__name__}: {error}"
+            seconds.compute += time.perf_counter() - begin
             on_done(len(batch))
-    return scores
 
 
-def _score_batch(batch: list[LoadedPair], privacy: MultiAttackerPrivacy, device: torch.device, scores: Scores) -> None:
+def _score_batch(batch: list[LoadedPair], privacy: MultiAttackerPrivacy, device: torch.device, part: PartScores) -> None:
     noisy = torch.stack([pair.noisy for pair in batch]).to(device)
     clean = torch.stack([pair.clean for pair in batch]).to(device)
     pair = Pair(noisy, clean)
     members = dict(privacy.items(keep_base=True, copy_state=False))
     ours = {name: metric for name, metric in members.items() if isinstance(metric, AttackerMetric)}
     pair.scores(component for metric in ours.values() for component in metric.components)
-    values, collapsed = {}, {}
-    for name, metric in members.items():
+    values, collapsed = [], []
+    for metric in members.values():
         if isinstance(metric, AttackerMetric):
-            values[name] = metric.scores(pair).float().cpu().numpy()
-            collapsed[name] = metric.collapsed_images(pair).cpu().numpy()
+            values.append(metric.scores(pair).float())
+            collapsed.append(metric.collapsed_images(pair))
         else:
             # A foreign metric reduces over its batch: it sees one image at a time.
-            single = [float(metric(noisy[i : i + 1], clean[i : i + 1])) for i in range(len(batch))]
+            single: list[Any] = [float(metric(noisy[i : i + 1], clean[i : i + 1])) for i in range(len(batch))]
             metric.reset()
-            values[name] = np.where(pair.finite.cpu().numpy(), np.asarray(single, dtype=np.float32), np.nan)
-            collapsed[name] = np.zeros(len(batch), dtype=bool)
+            values.append(torch.tensor(single, device=device).where(pair.finite, torch.nan))
+            collapsed.append(torch.zeros_like(pair.finite))
+    table, flags = torch.stack(values, dim=1).cpu().numpy(), torch.stack(collapsed, dim=1).cpu().numpy()
     finite, in_range = pair.finite.tolist(), pair.clean_in_range.tolist()
     for position, item in enumerate(batch):
+        row = item.index - part.start
         if not in_range[position]:
-            scores.failures[item.index] = "the clean image leaves [0, 1] by more than 1e-3; denormalise it."
+            part.failures[row] = "the clean image leaves [0, 1] by more than 1e-3; denormalise it."
             continue
-        if not finite[position]:
-            scores.skipped.append(item.index)
-        for name in members:
-            scores.columns[name][item.index] = values[name][position]
-            scores.collapsed[name][item.index] = collapsed[name][position]
-
-
-def _unchanged(item: Any) -> Any:
-    return item
+        part.finite[row], part.values[row], part.collapsed[row] = finite[position], table[position], flags[position]

@@ -46,14 +46,14 @@ def summarize(scores: Scores, settings: dict[str, Any], gates: list[Gate]) -> di
         "torch_version": str(torch.__version__),
         "torchmetrics_version": torchmetrics.__version__,
         "settings": settings,
-        "pairs": len(scores.ids),
+        "pairs": len(scores),
         "evaluated": int(scored.sum()),
-        "skipped": len(scores.skipped),
+        "skipped": int(scores.skipped.sum()),
         "failed": len(scores.failures),
         "collapsed": int(np.logical_or.reduce([scores.collapsed[name] & scored for name in scores.collapsed]).sum()),
         "noisy_8bit": scores.noisy_eight_bit,
-        "skipped_pairs": [scores.ids[index] for index in sorted(scores.skipped)],
-        "failed_pairs": {scores.ids[index]: scores.failures[index] for index in sorted(scores.failures)},
+        "skipped_pairs": [scores.id(index) for index in np.flatnonzero(scores.skipped)],
+        "failed_pairs": {scores.id(index): scores.failures[index] for index in sorted(scores.failures)},
         "components": _statistics_of(scores, scored),
         "strongest": _strongest(scores, scored),
     }
@@ -78,12 +78,12 @@ def attackers_of(scores: Scores) -> list[str]:
 
 def _statistics_of(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, Any]:
     return {
-        name: {**_statistics(column, chosen, scores.ids), "collapsed": int((scores.collapsed[name] & chosen).sum())}
+        name: {**_statistics(column, chosen, scores), "collapsed": int((scores.collapsed[name] & chosen).sum())}
         for name, column in scores.columns.items()
     }
 
 
-def _statistics(column: NDArray[np.float32], chosen: NDArray[np.bool_], ids: list[str]) -> dict[str, Any]:
+def _statistics(column: NDArray[np.float32], chosen: NDArray[np.bool_], scores: Scores) -> dict[str, Any]:
     indices = np.flatnonzero(chosen & ~np.isnan(column))
     values = column[indices].astype(np.float64)
     names = ("mean", "std", "ci95", "median", "p95", "max", "worst_pair")
@@ -96,7 +96,9 @@ def _statistics(column: NDArray[np.float32], chosen: NDArray[np.bool_], ids: lis
         interval = [mean - half, mean + half]
     median, p95 = (float(quantile) for quantile in np.quantile(values, (0.5, 0.95)))
     worst = int(values.argmax())
-    return dict(zip(names, (mean, deviation, interval, median, p95, float(values[worst]), ids[indices[worst]]), strict=True))
+    return dict(
+        zip(names, (mean, deviation, interval, median, p95, float(values[worst]), scores.id(indices[worst])), strict=True)
+    )
 
 
 def _strongest(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, int]:
@@ -112,7 +114,7 @@ def _strongest(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, int]:
 def _judge(gate: Gate, scores: Scores, statistics: dict[str, Any]) -> dict[str, Any]:
     value = statistics[gate.statistic]
     column = scores.columns[gate.component]
-    above = [scores.ids[i] for i in np.argsort(-np.nan_to_num(column), kind="stable") if column[i] > gate.limit]
+    above = [scores.id(i) for i in np.argsort(-np.nan_to_num(column), kind="stable") if column[i] > gate.limit]
     # Without a single score there is nothing that could keep the limit.
     return {**asdict(gate), "value": value, "exceeded": value is None or value > gate.limit, "pairs_above": above}
 

@@ -1,0 +1,1 @@
+"""The sub-commands, a module each: ``add(commands)`` adds its parser, whose ``command`` returns the exit status."""

@@ -1,0 +1,82 @@
+"""What ``evaluate`` shows on the terminal: progress, the table and its reading, where the time went."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from attacker_metrics.evaluation import report
+from attacker_metrics.evaluation.parts import Plan
+from attacker_metrics.evaluation.processes import Processes
+
+
+def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
+    """Print the outcome: failures and exceeded limits to the error stream, table, reading and speed to the other."""
+    errors = Console(stderr=True)
+    for pair, reason in summary["failed_pairs"].items():
+        errors.print(f"failed: {pair}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print(report.as_json(summary), end="")
+    else:
+        terminal = Console(width=None if sys.stdout.isatty() else 130)
+        terminal.print(report.as_table(summary))
+        for sentence in [*summary["readings"], _speed(summary["throughput"])]:
+            terminal.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
+        terminal.print(f"\nreport: {output / report.REPORT}", markup=False, highlight=False, soft_wrap=True)
+    for gate in summary["gates"]:
+        if gate["exceeded"]:
+            value = "no score to judge by" if gate["value"] is None else f"{gate['value']:.6g}"
+            pairs = gate["pairs_above"]
+            named = ", ".join(pairs[:10]) + (f" and {len(pairs) - 10} more (see summary.json)" if len(pairs) > 10 else "")
+            errors.print(
+                f"limit exceeded: {gate['component']} {gate['statistic']} is {value}, limit {gate['limit']:g};"
+                f" images above it: {named or 'none'}",
+                style="red",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _speed(speed: dict[str, Any]) -> str:
+    """Where the time went, in words."""
+    rate = f"{speed['pairs']} pairs in {speed['seconds']:.1f} s"
+    if speed["pairs_per_second"] is not None:
+        rate += f", {speed['pairs_per_second']:.1f} per second"
+    if speed["pairs_resumed"]:
+        rate += f" ({speed['pairs_resumed']} were done before)"
+    processes = "1 process" if speed["processes"] == 1 else f"{speed['processes']} processes"
+    return (
+        f"{rate}, by {processes} with {speed['workers']} loading threads each. Seconds over all processes: computing"
+        f" {speed['compute_seconds']:.1f}, waiting for pairs {speed['wait_seconds']:.1f}; over all loading threads: reading"
+        f" {speed['read_seconds']:.1f}, decoding {speed['decode_seconds']:.1f}."
+    )
+
+
+@contextlib.contextmanager
+def progress(plan: Plan, processes: Processes) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
+    """A bar of all processes' pairs, drawn by the first; yields what to call when pairs are done, and while waiting."""
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(),
+    )
+    hidden = not (processes.is_first and sys.stderr.isatty())
+    done_before = plan.total - plan.remaining_pairs
+    with warnings.catch_warnings(), Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
+        warnings.simplefilter("ignore")  # what matters is in the report
+        task = bar.add_task("scoring", total=plan.total, completed=done_before)
+
+        def on_done(count: int) -> None:
+            bar.update(task, completed=done_before + processes.add("done", count))
+
+        yield on_done, lambda: on_done(0)

@@ -1,0 +1,40 @@
+"""``attacker-metrics views``: what every attacker sees of one pair."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from attacker_metrics.evaluation import report
+from attacker_metrics.evaluation.commands.options import OK, add_settings, bad_usage, privacy_of
+from attacker_metrics.evaluation.images import ImageError
+from attacker_metrics.evaluation.pairs import load_pair
+from attacker_metrics.evaluation.views import views_png
+
+
+def add(commands: Any) -> None:
+    """Add the command's parser."""
+    command = commands.add_parser(
+        "views",
+        help="draw what every attacker sees of one pair",
+        description="Draw what every attacker sees of one pair, each tile with its score. The picture holds image data.",
+    )
+    command.set_defaults(command=views)
+    command.add_argument("clean", type=Path, metavar="CLEAN")
+    command.add_argument("noisy", type=Path, metavar="NOISY")
+    command.add_argument("--output", type=Path, required=True, metavar="PNG", help="the picture to write")
+    add_settings(command)
+
+
+def views(options: argparse.Namespace) -> int:
+    """Draw what every attacker sees of one pair."""
+    privacy = privacy_of(options)
+    with bad_usage(ImageError):
+        pair = load_pair(options.clean, options.noisy, side=options.resize)
+    with bad_usage(ValueError):
+        png = views_png(pair, privacy, title=f"{options.noisy.name} against {options.clean.name}")
+    with report.staged(options.output.parent) as stage:
+        (stage / options.output.name).write_bytes(png)
+    print(f"wrote {options.output} (it holds image data)")
+    return OK

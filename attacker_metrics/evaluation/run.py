@@ -1,0 +1,97 @@
+"""One process's share of a run: it takes one unfinished part after the other, scores it, and stores it."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from attacker_metrics.collection import MultiAttackerPrivacy
+from attacker_metrics.evaluation.loading import PartRows, load_ahead
+from attacker_metrics.evaluation.pairs import PairSource
+from attacker_metrics.evaluation.parts import Plan, UnfinishedRun
+from attacker_metrics.evaluation.processes import Processes
+from attacker_metrics.evaluation.scoring import PartScores, Seconds, score_part
+
+LARGEST_PART = 256
+"""Pairs per part by default: what a crash costs each process."""
+
+
+def default_part_size(total: int, processes: int, batch_size: int) -> int:
+    """Pairs per part: at least a batch, at most 256, otherwise eight parts for each process, lest one has to wait long."""
+    return max(min(LARGEST_PART, -(-total // (8 * processes))), min(batch_size, -(-total // processes)))
+
+
+def evaluate_remaining(
+    source: PairSource,
+    privacy: MultiAttackerPrivacy,
+    run: UnfinishedRun,
+    plan: Plan,
+    processes: Processes,
+    *,
+    device: torch.device,
+    batch_size: int,
+    workers: int,
+    on_done: Callable[[int], None],
+) -> Seconds:
+    """Take parts that no other process has taken until there is none left.
+
+    Batches never span parts, so that the scores do not depend on which process takes which part.
+
+    Args:
+        source: the pairs.
+        privacy: the collection that scores them.
+        run: where the parts are stored.
+        plan: the parts.
+        processes: who shares the work.
+        device: where to compute.
+        batch_size: pairs of equal size that are scored at once.
+        workers: threads that read and decode files; 0 reads between the computations.
+        on_done: called with the number of pairs that this process has finished just now.
+
+    Returns:
+        Where the time went.
+    """
+    seconds, begin = Seconds(), time.perf_counter()
+    privacy = privacy.to(device)
+    members = len(privacy)
+
+    def taken() -> Iterator[PartRows]:
+        while (turn := processes.take("parts")) < len(plan.remaining):
+            number = plan.remaining[turn]
+            start, stop = plan.rows(number)
+            yield PartRows(number, start, source.rows(start, stop))
+
+    stream = load_ahead(source, taken(), workers=workers, ahead=batch_size + 2 * workers)
+    for part, group in itertools.groupby(stream, key=lambda item: item[0]):
+        scores = PartScores.empty(part.start, len(part.table), members)
+        pairs = (pair for _, pair in group)
+        score_part(pairs, scores, privacy, device=device, batch_size=batch_size, seconds=seconds, on_done=on_done)
+        run.write(part.number, scores.beside(part.kept))
+    seconds.total = time.perf_counter() - begin
+    return seconds
+
+
+def throughput(seconds: list[dict[str, Any]], workers: int, threads: int) -> dict[str, Any]:
+    """What ``summary.json`` says about speed.
+
+    Args:
+        seconds: every process's :class:`~attacker_metrics.evaluation.scoring.Seconds`.
+        workers: loading threads of each process.
+        threads: torch's threads in each process.
+    """
+    wall, pairs = max(part["total"] for part in seconds), sum(part["pairs"] for part in seconds)
+    sums = {name: round(sum(part[name] for part in seconds), 3) for name in ("read", "decode", "compute", "wait")}
+    return {
+        "pairs": pairs,
+        "seconds": round(wall, 3),
+        "pairs_per_second": round(pairs / wall, 3) if wall > 0 else None,
+        "processes": len(seconds),
+        "pairs_of_process": [part["pairs"] for part in seconds],
+        "workers": workers,
+        "threads": threads,
+        **{f"{name}_seconds": value for name, value in sums.items()},
+    }

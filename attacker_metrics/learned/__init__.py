@@ -1,0 +1,27 @@
+"""Attackers that learn from pairs of noisy and clean images: fitted on one part of the data, scored on another."""
+
+from attacker_metrics.learned.attacker import FitOverlapError, LearnedAttacker, NotFittedError, in_fit_split
+from attacker_metrics.learned.cnn import CNNAttacker
+from attacker_metrics.learned.linear import LinearAttacker, NormalEquations
+from attacker_metrics.learned.metrics import (
+    CNNAttackerMSSSIM,
+    CNNAttackerPearson,
+    LearnedAttackerMetric,
+    LinearAttackerMSSSIM,
+    LinearAttackerPearson,
+)
+
+__all__ = [
+    "CNNAttacker",
+    "CNNAttackerMSSSIM",
+    "CNNAttackerPearson",
+    "FitOverlapError",
+    "LearnedAttacker",
+    "LearnedAttackerMetric",
+    "LinearAttacker",
+    "LinearAttackerMSSSIM",
+    "LinearAttackerPearson",
+    "NormalEquations",
+    "NotFittedError",
+    "in_fit_split",
+]

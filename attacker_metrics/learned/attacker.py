@@ -1,0 +1,159 @@
+"""What learned attackers share: they see the fit split once, remember whom they saw, and then map images to views."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attacker_metrics.pair import Pair
+
+Id = str | int
+
+
+class NotFittedError(RuntimeError):
+    """A learned attacker was asked to attack before ``fit_compute``."""
+
+
+class FitOverlapError(ValueError):
+    """An image is to be scored that the attacker was fitted on, which would flatter the attacker."""
+
+
+class LearnedAttacker(nn.Module, ABC):
+    """An attacker ``(B, 3, H, W) -> (B, 3, H, W)`` that is fitted on pairs of noisy and clean images.
+
+    Feed the fit split through :meth:`fit_update`, batch by batch, call :meth:`fit_compute` once (in every process), then
+    use it as any attacker, in a :class:`~attacker_metrics.Component` or by calling it. The gradient flows through the view,
+    not through the fit. A subclass implements ``_observe``, ``_solve`` and ``_view``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_fitted = False
+        self.fit_count = 0
+        """How many pairs this process has fed to the fit; pairs with a NaN or infinite pixel are left out."""
+        self._seen: set[int] = set()
+
+    def fit_update(self, noisy: Tensor, clean: Tensor, ids: Sequence[Id] | None = None) -> None:
+        """Learn from a batch.
+
+        Args:
+            noisy: noisy images ``(B, 3, H, W)``; may leave [0, 1].
+            clean: clean images in [0, 1], same shape and device.
+            ids: a name or number for every pair, by which scoring it later is refused.
+
+        Raises:
+            TypeError: for tensors that are not floating.
+            ValueError: for other shapes, clean values outside [0, 1] by more than 1e-3, or another number of ids.
+            RuntimeError: if the fit was computed already.
+        """
+        if self.is_fitted:
+            raise RuntimeError(f"{type(self).__name__} is fitted; make a new one to fit it on other images.")
+        pair = Pair(noisy.detach(), clean.detach())
+        _check_ids(ids, len(pair))
+        if not bool(pair.clean_in_range.all()):
+            raise ValueError("clean images leave [0, 1] by more than 1e-3; denormalise them, e.g. clean * std + mean.")
+        keys = [f"number {self.fit_count + i}" for i in range(len(pair))] if ids is None else [str(name) for name in ids]
+        self._seen.update(_hash(name) for name in ids or ())
+        finite = pair.finite.nonzero()[:, 0]
+        with torch.no_grad():
+            self._observe(noisy.detach()[finite], clean.detach()[finite], [keys[i] for i in finite.tolist()])
+        self.fit_count += len(finite)
+
+    def fit_compute(self) -> None:
+        """Fit, from the pairs of all processes; every process calls it, and gets the same attacker.
+
+        Raises:
+            ValueError: if there were too few pairs.
+        """
+        with torch.inference_mode(mode=False):
+            self._solve()
+        self._seen = set().union(*gathered(self._seen))
+        self.is_fitted = True
+
+    def check_unseen(self, ids: Iterable[Id]) -> None:
+        """Raise a :class:`FitOverlapError` if one of the ids belongs to a pair of the fit split."""
+        seen = [str(name) for name in ids if _hash(name) in self._seen]
+        if seen:
+            raise FitOverlapError(
+                f"{len(seen)} images were in the fit split, such as {seen[0]!r}; score only images that"
+                f" {type(self).__name__} was not fitted on."
+            )
+
+    def check_fitted(self) -> None:
+        """Raise a :class:`NotFittedError` before ``fit_compute``."""
+        if not self.is_fitted:
+            raise NotFittedError(
+                f"{type(self).__name__} is not fitted: feed it the fit split by fit_update(noisy, clean, ids), then call"
+                " fit_compute()."
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the attacker makes of noisy images, ``(B, 3, H, W)``."""
+        self.check_fitted()
+        return self._view(x)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What ``state_dict`` holds besides the parameters: whether it is fitted, and hashes of whom it saw."""
+        return {"is_fitted": self.is_fitted, "fit_count": self.fit_count, "seen": sorted(self._seen)}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`get_extra_state` returned."""
+        self.is_fitted, self.fit_count, self._seen = state["is_fitted"], state["fit_count"], set(state["seen"])
+
+    @abstractmethod
+    def _observe(self, noisy: Tensor, clean: Tensor, keys: Sequence[str]) -> None:
+        """Take in finite pairs; the keys name them."""
+
+    @abstractmethod
+    def _solve(self) -> None:
+        """Find the parameters, from what all processes took in."""
+
+    @abstractmethod
+    def _view(self, x: Tensor) -> Tensor:
+        """Apply the parameters."""
+
+
+def in_fit_split(name: Id, *, share: float = 0.5) -> bool:
+    """Whether an image belongs to the fit split, decided by a hash of its name: the same in every run and process.
+
+    Pass the name of its group (the person, the source photograph) rather than of the image where there is one, so that the
+    attacker is not scored on other pictures of what it was fitted on.
+
+    Args:
+        name: of the image or its group.
+        share: how many of all go to the fit split, in (0, 1).
+
+    Raises:
+        ValueError: if the share is not between 0 and 1.
+
+    Example:
+        >>> sum(in_fit_split(f"image {i}") for i in range(1000))
+        497
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1, got {share!r}.")
+    return _hash(f"split {name}") < share * 2**64
+
+
+def gathered(mine: Any) -> list[Any]:
+    """The object of every process, in the order of ranks."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [mine]
+    everyones = [None] * distributed.get_world_size()
+    distributed.all_gather_object(everyones, mine)
+    return everyones
+
+
+def _hash(name: Id) -> int:
+    return int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=8).digest(), "big")
+
+
+def _check_ids(ids: Sequence[Id] | None, count: int) -> None:
+    if ids is not None and len(ids) != count:
+        raise ValueError(f"ids must name each of the {count} pairs, got {len(ids)}.")

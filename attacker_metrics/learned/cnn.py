@@ -1,0 +1,145 @@
+"""A small residual network with a fixed budget, trained on a bounded sample of tiles."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacker_metrics.learned.attacker import LearnedAttacker, _hash, gathered
+
+_TILE, _TILES, _BATCH = 32, 512, 16
+_WIDTH, _BLOCKS = 16, 2
+_RATE = 3e-3
+_STANDSTILL = 0.05
+
+
+class CNNAttacker(LearnedAttacker):
+    """A residual network of 10,000 weights, trained by Adam for a fixed number of steps from a fixed seed.
+
+    It learns from at most 512 tiles of 32 x 32 pixels: those whose hashed names come first, so that memory is bounded, and
+    the sample does not depend on batching, order or the number of processes. The same images give the same attacker on the
+    same machine. A lower bound of what a determined attacker learns, not an upper one.
+
+    Args:
+        steps: number of Adam steps; the suite ``standard-v1`` takes the default.
+        seed: of the initial weights and the batches.
+
+    Raises:
+        ValueError: if there is no step; in ``fit_update``, for images below 32 pixels.
+
+    Example:
+        >>> import torch
+        >>> clean = torch.rand(2, 3, 64, 64)
+        >>> attacker = CNNAttacker(steps=100)
+        >>> attacker.fit_update(1 - clean, clean)
+        >>> attacker.fit_compute()
+        >>> bool((attacker(1 - clean) - clean).abs().mean() < 0.1)
+        True
+    """
+
+    level: Tensor
+    spread: Tensor
+
+    def __init__(self, steps: int = 600, seed: int = 0) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps!r}.")
+        self.steps, self.seed = steps, seed
+        self.converged: bool | None = None
+        """Whether the training loss stood still at the end: it fell by less than 5 % over the last two fifths."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = _ResidualNetwork()
+        self.network.requires_grad_(requires_grad=False)
+        self.register_buffer("level", torch.zeros(2, 3, 1, 1))
+        self.register_buffer("spread", torch.ones(2, 3, 1, 1))
+        self._tiles: list[tuple[int, int, Tensor]] = []  # a heap, the largest hash on top: (-hash, tie breaker, pixels)
+
+    def __repr__(self) -> str:
+        return f"CNNAttacker(steps={self.steps}, seed={self.seed})"
+
+    def _observe(self, noisy: Tensor, clean: Tensor, keys: Sequence[str]) -> None:
+        if min(noisy.shape[2:]) < _TILE:
+            raise ValueError(f"images must have sides of at least {_TILE} pixels to fit on, got {tuple(noisy.shape[2:])}.")
+        both = torch.cat((noisy, clean), dim=1).float()
+        for image, key in zip(both, keys, strict=True):
+            for top in range(0, image.shape[1] - _TILE + 1, _TILE):
+                for left in range(0, image.shape[2] - _TILE + 1, _TILE):
+                    rank = -_hash(f"{key} {top} {left}")
+                    if len(self._tiles) < _TILES or rank > self._tiles[0][0]:
+                        tile = image[:, top : top + _TILE, left : left + _TILE].cpu().clone()
+                        push = heapq.heappush if len(self._tiles) < _TILES else heapq.heapreplace
+                        push(self._tiles, (rank, id(tile), tile))
+
+    def _solve(self) -> None:
+        everyones = [tile for mine in gathered([(rank, tile) for rank, _, tile in self._tiles]) for tile in mine]
+        chosen = [tile for _, tile in sorted(everyones, key=lambda ranked: -ranked[0])[:_TILES]]
+        if not chosen:
+            raise ValueError("CNNAttacker saw no finite pair: call fit_update on the fit split first.")
+        pairs = torch.stack(chosen).view(-1, 2, 3, _TILE, _TILE).transpose(0, 1)  # (2, tiles, 3, H, W)
+        self.level = pairs.double().mean(dim=(1, 3, 4), keepdim=True)[:, 0].float()
+        centred = pairs - self.level[:, None]
+        self.spread = centred.double().square().mean(dim=(1, 3, 4), keepdim=True)[:, 0].sqrt().clamp(min=1e-12).float()
+        self.level, self.spread = (value.to(next(self.network.parameters()).device) for value in (self.level, self.spread))
+        losses = self._train(*(centred / self.spread.cpu()[:, None]))
+        fifth = max(1, len(losses) // 5)
+        last, before = losses[-fifth:], losses[-2 * fifth : -fifth]
+        self.converged = bool(last.mean() > (1 - _STANDSTILL) * before.mean())
+        self._tiles = []
+
+    def _train(self, x: Tensor, y: Tensor) -> Tensor:
+        device = self.level.device
+        x, y = x.to(device), y.to(device)
+        draws = torch.Generator().manual_seed(self.seed)
+        self.network.requires_grad_(requires_grad=True)
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=_RATE)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        losses = []
+        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+            for _ in range(self.steps):
+                batch = torch.randint(len(x), (_BATCH,), generator=draws)
+                loss = F.mse_loss(self.network(x[batch]), y[batch])
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                losses.append(loss.detach())
+        self.network.requires_grad_(requires_grad=False)
+        return torch.stack(losses)
+
+    def _view(self, x: Tensor) -> Tensor:
+        restored = self.network((x.float() - self.level[0]) / self.spread[0]) * self.spread[1] + self.level[1]
+        return cast("Tensor", restored).to(x.dtype)
+
+
+class _ResidualNetwork(nn.Module):
+    """A mix of the channels, plus what the residual blocks add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 3, 1)
+        self.enter = nn.Conv2d(3, _WIDTH, 3, padding=1)
+        self.blocks = nn.ModuleList(_block(dilation=2**k) for k in range(_BLOCKS))
+        self.leave = nn.Conv2d(_WIDTH, 3, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(cast("Tensor", self.leave.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.enter(x)
+        for block in self.blocks:
+            features = features + block(features)
+        return cast("Tensor", self.mix(x) + self.leave(features))
+
+
+def _block(dilation: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(_WIDTH, _WIDTH, 3, padding=dilation, dilation=dilation),
+        nn.ReLU(),
+        nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+    )

@@ -1,0 +1,184 @@
+"""Manifests: formats, places, mistakes, and that they are not held whole."""
+
+import functools
+import http.server
+import json
+import threading
+
+import fsspec
+import numpy as np
+import pytest
+
+pytest.importorskip("rich", reason="needs the cli extra")
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from attacker_metrics.evaluation import cli
+from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
+from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair
+
+
+def table(count: int, **extra) -> pa.Table:
+    rows = range(count)
+    return pa.table(
+        {
+            "noisy": [f"noisy{i % 2}.npy" for i in rows],
+            "id": [f"{i:05}" for i in rows],
+            **extra,
+            "clean": [f"clean{i % 2}.npy" for i in rows],
+        }
+    )
+
+
+@pytest.fixture
+def images(tmp_path):
+    for index in range(2):
+        clean = np.random.default_rng(index).random((3, 16, 16), np.float32)
+        np.save(tmp_path / f"clean{index}.npy", clean)
+        np.save(tmp_path / f"noisy{index}.npy", 1 - 0.9 * clean)
+    return tmp_path
+
+
+def write(path, content: pa.Table, **settings) -> str:
+    if path.suffix == ".csv":
+        pyarrow.csv.write_csv(content, path)
+    else:
+        pq.write_table(content, path, **settings)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+def test_rows_are_those_of_the_file_wherever_one_begins(tmp_path, name):
+    count = 100_000 if name == "m.csv" else 1000
+    content = table(count, group=[f"g{i % 3}" for i in range(count)])
+    settings = {} if name == "m.csv" else {"row_group_size": 70}
+    pairs = ManifestPairs(write(tmp_path / name, content, **settings))
+    total, digest = pairs.check()
+    assert total == count
+    assert ManifestPairs(pairs.location).check() == (total, digest)
+    wanted = content.select(["id", "noisy", "group", "clean"])
+    for start, stop in [(0, 10), (60, 300), (300, 301), (count - 5, count), (0, 3), (69, 71), (0, count)]:
+        assert pairs.rows(start, stop).to_pylist() == wanted.slice(start, stop - start).to_pylist()
+    with pytest.raises(ManifestError, match="has become shorter"):
+        pairs.rows(count - 1, count + 1)
+
+
+def test_a_row_group_at_a_time_is_held(tmp_path):
+    count = 200_000
+    path = write(tmp_path / "m.parquet", table(count, note=["x" * 500 + str(i) for i in range(count)]), row_group_size=1000)
+    pairs = ManifestPairs(path)
+    before, most = pa.total_allocated_bytes(), 0
+    for start in range(0, count, 256):
+        pairs.rows(start, min(start + 256, count))
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 8e6  # the file's columns are 100 MB
+    pairs.check()
+
+
+def test_the_digest_depends_on_every_cell(tmp_path):
+    digests = set()
+    for position, content in enumerate(
+        [table(10), table(11), table(10, group=["a"] * 10), table(10, group=["a"] * 9 + ["b"]), table(10, other=["a"] * 10)]
+    ):
+        digests.add(ManifestPairs(write(tmp_path / f"{position}.csv", content)).check()[1])
+    assert len(digests) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,clean\na,b\n", "lacks the column noisy; it has id, clean"),
+        ("id,clean,noisy\n", "holds no pairs"),
+        ("", "cannot be read"),
+        ("id,clean,noisy\na,b\n", "cannot be read.*Expected 3 columns, got 2"),
+        ("id,clean,noisy\na,x,y\nb,,y\nc,x,\n , x,y\n", "row 2: clean is empty; row 3: noisy is empty; row 4: id is empty"),
+        ("id,clean,noisy\na,x,y\nb,x,y\na,x,y\nb,x,y\n", "'a' in rows 1 and 3; 'b' in rows 2 and 4"),
+        ("id,clean,noisy,id\na,b,c,d\n", "several columns named id"),
+        ("id,clean,noisy,ms_ssim\na,b,c,d\n", "ms_ssim is the name of a score"),
+    ],
+)
+def test_a_useless_manifest_is_refused_by_column_and_row(tmp_path, text, message):
+    path = tmp_path / "m.csv"
+    path.write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        ManifestPairs(str(path), reserved=("ms_ssim",)).check()
+
+
+def test_duplicates_far_apart_are_found(tmp_path):
+    ids = [str(i) for i in range(50_000)]
+    ids[49_999] = "7"
+    content = table(50_000).set_column(1, "id", pa.array(ids))
+    with pytest.raises(ManifestError, match="'7' in rows 8 and 50000"):
+        ManifestPairs(write(tmp_path / "m.parquet", content)).check()
+
+
+def test_ids_that_are_numbers_and_further_columns_keep_their_worth(images):
+    content = pa.table({"id": [1, 2], "clean": ["clean0.npy"] * 2, "noisy": ["noisy0.npy"] * 2, "weight": [0.5, None]})
+    path = write(images / "m.parquet", content)
+    assert evaluate(images, "--manifest", path) == 0
+    scores = pq.read_table(images / "out" / "scores.parquet")
+    assert scores.column_names[:2] == ["id", "weight"]
+    assert scores["id"].to_pylist() == ["1", "2"]
+    assert scores["weight"].to_pylist() == [0.5, None]
+
+
+def evaluate(folder, *options: str) -> int:
+    return cli.main(["evaluate", "--output", str(folder / "out"), "--betas", "1", *options])
+
+
+def test_absolute_paths_and_urls(images, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    content = pa.table(
+        {
+            "id": ["path", "file", "memory", "missing", "nothing"],
+            "clean": [str(images / "clean0.npy")] * 5,
+            "noisy": [
+                str(images / "noisy0.npy"),
+                f"file://{images}/noisy0.npy",
+                "memory://pictures/noisy0.npy",
+                "memory://pictures/nowhere.npy",
+                "nothing://at/all.npy",
+            ],
+        }
+    )
+    fsspec.filesystem("memory").pipe_file("/pictures/noisy0.npy", (images / "noisy0.npy").read_bytes())
+    pairs = ManifestPairs(write(other / "m.csv", content))
+    loaded = [pairs.load(index, row) for index, row in enumerate(pairs.rows(0, 5).to_pylist())]
+    assert [type(pair) for pair in loaded] == [LoadedPair] * 3 + [FailedPair] * 2
+    for pair in loaded[1:3]:
+        assert pair.noisy.equal(loaded[0].noisy)
+    assert "memory://pictures/nowhere.npy cannot be read as an image" in loaded[3].reason
+    assert "nothing" in loaded[4].reason
+
+
+def test_a_manifest_and_its_images_come_over_http(images):
+    pytest.importorskip("aiohttp", reason="fsspec needs it for http")
+    write(images / "m.parquet", table(6))
+    handler = functools.partial(QuietHandler, directory=str(images))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/m.parquet"
+        try:
+            assert evaluate(images, "--manifest", url) == 0
+            assert evaluate(images, "--manifest", url.replace("m.parquet", "nowhere.csv")) == cli.BAD_USAGE
+        finally:
+            server.shutdown()
+    summary = json.loads((images / "out" / "summary.json").read_text())
+    assert (summary["pairs"], summary["evaluated"]) == (6, 6)
+    assert summary["throughput"]["read_seconds"] >= 0
+
+
+def test_a_protocol_without_its_package_is_a_mistake_that_names_the_extra(tmp_path, capsys):
+    try:
+        import s3fs  # noqa: F401
+    except ImportError:
+        assert evaluate(tmp_path, "--manifest", "s3://bucket/m.csv") == cli.BAD_USAGE
+        assert "pip install 'attacker-metrics[remote]'" in capsys.readouterr().err
+    else:
+        pytest.skip("s3fs is installed")
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_arguments):
+        pass

@@ -1,0 +1,222 @@
+"""What an unfinished run keeps, and pairs that are loaded ahead of the computation."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rich", reason="needs the cli extra")
+import pyarrow as pa
+import torch
+
+from attacker_metrics.evaluation.loading import PartRows, load_ahead, share_cores
+from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair
+from attacker_metrics.evaluation.parts import FOLDER, ResumeError, UnfinishedRun
+from attacker_metrics.evaluation.processes import AgreedError, Processes
+from attacker_metrics.evaluation.run import default_part_size
+from attacker_metrics.evaluation.scoring import PartScores, Scores
+
+
+def table(start: int, stop: int) -> pa.Table:
+    return pa.table({"row": list(range(start, stop))})
+
+
+def begun(output, total=10, size=4, **settings):
+    run = UnfinishedRun(output)
+    return run, run.begin({"gamma": [2.0], **settings}, total, size, 1, resume=True)
+
+
+def test_parts_come_back_in_order_and_only_missing_ones_remain(tmp_path):
+    run, plan = begun(tmp_path / "out")
+    assert (plan.remaining, plan.parts, plan.remaining_pairs) == ([0, 1, 2], 3, 10)
+    for part in (2, 0):
+        run.write(part, table(*plan.rows(part)))
+    again, plan = begun(tmp_path / "out")
+    assert (plan.remaining, plan.remaining_pairs) == ([1], 4)
+    with pytest.raises(ResumeError, match="part 1 is missing"):
+        list(again.tables(plan))
+    again.write(1, table(*plan.rows(1)))
+    assert [part["row"].to_pylist() for part in again.tables(plan)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    again.write(1, table(*plan.rows(1)))  # by a process that was slow, not dead
+    assert again.done == 3
+
+
+@pytest.mark.parametrize("position", [0, 0.3, 0.5, 0.99])
+def test_a_flipped_bit_anywhere_costs_the_part(tmp_path, position):
+    run, plan = begun(tmp_path)
+    for part in plan.remaining:
+        run.write(part, table(*plan.rows(part)))
+    (path,) = (tmp_path / FOLDER).glob("part-000000001-*")
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(ResumeError, match=r"part 1 .*damaged"):
+        list(run.tables(plan))
+    assert begun(tmp_path)[1].remaining == [1]
+
+
+@pytest.mark.parametrize("length", [0, 1, 200])
+def test_a_cut_part_is_done_again(tmp_path, length):
+    run, plan = begun(tmp_path)
+    run.write(0, table(*plan.rows(0)))
+    (path,) = (tmp_path / FOLDER).glob("part-*")
+    path.write_bytes(path.read_bytes()[:length])
+    assert begun(tmp_path)[1].remaining == [0, 1, 2]
+    assert not path.exists()
+
+
+def test_other_settings_are_refused_by_name(tmp_path):
+    begun(tmp_path)
+    with pytest.raises(ResumeError, match=r"gamma is \[3.0\], was \[2.0\]; .*blur is 1, was None") as caught:
+        begun(tmp_path, gamma=[3.0], blur=1)
+    assert "part_size" not in str(caught.value)
+    with pytest.raises(ResumeError, match="part_size is 5, was 4"):
+        begun(tmp_path, size=5)
+    assert begun(tmp_path, size=None)[1].part_size == 4
+    with pytest.raises(ResumeError, match="Pass --resume"):
+        UnfinishedRun(tmp_path).begin({}, 10, None, 1, resume=False)
+
+
+def write_for_ever(output):
+    run = UnfinishedRun(output)
+    run.begin({}, 10**6, 1, 1, resume=True)
+    part = 0
+    while True:
+        run.write(part, pa.table({"values": np.zeros(100_000)}))
+        part += 1
+
+
+def test_kill_9_in_the_middle_of_writing_leaves_no_damaged_part(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=write_for_ever, args=(tmp_path,))
+    process.start()
+    run = UnfinishedRun(tmp_path)
+    while run.done < 3:
+        time.sleep(0.01)
+        assert process.is_alive()
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    done = run.done
+    plan = run.begin({}, 10**6, 1, 1, resume=True)
+    assert len(plan.remaining) == 10**6 - done
+    assert sorted(path.name for path in run.folder.iterdir() if not path.name.startswith("part-")) == ["run.json"]
+    assert not list(run.folder.glob("*.tmp"))
+    assert json.loads((run.folder / "run.json").read_text())["part_size"] == 1
+
+
+def test_scores_of_parts_are_put_side_by_side(tmp_path):
+    generator, run = np.random.default_rng(0), UnfinishedRun(tmp_path)
+    plan, values, parts = run.begin({}, 10, 4, 1, resume=False), generator.random((10, 2), np.float32), []
+    for part in plan.remaining:
+        start, stop = plan.rows(part)
+        scores = PartScores.empty(start, stop - start, 2)
+        scores.values[:] = values[start:stop]
+        parts.append(scores)
+    parts[1].failures[2] = "broken"
+    parts[2].finite[0] = False
+    parts[0].collapsed[3] = [True, False]
+    for part, scores in enumerate(parts):
+        run.write(part, scores.beside(pa.table({"id": [f"p{i}" for i in range(*plan.rows(part))]})))
+    scores = Scores.of_tables(run.tables(plan), ["a", "b"], 10)
+    np.testing.assert_array_equal(np.stack([scores.columns["a"], scores.columns["b"]], axis=1), values)
+    assert scores.failures == {6: "broken"}
+    assert np.flatnonzero(~scores.scored).tolist() == [6, 8]
+    assert np.flatnonzero(scores.collapsed["a"]).tolist() == [3]
+    assert not scores.collapsed["b"].any()
+    assert [scores.id(i) for i in (0, 9)] == ["p0", "p9"]
+
+
+class Source:
+    groups = None
+    unmatched = ()
+
+    def __init__(self):
+        self.asked, self.threads = 0, set()
+
+    def load(self, index, row):
+        self.asked += 1
+        self.threads.add(threading.get_ident())
+        time.sleep(0.002 * (index % 3))
+        if index == 5:
+            raise RuntimeError("cannot")
+        return LoadedPair(index, torch.zeros(3, 2, 2), torch.zeros(3, 2, 2), noisy_eight_bit=row["row"] % 2 == 0)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_pairs_come_in_order_and_only_so_many_ahead(workers):
+    source, taken = Source(), 0
+
+    def parts():
+        nonlocal taken
+        for number in range(10):
+            taken += 1
+            yield PartRows(number, 7 * number, table(7 * number, 7 * number + 7))
+
+    for position, (part, pair) in enumerate(load_ahead(source, parts(), workers=workers, ahead=5)):
+        assert pair.index == position
+        assert part.number == position // 7
+        assert isinstance(pair, FailedPair) == (position == 5)
+        assert source.asked <= position + 1 + (5 if workers else 0) + 1
+        assert taken <= (position + 7) // 7 + 1
+        if isinstance(pair, LoadedPair):
+            assert pair.noisy_eight_bit == (position % 2 == 0)
+    assert position == 69
+    assert len(source.threads) <= max(1, workers)
+    assert (threading.get_ident() in source.threads) == (workers == 0)
+
+
+def test_loading_and_computing_get_no_more_cores_than_there_are(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for cores in (1, 2, 3, 4, 8, 64, 256):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: range(cores), raising=False)
+        for processes in (1, 2, 4, 64):
+            threads, workers = share_cores(processes, on_cpu=True)
+            mine = max(1, cores // processes)
+            assert threads >= 1
+            assert workers >= 1
+            assert threads + workers <= mine + (mine < 4)
+            assert share_cores(processes, on_cpu=False)[1] <= 8
+
+
+def test_loading_threads_leave_the_computation_its_threads():
+    code = (
+        "import torch; torch.set_num_threads(3)\n"
+        "from attacker_metrics.evaluation.loading import load_ahead, PartRows\n"
+        "import pyarrow as pa\n"
+        "class Source:\n"
+        "    def load(self, index, row): return torch.get_num_threads()\n"
+        "part = PartRows(0, 0, pa.table({'row': range(9)}))\n"
+        "print([n for _, n in load_ahead(Source(), [part], workers=2, ahead=3)], torch.get_num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == f"{[1] * 9} 3"
+
+
+@pytest.mark.parametrize(
+    ("total", "processes", "size"), [(1, 1, 1), (6, 1, 6), (100, 4, 16), (10**6, 8, 256), (1000, 2, 63)]
+)
+def test_default_part_size(total, processes, size):
+    assert default_part_size(total, processes, 16) == size
+
+
+def test_one_process_agrees_with_itself():
+    processes = Processes()
+    assert (processes.rank, processes.count, processes.is_first) == (0, 1, True)
+    assert [processes.take("parts") for _ in range(3)] == [0, 1, 2]
+    assert processes.add("done", 5) == 5
+    assert processes.add("done", 2) == 7
+    assert processes.tell("plan", {"total": 3}) == {"total": 3}
+    assert processes.gather("seconds", 1.5) == [1.5]
+    assert processes.agree("fine", lambda: 7, ValueError) == 7
+    with pytest.raises(AgreedError, match="wrong"):
+        processes.agree("bad", lambda: int("wrong"), ValueError)
+    with pytest.raises(ZeroDivisionError):
+        processes.agree("worse", lambda: 1 // 0, ValueError)
+    processes.leave()
