@@ -168,8 +168,9 @@ def _smooth(maps: Tensor, *, transpose: bool = False) -> Tensor:
     if maps.shape[1] == 1:  # a GPU's kernels for one channel may round to TF32, those for several do not
         return _smooth(maps.transpose(0, 1), transpose=transpose).transpose(0, 1)
     planes, pad = maps.shape[1], TAPS - 1 if transpose else 0
-    steps = torch.arange(-(TAPS // 2), TAPS // 2 + 1, dtype=maps.dtype, device=maps.device)  # no copy that a GPU waits for
-    window = torch.softmax(-0.5 * (steps / _SIGMA).square(), dim=0)
+    exact = maps.dtype if maps.device.type == "mps" else torch.float64  # taps that add up to 1: flat areas have no variance
+    steps = torch.arange(-(TAPS // 2), TAPS // 2 + 1, dtype=exact, device=maps.device)  # no copy that a GPU waits for
+    window = torch.softmax(-0.5 * (steps / _SIGMA).square(), dim=0).to(maps.dtype)
     down = window.view(1, 1, -1, 1).expand(planes, 1, -1, 1).contiguous()
     maps = F.conv2d(maps, down, padding=(pad, 0), groups=planes)
     return F.conv2d(maps, down.transpose(2, 3).contiguous(), padding=(0, pad), groups=planes)
