@@ -24,7 +24,7 @@ from attacker_metrics.attackers import (
     standardize,
 )
 from attacker_metrics.program import MSSSIMComparison, PearsonComparison, Program, is_built_in
-from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Similarity, SquaredPearson
+from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Normalize, Similarity, SquaredPearson
 
 View = tuple[Attacker, ...]
 
@@ -117,6 +117,7 @@ def standard_components(
     blur_sigma: float = DEFAULT_GAUSSIAN_BLUR_SIGMA,
     wavelet_threshold: float = DEFAULT_WAVELET_SOFT_THRESHOLD,
     betas: Sequence[float] = DEFAULT_BETAS,
+    normalize: Normalize = "relu",
 ) -> dict[str, Component]:
     """Return the fifteen components by name: nine of MS-SSIM, then six of squared Pearson.
 
@@ -125,6 +126,7 @@ def standard_components(
         blur_sigma: standard deviation of the blur attacker in pixels, > 0.
         wavelet_threshold: soft threshold of the wavelet attacker, >= 0.
         betas: MS-SSIM's exponents, one per scale, > 0.
+        normalize: what MS-SSIM does to terms that are not positive; see :class:`~attacker_metrics.similarity.MSSSIM`.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -135,7 +137,7 @@ def standard_components(
     """
     if len(gamma_values) == 0:
         raise ValueError("gamma_values is empty: the gamma attacker needs at least one exponent, e.g. (0.5, 2.0).")
-    ms_ssim, pearson = MSSSIM(tuple(betas)), SquaredPearson()
+    ms_ssim, pearson = MSSSIM(tuple(betas), normalize=normalize), SquaredPearson()
     gammas = tuple(Gamma(gamma) for gamma in gamma_values)
     blur, wavelet = Blur(blur_sigma), Wavelet(wavelet_threshold)
     gray, clean_gray = (luma, clamp), (luma,)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from attacker_metrics.attackers import (
 )
 from attacker_metrics.components import MEANS, Component, component_names, standard_components
 from attacker_metrics.pair import Pair
-from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson, check_floating
+from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Normalize, SquaredPearson, check_floating
 
 
 def multi_attacker_privacy_loss(
@@ -153,7 +152,7 @@ def safe_ms_ssim(
     target: Tensor,
     *,
     data_range: float = 1.0,
-    normalize: Literal["relu", "simple"] | None = "relu",
+    normalize: Normalize = "relu",
     betas: Sequence[float] = DEFAULT_BETAS,
 ) -> Tensor:
     """MS-SSIM averaged over the batch, equal to torchmetrics', with gradients that are finite everywhere.
@@ -162,7 +161,7 @@ def safe_ms_ssim(
         pred: images ``(B, C, H, W)``, any number of channels.
         target: the same shape and device.
         data_range: span of the pixel values, > 0.
-        normalize: ``"relu"``, ``"simple"`` or ``None``; see :class:`~attacker_metrics.similarity.MSSSIM`.
+        normalize: ``"relu"``, ``"simple"``, ``"fold"`` or ``None``; see :class:`~attacker_metrics.similarity.MSSSIM`.
         betas: the exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)`` pixels.
 
     Returns:

@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacker_metrics.moments import STRIP
+from attacker_metrics.program import FOLD
 
 TAPS = 11
 TILE = 256  # windows across a tile: a whole row of a wide image would leave rows too few for their margins
@@ -50,7 +51,7 @@ def ms_ssim(
             image, in ``channels_last`` order; both are used up and the list emptied, so that their memory can be freed.
         channels: how many successive planes make up each view of an image.
         betas: the exponents, one per scale.
-        normalize: ``"relu"``, ``"simple"`` or None.
+        normalize: ``"relu"``, ``"simple"``, ``"fold"`` or None.
         wanted: whether the slopes in x and in y are needed.
 
     Returns:
@@ -82,14 +83,17 @@ def _product_of_powers(terms: Tensor, betas: Sequence[float], normalize: str | N
     """``prod_j v_j ** beta_j`` over the first dimension, and its slope in every term.
 
     Under ``"relu"`` a term that is not positive makes the product 0, with slope 0 in that term. The slope of a power is
-    taken at ``max(v, 1e-6)``.
+    taken at ``max(v, 1e-6)``. Under ``"fold"`` v is ``|term|``, rounded to a parabola below 0.01: positive, with a slope.
     """
-    v = (terms + 1) / 2 if normalize == "simple" else terms
+    v, inner = terms, torch.ones_like(terms)  # v, and its slope in the term
+    if normalize == "simple":
+        v, inner = (terms + 1) / 2, inner / 2
+    elif normalize == "fold":
+        inner = terms.clamp(-FOLD, FOLD) / FOLD
+        v = torch.where(inner.abs() < 1, (inner * inner + 1) * (FOLD / 2), terms.abs())
     powers = torch.stack([term**beta for term, beta in zip(v.clamp(min=0.0), betas, strict=True)])
     floored = zip(v.clamp(min=_SLOPE_FLOOR), betas, strict=True)
-    slopes = torch.where(v > 0, torch.stack([beta * term ** (beta - 1) for term, beta in floored]), 0.0)
-    if normalize == "simple":
-        slopes = slopes / 2
+    slopes = torch.where(v > 0, torch.stack([beta * term ** (beta - 1) for term, beta in floored]), 0.0) * inner
     others = [torch.cat((powers[:j], powers[j + 1 :])).prod(dim=0) for j in range(len(betas))]
     score = powers.prod(dim=0).clamp(max=1.0)  # rounding
     if not normalize:  # a negative number has no real power

@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from attacker_metrics.attackers import Attacker, Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
 
 ATTACKERS: tuple[Attacker | type, ...] = (luma, clamp, minmax, sobel, standardize, Blur, Gamma, Wavelet)
-NORMALIZATIONS = (None, "relu", "simple")
+NORMALIZATIONS = (None, "relu", "simple", "fold")
+FOLD = 0.01
+"""Terms of MS-SSIM below are bent under ``"fold"``."""
 LARGEST = 1e15
 """Pixels beyond are cut: the square of what is left fits into float32 many times over."""
 

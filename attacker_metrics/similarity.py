@@ -15,9 +15,10 @@ from torch import Tensor
 
 from attacker_metrics.engine import evaluate
 from attacker_metrics.ms_ssim import TAPS
-from attacker_metrics.program import MSSSIMComparison, PearsonComparison, Program
+from attacker_metrics.program import NORMALIZATIONS, MSSSIMComparison, PearsonComparison, Program
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
+Normalize = Literal["relu", "simple", "fold"] | None
 
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DEFAULT_BETAS: tuple[float, ...] = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -42,12 +43,29 @@ class MSSSIM:
     A term ``v <= 0`` makes the product exactly 0 with slope 0 under ``"relu"``: the views then look unlike to this
     measure, which an inverting attacker undoes. The slope of ``v ** beta`` is taken at ``max(v, 1e-6)``.
 
+    ``"fold"`` is for training. It replaces a term by its magnitude, rounded to a parabola near 0,
+
+    .. math::
+        \phi(v) = |v| \;\text{where}\; |v| \ge f, \quad \frac{v^2 + f^2}{2 f} \;\text{elsewhere}, \quad f = 0.01
+
+    so that a negative counts like a positive, and no term's slope dies but at v = 0, where structure is unrelated. The
+    value is that of ``"relu"`` where every term is at least 0.01, and never below 0.005 for betas that sum to 1.
+
+    - Its gradient is bounded: :math:`\phi \ge f / 2` and :math:`|\phi'| \le \min(1, |v| / f)`, so that the product's slope
+      in a term is at most :math:`\beta f^{\beta - 1}`: 8 for the default betas, where ``"relu"`` reaches 24,000. The
+      gradient of one window's contrast has a norm of :math:`2 \sqrt{2 w / C_2} < 26` at most (w: its largest weight).
+    - It stays alive along ``(1 - t) clean + t (1 - clean)``: with ``a = 1 - 2 t`` and V the clean variance in a window, the
+      contrast there is :math:`(2 a V + C_2) / ((1 + a^2) V + C_2)`, which rises with a while V > 0 and a < 1. So every
+      contrast term falls all the way down to about -1, its magnitude falls and rises again, and the gradient vanishes only
+      where the product turns, its minimum, and at ``noisy = clean``, the maximum of every similarity.
+
     Args:
         betas: the exponents, one per scale, > 0. The smaller side of an image must be at least
             ``11 * 2 ** (len(betas) - 1)``: 11, 22, 44, 88, 176 pixels for one to five scales.
         data_range: L, the span of the pixel values, > 0.
-        normalize: ``"relu"`` cuts negative terms to 0; ``"simple"`` maps terms by ``(v + 1) / 2``; ``None`` leaves them
-            (an image with a negative term is then NaN: a negative number has no real power).
+        normalize: ``"relu"`` cuts negative terms to 0; ``"simple"`` maps terms by ``(v + 1) / 2``; ``"fold"`` takes their
+            magnitude, for training; ``None`` leaves them (an image with a negative term is then NaN: a negative number
+            has no real power).
 
     Raises:
         ValueError: for unusable arguments, views of different shapes, or an image that is too small.
@@ -64,7 +82,7 @@ class MSSSIM:
 
     betas: tuple[float, ...] = DEFAULT_BETAS
     data_range: float = 1.0
-    normalize: Literal["relu", "simple"] | None = "relu"
+    normalize: Normalize = "relu"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
@@ -72,8 +90,8 @@ class MSSSIM:
             raise ValueError(f"betas must be one or more positive numbers, one per scale, got {self.betas!r}.")
         if not 0 < self.data_range < math.inf:
             raise ValueError(f"data_range must be a positive number, got {self.data_range!r}.")
-        if self.normalize not in ("relu", "simple", None):
-            raise ValueError(f"normalize must be 'relu', 'simple' or None, got {self.normalize!r}.")
+        if self.normalize not in NORMALIZATIONS:
+            raise ValueError(f"normalize must be 'relu', 'simple', 'fold' or None, got {self.normalize!r}.")
 
     @property
     def smallest_side(self) -> int:

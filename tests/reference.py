@@ -94,6 +94,8 @@ def ms_ssim(x, y, betas=BETAS, data_range=1.0, normalize="relu"):
     terms = ms_ssim_terms(x, y, betas, data_range)
     if normalize == "simple":
         terms = [(term + 1) / 2 for term in terms]
+    if normalize == "fold":
+        terms = [abs(term) if abs(term) >= 0.01 else (term**2 + 0.01**2) / (2 * 0.01) for term in terms]
     if normalize is None and min(terms) < 0:
         return math.nan
     return math.prod(max(term, 0) ** beta for term, beta in zip(terms, betas, strict=True))

@@ -446,7 +446,7 @@ def test_values_stay_in_range_and_gradients_finite_for_awkward_finite_images(nam
 
 
 @pytest.mark.parametrize("name", awkward(torch.float32))
-@pytest.mark.parametrize("normalize", ["relu", "simple"])
+@pytest.mark.parametrize("normalize", ["relu", "simple", "fold"])
 def test_safe_ms_ssim_and_pearson_have_finite_gradients_for_awkward_finite_images(name, normalize):
     for function, settings in ((safe_ms_ssim, {"normalize": normalize, "betas": SMALL}), (pearson_sq_mean, {})):
         noisy, clean = (x.requires_grad_() for x in awkward(torch.float32)[name])

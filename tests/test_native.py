@@ -87,7 +87,7 @@ def test_small_pictures_of_any_size_and_settings(kernel, batch, size):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize("normalize", ["relu", "simple", None])
+@pytest.mark.parametrize("normalize", ["relu", "simple", "fold", None])
 def test_images_of_any_number_of_channels_without_attackers(kernel, channels, normalize):
     generator = torch.Generator().manual_seed(channels)
     clean, other = torch.rand(2, 3, channels, 25, 33, generator=generator).unbind()

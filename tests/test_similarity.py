@@ -48,7 +48,7 @@ def test_ms_ssim_equals_torchmetrics(channels, normalize, data_range, scales, de
 
 
 @pytest.mark.parametrize("obfuscation", reference.OBFUSCATIONS)
-@pytest.mark.parametrize("normalize", ["relu", "simple"])
+@pytest.mark.parametrize("normalize", ["relu", "simple", "fold"])
 def test_ms_ssim_equals_the_reference_also_where_torchmetrics_differs_or_contrast_is_negative(obfuscation, normalize):
     noisy, clean = photo_pair(obfuscation, 181, 203)
     got = MSSSIM(normalize=normalize)(torch.tensor(noisy), torch.tensor(clean))
@@ -102,7 +102,7 @@ def test_ms_ssim_refuses_a_data_range_that_is_not_positive(data_range):
 
 @pytest.mark.parametrize("normalize", ["softmax", "", False, 1])
 def test_ms_ssim_refuses_an_unknown_normalize(normalize):
-    with pytest.raises(ValueError, match=f"normalize must be 'relu', 'simple' or None, got {normalize!r}"):
+    with pytest.raises(ValueError, match=f"normalize must be 'relu', 'simple', 'fold' or None, got {normalize!r}"):
         MSSSIM(normalize=normalize)
     with pytest.raises(ValueError, match=f"got {normalize!r}"):
         safe_ms_ssim(torch.rand(1, 1, 22, 22), torch.rand(1, 1, 22, 22), normalize=normalize)

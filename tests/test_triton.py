@@ -148,7 +148,7 @@ def test_half_precision_is_read_as_it_is(dtypes):
 
 
 @here
-@pytest.mark.parametrize(("channels", "normalize"), [(1, "relu"), (3, "simple"), (5, None)])
+@pytest.mark.parametrize(("channels", "normalize"), [(1, "relu"), (3, "simple"), (1, "fold"), (5, None)])
 def test_ms_ssim_of_images_as_they_are(channels, normalize):
     noisy, clean = pictures(2, channels, 12, 11)
     noisy[1] = 0.1 - noisy[1]

@@ -17,6 +17,7 @@
 namespace {
 
 constexpr float C1 = 0.01f * 0.01f, C2 = 0.03f * 0.03f;
+constexpr double BENT_BELOW = 0.01;  // terms, when folded
 
 constexpr int TAPS = 11, HALO = TAPS - 1, MIDDLE = TAPS / 2;
 constexpr int ROWS = 5;             // that are filtered together, so that a loaded row serves several sums
@@ -293,19 +294,31 @@ void to_full_size(const Slopes& slopes, Shape shape, const std::vector<float>& w
   }
 }
 
+struct Normalized {  // what stands for a term in the product, and its slope in the term
+  double v, slope;
+};
+
+Normalized normalized(double term, Normalize normalize) {
+  if (normalize == SIMPLE) return {(term + 1) / 2, 0.5};
+  if (normalize != FOLD) return {term, 1.0};
+  const double bent = std::clamp(term / BENT_BELOW, -1.0, 1.0);
+  return {std::fabs(bent) < 1 ? (bent * bent + 1) * BENT_BELOW / 2 : std::fabs(term), bent};
+}
+
 // prod_j v_j ** beta_j, and its slope in every term, which is taken at max(v, 1e-6) and is 0 for v <= 0.
 double product_of_powers(const std::vector<double>& terms, const Branch& branch, std::vector<double>& slopes) {
   double product = 1.0;
   bool negative = false;
   std::fill(slopes.begin(), slopes.end(), 1.0);
   for (std::size_t j = 0; j < terms.size(); ++j) {
-    const double v = branch.normalize == SIMPLE ? (terms[j] + 1) / 2 : terms[j], beta = branch.betas[j];
+    const Normalized given = normalized(terms[j], branch.normalize);
+    const double v = given.v, beta = branch.betas[j];
     const double power = std::pow(std::max(v, 0.0), beta);
-    const double slope = v > 0 ? beta * std::pow(std::max(v, 1e-6), beta - 1) : 0.0;
+    const double slope = v > 0 ? beta * std::pow(std::max(v, 1e-6), beta - 1) * given.slope : 0.0;
     negative = negative || v < 0;
     product *= power;
     for (std::size_t other = 0; other < terms.size(); ++other)
-      slopes[other] *= other != j ? power : branch.normalize == SIMPLE ? slope / 2 : slope;
+      slopes[other] *= other != j ? power : slope;
   }
   if (branch.normalize == NONE) return negative ? std::numeric_limits<double>::quiet_NaN() : product;
   return std::min(product, 1.0);  // rounding

@@ -9,7 +9,7 @@
 namespace {
 
 enum Op : int64_t { LUMA, CLAMP, MINMAX, SOBEL, STANDARDIZE, BLUR, GAMMA, WAVELET };
-enum Normalize : int64_t { NONE, RELU, SIMPLE };
+enum Normalize : int64_t { NONE, RELU, SIMPLE, FOLD };
 
 struct Node {
   Op op;

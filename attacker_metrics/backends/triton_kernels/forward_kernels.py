@@ -27,6 +27,7 @@ from attacker_metrics.backends.triton_kernels.plan import (
     _BORDER,
     _C1,
     _C2,
+    _FOLD,
     _HALO,
     _LUMA,
     _PAD,
@@ -454,12 +455,15 @@ def _product_of_powers(terms, weights, at, parts, shares, PLAN: tl.constexpr, M:
         for k in tl.static_range(planes):
             total += tl.load(terms[j] + (first + k) * parts[j] + part, mask=part < parts[j], other=0.0)
         v = tl.sum(total, 0) * (shares[j] / planes)
+        inner = 1.0
         if PLAN.normalize == "simple":
-            v = 0.5 * (v + 1.0)
+            v, inner = 0.5 * (v + 1.0), 0.5
+        elif PLAN.normalize == "fold":
+            inner = tl.minimum(tl.maximum(v / _FOLD, -1.0), 1.0)
+            v = tl.where(tl.abs(inner) < 1.0, (inner * inner + 1.0) * (0.5 * _FOLD), tl.abs(v))
         power = tl.where(v > 0.0, tl.exp2(PLAN.betas[j] * tl.log2(tl.maximum(v, 1e-38))), 0.0)
         slope = tl.where(v > 0.0, PLAN.betas[j] * tl.exp2((PLAN.betas[j] - 1.0) * tl.log2(tl.maximum(v, _SLOPE_FLOOR))), 0.0)
-        if PLAN.normalize == "simple":
-            slope *= 0.5
+        slope *= inner
         score = score * power
         undefined = undefined | (v < 0.0)
         powers, slopes = powers + (power,), slopes + (slope,)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import triton.language as tl
 
 from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, gaussian_taps, luma, minmax, sobel, standardize
-from attacker_metrics.program import Program
+from attacker_metrics.program import FOLD, Program
 
 _MOST_PLANES = 64  # compared; the kernels are unrolled over them
 _RADIUS = 5
@@ -24,6 +24,7 @@ _HALO = tl.constexpr(2 * _RADIUS)
 _PAD = tl.constexpr(16)  # values in front of a ring row: at least the halo, and a multiple of what is loaded at once
 _C1, _C2 = tl.constexpr(0.01**2), tl.constexpr(0.03**2)
 _SLOPE_FLOOR = tl.constexpr(1e-6)
+_FOLD = tl.constexpr(FOLD)
 _VARIANCE_FLOOR = tl.constexpr(1e-36)
 _LARGEST = tl.constexpr(1e15)
 
