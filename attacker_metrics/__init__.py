@@ -17,6 +17,7 @@ from attacker_metrics.functional import (
     pearson_sq_mean,
     safe_ms_ssim,
 )
+from attacker_metrics.loss import MultiAttackerPrivacyLoss, PreparedClean
 from attacker_metrics.metrics import (
     BlurMSSSIM,
     BlurPearson,
@@ -37,6 +38,7 @@ from attacker_metrics.metrics import (
     WaveletPearson,
 )
 from attacker_metrics.pair import Pair
+from attacker_metrics.regularized_loss import PrivacyRegularizedLoss
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
 
 __version__ = "0.1.0"
@@ -61,8 +63,11 @@ __all__ = [
     "MeanMSSSIM",
     "MeanPearson",
     "MultiAttackerPrivacy",
+    "MultiAttackerPrivacyLoss",
     "NonFiniteImageError",
     "Pair",
+    "PreparedClean",
+    "PrivacyRegularizedLoss",
     "RGBClampMSSSIM",
     "RGBMinMaxMSSSIM",
     "RGBPearson",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ def multi_attacker_privacy_loss(
     pair, scores, names = _evaluate(
         noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
     )
-    means = _mean_or_zero(pair, scores).to(pair.dtype)
+    means = mean_or_zero(pair, scores).to(pair.dtype)
     return {name: means[i] for i, name in enumerate(names)}
 
 
@@ -180,7 +180,7 @@ def safe_ms_ssim(
     """
     similarity = MSSSIM(tuple(betas), data_range, normalize)
     pair = Pair(pred, target, channels=None)
-    return _mean_or_zero(pair, pair.score(Component("ms_ssim", similarity))).to(pred.dtype)
+    return mean_or_zero(pair, pair.score(Component("ms_ssim", similarity))).to(pred.dtype)
 
 
 def _evaluate(
@@ -199,17 +199,23 @@ def _evaluate(
         gamma_values=gamma_values, blur_sigma=blur_sigma, wavelet_threshold=wavelet_threshold, betas=betas
     )
     pair = Pair(noisy, clean)
-    scores = pair.scores_side_by_side([table[name] for name in names])
-    columns, means = list(names), [scores]
+    return pair, *scores_and_means(pair, {name: table[name] for name in names})
+
+
+def scores_and_means(pair: Pair, table: Mapping[str, Component]) -> tuple[Tensor, list[str]]:
+    """Scores of components of one or both families, then the families' means, ``(B, columns)``; and the columns' names."""
+    names = list(table)
+    scores = pair.scores_side_by_side(list(table.values()))
+    columns, means = names.copy(), [scores]
     for mean, members in MEANS.items():
         if members[0] in names:
             first = names.index(members[0])
             means.append(scores[:, first : first + len(members)].mean(dim=1, keepdim=True))
             columns.append(mean)
-    return pair, torch.cat(means, dim=1), columns
+    return torch.cat(means, dim=1), columns
 
 
-def _mean_or_zero(pair: Pair, scores: Tensor) -> Tensor:
+def mean_or_zero(pair: Pair, scores: Tensor) -> Tensor:
     """Batch means of scores ``(B, ...)``; with an intact graph but zero, and a warning, unless all images are finite."""
     if not torch.compiler.is_compiling():
         warn_of(

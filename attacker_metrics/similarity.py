@@ -56,8 +56,9 @@ class MSSSIM:
       gradient of one window's contrast has a norm of :math:`2 \sqrt{2 w / C_2} < 26` at most (w: its largest weight).
     - It stays alive along ``(1 - t) clean + t (1 - clean)``: with ``a = 1 - 2 t`` and V the clean variance in a window, the
       contrast there is :math:`(2 a V + C_2) / ((1 + a^2) V + C_2)`, which rises with a while V > 0 and a < 1. So every
-      contrast term falls all the way down to about -1, its magnitude falls and rises again, and the gradient vanishes only
-      where the product turns, its minimum, and at ``noisy = clean``, the maximum of every similarity.
+      contrast term falls from 1 to near -1, and its magnitude falls to its minimum and rises again, each scale's at its own
+      t. At ``noisy = clean``, the maximum of every similarity, the gradient is 0. Beyond, its norm was seen between
+      0.002 (t = 0.05) and 0.4, and never below 0.007 for 0.5 <= t <= 0.85, on photographs of 176 pixels.
 
     Args:
         betas: the exponents, one per scale, > 0. The smaller side of an image must be at least

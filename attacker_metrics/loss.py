@@ -1,0 +1,217 @@
+"""Scores -> one number to train against: :class:`MultiAttackerPrivacyLoss`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attacker_metrics.attackers import (
+    DEFAULT_GAMMA_ATTACK_VALUES,
+    DEFAULT_GAUSSIAN_BLUR_SIGMA,
+    DEFAULT_WAVELET_SOFT_THRESHOLD,
+    clamp,
+    luma,
+)
+from attacker_metrics.components import MEANS, Component, component_names, standard_components
+from attacker_metrics.functional import mean_or_zero, scores_and_means
+from attacker_metrics.pair import Pair, check_images
+from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Normalize
+
+INVERTED = "inverted_gray"
+"""The inversion-aware term's name among the weights and the components."""
+
+
+@dataclass(frozen=True)
+class PreparedClean:
+    """A clean batch that :meth:`MultiAttackerPrivacyLoss.prepare` checked, denormalised and cast, for several steps.
+
+    Args:
+        images: ``(B, 3, H, W)`` in [0, 1], float32 or float64, detached.
+    """
+
+    images: Tensor
+
+
+class MultiAttackerPrivacyLoss(nn.Module):
+    r"""What the attackers still read out of the noisy images, as one scalar to minimise; lower = more private.
+
+    .. math::
+        \sum_f W_f \frac{\sum_{i \in f} w_i s_i}{\sum_{i \in f} w_i} + W_\mathrm{inverted}\, s_\mathrm{inverted}
+
+    over the families f, ``ms_ssim`` and ``pearson``, whose components :math:`s_i` are those of
+    :func:`~attacker_metrics.multi_attacker_privacy_loss`. With the defaults it is ``ms_ssim + pearson``, in [0, 2].
+
+    The module has no parameters, no buffers and no state that training depends on: it adds nothing to a checkpoint, and
+    copies, pickles, compiles and runs under DDP and FSDP as a function does. It computes in float32 at least and returns
+    float32 (float64 for float64 images), also under autocast and for half-precision images, so that a ``GradScaler`` can
+    scale it. After each call :attr:`components` holds the scores, detached, for logging.
+
+    **Where gradients die.** With the default ``normalize="relu"`` the values are the specification's, but an image with
+    one negative MS-SSIM term has an MS-SSIM of 0 without a gradient: a negative looks safe, and training may park there.
+    ``normalize="fold"`` keeps every gradient alive and equals the default while all terms are at least 0.01; why, is in
+    :class:`~attacker_metrics.MSSSIM`. Weighing ``inverted_gray``, the MS-SSIM of ``1 - clamp(luma(noisy))`` with
+    the clean luma, makes the loss look at the negative expressly, under either setting. Views that stretch their own
+    contrast (minmax, standardize) have gradients that grow as one over the contrast of a picture that fades away: clip the
+    gradient's norm, as is usual anyway.
+
+    Args:
+        weights: weights by name, >= 0, of families (``ms_ssim`` and ``pearson``: 1 each), of components within their
+            family (1 each), and of ``inverted_gray`` (0: not evaluated). What is not named keeps its default.
+        gamma_values: exponents of the gamma attacker, one or more, each > 0.
+        blur_sigma: standard deviation of the blur attacker in pixels, > 0.
+        wavelet_threshold: soft threshold of the wavelet attacker, >= 0.
+        compute_ms_ssim: whether to evaluate the nine MS-SSIM components.
+        compute_pearson: whether to evaluate the six squared Pearsons.
+        betas: MS-SSIM's exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)`` pixels.
+        normalize: ``"relu"`` (the specification), ``"fold"`` (for training) or ``"simple"``.
+        mean: per channel, what the training pipeline subtracted from both images; with ``std``.
+        std: per channel, what it divided them by, > 0: the loss reads ``images * std + mean``.
+
+    Raises:
+        ValueError: for settings out of range, unknown or unusable weights, or only one of ``mean`` and ``std``.
+
+    Example:
+        >>> import torch
+        >>> loss = MultiAttackerPrivacyLoss(weights={"pearson": 0.5, "sobel_gray": 3}, mean=(0.5,) * 3, std=(0.25,) * 3)
+        >>> clean = (torch.rand(2, 3, 176, 176) - 0.5) / 0.25
+        >>> noise = torch.zeros_like(clean).requires_grad_()
+        >>> value = loss(clean + noise, clean)
+        >>> value.backward()
+        >>> print(f"{value:.2f} {loss.components['ms_ssim']:.2f}")
+        1.50 1.00
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: Mapping[str, float] | None = None,
+        gamma_values: Sequence[float] = DEFAULT_GAMMA_ATTACK_VALUES,
+        blur_sigma: float = DEFAULT_GAUSSIAN_BLUR_SIGMA,
+        wavelet_threshold: float = DEFAULT_WAVELET_SOFT_THRESHOLD,
+        compute_ms_ssim: bool = True,
+        compute_pearson: bool = True,
+        betas: Sequence[float] = DEFAULT_BETAS,
+        normalize: Normalize = "relu",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        names = component_names(compute_ms_ssim=compute_ms_ssim, compute_pearson=compute_pearson)
+        if normalize is None:
+            raise ValueError("normalize=None makes a negative MS-SSIM term NaN; train with 'fold', 'relu' or 'simple'.")
+        table = standard_components(
+            gamma_values=gamma_values,
+            blur_sigma=blur_sigma,
+            wavelet_threshold=wavelet_threshold,
+            betas=betas,
+            normalize=normalize,
+        )
+        self._table = {name: table[name] for name in names}
+        self._inverted = Component(INVERTED, MSSSIM(tuple(betas), normalize=normalize), (luma, clamp, _invert), (luma,))
+        self.weights = _column_weights(weights or {}, names)
+        """Weight of every component or mean that counts, by name; the loss is the sum of their products."""
+        self._channels = _denormalisation(mean, std)
+        self.components: dict[str, Tensor] = {}
+        """Scores of the last batch by name, detached scalars: the function's keys, and ``inverted_gray`` where weighed."""
+
+    def forward(self, noisy: Tensor, clean: Tensor | PreparedClean) -> Tensor:
+        """Compare a batch with its originals.
+
+        Args:
+            noisy: noisy images ``(B, 3, H, W)``, normalised by ``mean`` and ``std`` if these were given.
+            clean: the originals likewise, in [0, 1] once denormalised; or what :meth:`prepare` made of them.
+
+        Returns:
+            A scalar in [0, the sum of the families' weights]. 0, with zero gradients and one
+            :class:`~attacker_metrics.AttackerMetricsWarning`, if any pixel is NaN or infinite.
+
+        Raises:
+            TypeError: for tensors that are not floating.
+            ValueError: for other shapes, an empty batch, or images too small.
+        """
+        prepared = clean.images if isinstance(clean, PreparedClean) else self._denormalised(clean)
+        pair = Pair(self._denormalised(noisy), prepared)
+        scores, columns = scores_and_means(pair, self._table)
+        if INVERTED in self.weights:
+            scores, columns = torch.cat((scores, pair.score(self._inverted)[:, None]), dim=1), [*columns, INVERTED]
+        means = dict(zip(columns, mean_or_zero(pair, scores).unbind(), strict=True))
+        self.components = {name: value.detach() for name, value in means.items()}
+        return torch.stack([weight * means[name] for name, weight in self.weights.items()]).sum()
+
+    def prepare(self, clean: Tensor) -> PreparedClean:
+        """Check, denormalise and cast a clean batch once, for several steps against the same originals.
+
+        What this saves is small: making all views of the clean side takes about 4 % of a step in the torch engine, and is
+        done in every step, because keeping them would hold twelve more planes per image and layer for that; the rest of the
+        work depends on both sides. Without ``mean`` and ``std`` there is nearly nothing to save.
+
+        Raises:
+            TypeError: for a tensor that is not floating.
+            ValueError: for another shape, an empty batch, or pixels that are not in [0, 1] once denormalised.
+        """
+        check_images(clean, clean)
+        images = self._denormalised(clean.detach()).contiguous()
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        pair = Pair(images, images)
+        if not bool((pair.finite & pair.clean_in_range).all()):
+            raise ValueError(
+                "the clean images must be finite and lie in [0, 1]; if they are normalised, pass the mean and std of the"
+                f" normalisation to the loss. Denormalised they span [{images.min():.3g}, {images.max():.3g}]."
+            )
+        return PreparedClean(images)
+
+    def extra_repr(self) -> str:
+        """The weights, as ``print`` shows them."""
+        return ", ".join(f"{name}={weight:.3g}" for name, weight in self.weights.items())
+
+    def _denormalised(self, images: Tensor) -> Tensor:
+        if self._channels is None or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            return images  # what is wrong with them, Pair says
+        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        planes = zip(images.unbind(1), self._channels, strict=True)
+        return torch.stack([plane * std + mean for plane, (mean, std) in planes], dim=1)
+
+
+def _invert(x: Tensor) -> Tensor:
+    return 1 - x
+
+
+def _column_weights(given: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    """The weights of the loss's summands: of a family's mean, or of its components if these weigh unequally."""
+    families = {mean: members for mean, members in MEANS.items() if members[0] in names}
+    known = (*families, *names, INVERTED)
+    for name, weight in given.items():
+        if name not in known:
+            raise ValueError(f"weights: {name!r} is not evaluated; choose from {', '.join(known)}.")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"weights: {name!r} must be a number >= 0, got {weight!r}.")
+    columns: dict[str, float] = {}
+    for mean, members in families.items():
+        within = {name: float(given.get(name, 1.0)) for name in members}
+        total = sum(within.values())
+        if total == 0:
+            raise ValueError(f"weights: every component of {mean!r} has weight 0; pass {{{mean!r}: 0}} instead.")
+        equal = len(set(within.values())) == 1
+        family = float(given.get(mean, 1.0))
+        columns |= {mean: family} if equal else {name: family * weight / total for name, weight in within.items()}
+    columns[INVERTED] = float(given.get(INVERTED, 0.0))
+    counted = {name: weight for name, weight in columns.items() if weight > 0}
+    if not counted:
+        raise ValueError("weights: nothing is left with a weight above 0.")
+    return counted
+
+
+def _denormalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[tuple[float, float], ...] | None:
+    """Mean and deviation of every channel, as plain numbers: no buffers that move, round or are broadcast."""
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None or len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"mean and std go together, three numbers each, got mean={mean!r} and std={std!r}.")
+    channels = tuple((float(m), float(s)) for m, s in zip(mean, std, strict=True))
+    if not all(math.isfinite(m) and 0 < s < math.inf for m, s in channels):
+        raise ValueError(f"mean must be finite and std positive, got mean={mean!r} and std={std!r}.")
+    return channels
