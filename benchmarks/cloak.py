@@ -57,7 +57,7 @@ class Cloak(nn.Module):
         nn.init.zeros_(cast("Tensor", self.network[-1].bias))
 
     def forward(self, clean: Tensor) -> Tensor:
-        mean, spread = self.network(clean - 0.5).chunk(2, dim=1)
+        mean, spread = torch.chunk(self.network(clean - 0.5), 2, dim=1)
         return clean + mean + F.softplus(spread - 3) * torch.randn_like(clean)  # a deviation of .05 at first
 
 
@@ -80,7 +80,7 @@ def train(term: Term | None, classify: Attack, seed: int, steps: int) -> tuple[C
     cloak, draws = Cloak(), torch.Generator().manual_seed(seed)
     pool = crops(TRAINING, CROPS, draws)
     with torch.no_grad():
-        decisions = torch.cat([classify(part) for part in pool.split(BATCH)])
+        decisions = torch.cat([classify(part) for part in torch.split(pool, BATCH)])
     optimizer = torch.optim.Adam(cloak.parameters(), lr=RATE)
     curve = []
     for _ in range(steps):
@@ -102,7 +102,7 @@ def judges(cloak: Cloak, seed: int, pairs: int) -> dict[str, Attack]:
     """The attackers, of which the learned ones are fitted on cloaked crops of the training photographs."""
     clean = crops(TRAINING, pairs, torch.Generator().manual_seed(1000 + seed))
     linear, network = LinearAttacker(), CNNAttacker(seed=seed)
-    for part in clean.split(BATCH):
+    for part in torch.split(clean, BATCH):
         with torch.no_grad():
             noisy = cloak(part)
         for learned in (linear, network):
@@ -129,7 +129,7 @@ def judge(
     """
     torch.manual_seed(2000 + seed)
     clean = crops(HELD_OUT, held_out, torch.Generator().manual_seed(0))  # the same for all
-    noisy = torch.cat([cloak(part) for part in clean.split(BATCH)])
+    noisy = torch.cat([cloak(part) for part in torch.split(clean, BATCH)])
     found: dict[str, Any] = {}
     pictures = [clean[:3]]
     for name, attack in attacks.items():
@@ -140,7 +140,10 @@ def judge(
             "ms_ssim": MSSSIM()(restored, original).mean().item(),
             "r2": SquaredPearson()(restored, original).mean().item(),
         }
-    agree = [classify(a).argmax(1) == classify(b).argmax(1) for a, b in zip(noisy.split(8), clean.split(8), strict=True)]
+    agree = [
+        classify(a).argmax(1) == classify(b).argmax(1)
+        for a, b in zip(torch.split(noisy, 8), torch.split(clean, 8), strict=True)
+    ]
     trained = multi_attacker_scores(noisy, clean)
     scores = {
         "agreement": torch.cat(agree).double().mean().item(),
