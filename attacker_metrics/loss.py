@@ -17,6 +17,7 @@ from attacker_metrics.attackers import (
     luma,
 )
 from attacker_metrics.components import MEANS, Component, component_names, standard_components
+from attacker_metrics.filters import invert
 from attacker_metrics.functional import mean_or_zero, scores_and_means
 from attacker_metrics.pair import Pair, check_images
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Normalize
@@ -111,7 +112,7 @@ class MultiAttackerPrivacyLoss(nn.Module):
             normalize=normalize,
         )
         self._table = {name: table[name] for name in names}
-        self._inverted = Component(INVERTED, MSSSIM(tuple(betas), normalize=normalize), (luma, clamp, _invert), (luma,))
+        self._inverted = Component(INVERTED, MSSSIM(tuple(betas), normalize=normalize), (luma, clamp, invert), (luma,))
         self.weights = _column_weights(weights or {}, names)
         """Weight of every component or mean that counts, by name; the loss is the sum of their products."""
         self._channels = _denormalisation(mean, std)
@@ -174,10 +175,6 @@ class MultiAttackerPrivacyLoss(nn.Module):
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         planes = zip(images.unbind(1), self._channels, strict=True)
         return torch.stack([plane * std + mean for plane, (mean, std) in planes], dim=1)
-
-
-def _invert(x: Tensor) -> Tensor:
-    return 1 - x
 
 
 def _column_weights(given: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
