@@ -100,7 +100,9 @@ def plot(runs: Sequence[Run], path: Path) -> None:
         )
     task.set(title="task: KL to the decision on the clean crop", xlabel="step")
     privacy.set(title="privacy term (each arm's own)", xlabel="step", ylim=(0, 1))
-    result.set(title="held-out photographs", xlabel="agreement", ylabel="MS-SSIM, strongest judge", xlim=(0, 1), ylim=(0.5, 1.01))
+    result.set(
+        title="held-out photographs", xlabel="agreement", ylabel="MS-SSIM, strongest judge", xlim=(0, 1), ylim=(0.5, 1.01)
+    )
     result.legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=80)
     plt.close(figure)
