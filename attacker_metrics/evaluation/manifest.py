@@ -80,9 +80,10 @@ class ManifestPairs:
             The number of pairs, and a digest of the content.
 
         Raises:
-            ManifestError: if a cell is empty, an id occurs twice, or there is no row.
+            ManifestError: if a cell is empty, an id occurs twice, only some pairs have a group, or there is no row.
         """
         digest, hashes, row = hashlib.blake2b(digest_size=16), [], 1
+        without_group: list[int] = []
         empty: list[tuple[int, str]] = []
         try:
             for table in self._reader.tables():
@@ -91,6 +92,8 @@ class ManifestPairs:
                     digest.update("\0".join([name, *cells]).encode())
                     if name in COLUMNS and len(empty) <= _NAMED:
                         empty += [(row + i, f"{name} is empty") for i, cell in enumerate(cells) if not cell.strip()]
+                    if name == "group":
+                        without_group += [row + i for i, cell in enumerate(cells) if not cell]
                     if name == "id":
                         hashes.append(np.fromiter(map(hash, cells), np.int64, len(cells)))
                 row += len(table)
@@ -101,6 +104,9 @@ class ManifestPairs:
             raise ManifestError(f"{self.location}: {'; '.join(named)}. Fill the cells or remove the rows.")
         if row == 1:
             raise ManifestError(f"{self.location} holds no pairs.")
+        if 0 < len(without_group) < row - 1:
+            rows = ", ".join(map(str, without_group[:_NAMED])) + (", ..." if len(without_group) > _NAMED else "")
+            raise ManifestError(f"{self.location}: group is empty in rows {rows}. Name the group of all pairs or of none.")
         self._check_duplicates(np.concatenate(hashes))
         return row - 1, digest.hexdigest()
 

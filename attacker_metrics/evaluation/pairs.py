@@ -149,8 +149,9 @@ class BuiltInPairs:
         return len(self.ids), _digest(self.ids)
 
     def rows(self, start: int, stop: int) -> pa.Table:
-        """The ids from ``start`` to before ``stop``."""
-        return pa.table({"id": pa.array(self.ids[start:stop], pa.string())})
+        """The ids from ``start`` to before ``stop``, and as their group the photograph."""
+        ids = self.ids[start:stop]
+        return pa.table({"id": pa.array(ids, pa.string()), "group": [name.split("/")[1] for name in ids]})
 
     def load(self, index: int, row: dict[str, str]) -> LoadedPair:  # noqa: ARG002
         """Read a photograph and hide it."""

@@ -19,6 +19,7 @@ import pyarrow as pa
 FOLDER = ".unfinished"
 _SETTINGS = "run.json"
 _PREFIX, _SUFFIX = "part-", ".arrow"
+_OUTPUTS = "outputs-"
 
 
 class ResumeError(ValueError):
@@ -154,7 +155,7 @@ class UnfinishedRun:
     @contextlib.contextmanager
     def publish(self) -> Iterator[Path]:
         """A folder whose files move into the output when the block ends without an error."""
-        stage = self.folder / f"outputs-{uuid.uuid4().hex}"
+        stage = self.folder / f"{_OUTPUTS}{uuid.uuid4().hex}"
         stage.mkdir()
         try:
             yield stage
@@ -188,8 +189,9 @@ class UnfinishedRun:
     def _intact_parts(self) -> set[int]:
         """The parts whose content is what was written; damaged files and remains of writing are deleted."""
         for path in self.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
+            if path.is_dir():  # others belong to a second stage, which looks after them itself
+                if path.name.startswith(_OUTPUTS):
+                    shutil.rmtree(path)
             elif path.name != _SETTINGS and (not path.name.endswith(_SUFFIX) or _content(path) is None):
                 path.unlink()
         return set(self._files())

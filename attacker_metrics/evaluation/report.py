@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,11 @@ from rich.table import Table
 
 from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
 from attacker_metrics.evaluation.scoring import Scores
-from attacker_metrics.evaluation.summary import attackers_of
+from attacker_metrics.evaluation.summary import OURS, attackers_of
+from attacker_metrics.evaluation.tails import TAILS
+from attacker_metrics.statistics import Rate
 
+_HEADINGS = ("mean", "95 % interval", "median", "p90", "p95", "p99", "worst 5 %", "max")
 SUMMARY, SCORES, REPORT = "summary.json", "scores.parquet", "report.html"
 
 
@@ -49,7 +52,13 @@ def staged(output: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def write_outputs(stage: Path, scores: Scores, summary: dict[str, Any], gallery: list[tuple[str, bytes]]) -> None:
+def write_outputs(
+    stage: Path,
+    scores: Scores,
+    summary: dict[str, Any],
+    gallery: list[tuple[str, bytes]],
+    more: Mapping[str, pa.Array] | None = None,
+) -> None:
     """Write ``summary.json``, ``scores.parquet`` and ``report.html`` into a folder.
 
     Args:
@@ -57,11 +66,14 @@ def write_outputs(stage: Path, scores: Scores, summary: dict[str, Any], gallery:
         scores: the outcome of a run.
         summary: its summary.
         gallery: caption and PNG of the pairs to show; the report holds image data only if there are any.
+        more: further columns of ``scores.parquet``.
     """
     (stage / SUMMARY).write_text(as_json(summary), encoding="utf-8")
     table = scores.rows
     for name, column in scores.columns.items():
         table = table.append_column(name, pa.array(column, pa.float32(), from_pandas=True))
+    for name, array in (more or {}).items():
+        table = table.append_column(name, array)
     pq.write_table(table, stage / SCORES)
     (stage / REPORT).write_text(as_html(scores, summary, gallery), encoding="utf-8")
 
@@ -86,6 +98,37 @@ def as_table(summary: dict[str, Any]) -> Table:
     return table
 
 
+def as_calibrated_table(summary: dict[str, Any]) -> Table:
+    """For a terminal: how often each attacker succeeds, beside what its score is for unrelated and identical pictures."""
+    table = Table(
+        title=f"Measured against {summary['null']['pairs']} unrelated pairs (equal PSNR: Gaussian noise with the same error)"
+    )
+    headings, rows = calibrated_rows(summary)
+    table.add_column(headings[0], no_wrap=True)
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", overflow="fold")
+    for cells in rows:
+        table.add_row(*cells, style="bold" if cells[0] == "strongest" else None, end_section=cells[0] == "strongest")
+    return table
+
+
+def calibrated_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells: the strongest attacker, then every attacker with its anchors and its successes."""
+    null = summary["null"]
+    headings = ["attacker", "mean", "unrelated", "equal PSNR", "identity"]
+    headings += [f"read at {float(rate):.1%}" for rate in null["rates"]]
+
+    def successes(name: str) -> list[str]:
+        found = [rate["success"] for rate in null["rates"].values()]
+        return ["refused" if success is None else str(Rate(**success[name])) for success in found]
+
+    rows = [["strongest", "", "", "", "", *successes("strongest")]]
+    for name, anchor in null["anchors"].items():
+        numbers = (summary["components"][name]["mean"], anchor["null"], anchor["equal_noise"], anchor["ceiling"])
+        rows.append([name, *map(_number, numbers), *successes(name)])
+    return headings, rows
+
+
 def as_html(scores: Scores, summary: dict[str, Any], gallery: list[tuple[str, bytes]]) -> str:
     """The self-contained report."""
     environment = jinja2.Environment(
@@ -95,6 +138,8 @@ def as_html(scores: Scores, summary: dict[str, Any], gallery: list[tuple[str, by
         summary=summary,
         headings=_headings(summary),
         rows=_rows(summary),
+        tails=_tails(summary),
+        calibrated=calibrated_rows(summary) if summary["null"] is not None and summary["null"]["anchors"] else None,
         distributions=[(name, Markup(_distribution(scores, mask))) for name, mask in _parts(scores)],  # noqa: S704
         most_leaking=_most_leaking(scores),
         gallery=[(caption, base64.b64encode(png).decode()) for caption, png in gallery],
@@ -110,7 +155,7 @@ def most_leaking_pairs(scores: Scores, count: int) -> list[int]:
 
 
 def _headings(summary: dict[str, Any]) -> list[str]:
-    return list(summary["groups"]) if "groups" in summary else ["mean", "95 % interval", "std", "median", "p95", "max"]
+    return list(summary["groups"]) if "groups" in summary else [*_HEADINGS]
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, list[str], list[bool]]]:
@@ -122,10 +167,11 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, list[str], list[bool]]]:
     else:
         values, texts = {}, {}
         for name, s in summary["components"].items():
-            values[name] = [s["mean"], None, None, s["median"], s["p95"], s["max"]]
-            texts[name] = [_number(value) for value in (s["mean"], None, s["std"], s["median"], s["p95"], s["max"])]
-            texts[name][1] = "-" if s["ci95"] is None else f"{s['ci95'][0]:.3f} .. {s['ci95'][1]:.3f}"
-    attackers = [name for name in names if name in MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES]
+            tail = [None if (found := summary["tails"][name][key]) is None else found["value"] for key in TAILS]
+            values[name] = [s["mean"], None, s["median"], *tail, s["max"]]
+            texts[name] = [_number(value) for value in values[name]]
+            texts[name][1] = _interval(summary["tails"][name]["mean"])
+    attackers = [name for name in names if name in OURS]
     rows = []
     for name in names:
         marked = []
@@ -134,6 +180,24 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, list[str], list[bool]]]:
             marked.append(name in attackers and value is not None and _number(value) == _number(max(rivals)))
         rows.append((name, texts[name], marked))
     return rows
+
+
+def _tails(summary: dict[str, Any]) -> list[tuple[str, list[str], str]]:
+    """Per component its name, mean and tails with intervals, and why some are missing."""
+    rows = []
+    for name, found in (summary["tails"] or {}).items():
+        cells = [str(found["n"]), "-" if found["groups"] is None else str(found["groups"])]
+        for key in ("mean", *TAILS):
+            estimate = found[key]
+            cells.append("-" if estimate is None else f"{_number(estimate['value'])} ({_interval(estimate)})")
+        rows.append((name, cells, " ".join(dict.fromkeys(found["refused"].values()))))
+    return rows
+
+
+def _interval(estimate: dict[str, float | None] | None) -> str:
+    if estimate is None or estimate["low"] is None:
+        return "-"
+    return f"{estimate['low']:.3f} .. {estimate['high']:.3f}"
 
 
 def _number(value: float | None) -> str:

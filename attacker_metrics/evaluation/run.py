@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,9 +14,13 @@ import torch
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.evaluation.loading import PartRows, load_ahead
 from attacker_metrics.evaluation.pairs import PairSource
-from attacker_metrics.evaluation.parts import Plan, UnfinishedRun
+from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
 from attacker_metrics.evaluation.processes import Processes
-from attacker_metrics.evaluation.scoring import PartScores, Seconds, score_part
+from attacker_metrics.evaluation.scoring import PartScores, Scores, Seconds, score_part
+from attacker_metrics.evaluation.unrelated import Selection, UnrelatedPairs
+
+OnDone = Callable[[int], None]
+OnWait = Callable[[], None]
 
 LARGEST_PART = 256
 """Pairs per part by default: what a crash costs each process."""
@@ -36,6 +42,7 @@ def evaluate_remaining(
     batch_size: int,
     workers: int,
     on_done: Callable[[int], None],
+    counter: str = "parts",
 ) -> Seconds:
     """Take parts that no other process has taken until there is none left.
 
@@ -51,6 +58,7 @@ def evaluate_remaining(
         batch_size: pairs of equal size that are scored at once.
         workers: threads that read and decode files; 0 reads between the computations.
         on_done: called with the number of pairs that this process has finished just now.
+        counter: by which the processes take turns; one of its own for every plan.
 
     Returns:
         Where the time went.
@@ -60,7 +68,7 @@ def evaluate_remaining(
     members = len(privacy)
 
     def taken() -> Iterator[PartRows]:
-        while (turn := processes.take("parts")) < len(plan.remaining):
+        while (turn := processes.take(counter)) < len(plan.remaining):
             number = plan.remaining[turn]
             start, stop = plan.rows(number)
             yield PartRows(number, start, source.rows(start, stop))
@@ -73,6 +81,68 @@ def evaluate_remaining(
         run.write(part.number, scores.beside(part.kept))
     seconds.total = time.perf_counter() - begin
     return seconds
+
+
+def evaluate_unrelated(
+    source: PairSource,
+    selection: Selection,
+    privacy: MultiAttackerPrivacy,
+    run: UnfinishedRun,
+    processes: Processes,
+    progress: Callable[[Plan], AbstractContextManager[tuple[OnDone, OnWait]]],
+    *,
+    device: torch.device,
+    batch_size: int,
+    workers: int,
+) -> Scores | None:
+    """Score unrelated pairs as :func:`evaluate_remaining` scores a run's, in a folder within the run's.
+
+    Args:
+        source: the pairs of the run.
+        selection: what is matched; the same on every process.
+        privacy: the collection that scores them.
+        run: the run whose images these are.
+        processes: who shares the work.
+        progress: makes what is called when pairs are done, and while waiting.
+        device: where to compute.
+        batch_size: pairs of equal size that are scored at once.
+        workers: threads that read and decode files.
+
+    Returns:
+        The scores on the first process, None on the others.
+    """
+    second = UnfinishedRun(run.folder / "unrelated")
+    size = default_part_size(selection.total, processes.count, batch_size)
+
+    def begin() -> dict[str, Any] | None:
+        if not processes.is_first:
+            return None
+        try:
+            return asdict(second.begin(asdict(selection), selection.total, None, size, resume=True))
+        except ResumeError:  # other images have scores than before the interruption
+            second.remove()
+            return asdict(second.begin(asdict(selection), selection.total, None, size, resume=True))
+
+    plan = Plan(**processes.tell("unrelated plan", processes.agree("begin unrelated", begin, OSError)))
+    processes.agree("join unrelated", second.join, OSError)
+    pairs = UnrelatedPairs(source, selection)
+    with progress(plan) as (on_done, on_wait):
+        evaluate_remaining(
+            pairs,
+            privacy,
+            second,
+            plan,
+            processes,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            on_done=on_done,
+            counter="unrelated parts",
+        )
+        processes.gather("unrelated done", None, on_wait)
+    if not processes.is_first:
+        return None
+    return Scores.of_tables(second.tables(plan), list(map(str, privacy.keys(keep_base=True))), plan.total)
 
 
 def throughput(seconds: list[dict[str, Any]], workers: int, threads: int) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from attacker_metrics.attacker_metric import AttackerMetric
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, batches_of_one_size
 from attacker_metrics.pair import Pair
+from attacker_metrics.strongest.flags import clipped_share
 
-_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT = (
-    f"_{name}" for name in ("scores", "collapsed", "finite", "failure", "8bit")
+_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED = RESERVED = tuple(
+    f"_{name}" for name in ("scores", "collapsed", "finite", "failure", "8bit", "size", "clipped")
 )
-RESERVED = (_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT)
 """Columns of a part's table beside those of its rows."""
 
 
@@ -50,6 +50,8 @@ class PartScores:
         finite: ``(rows,)`` bool: no pixel is NaN or infinite.
         eight_bit: ``(rows,)`` bool: the noisy file held 8-bit values.
         failures: why a pair could not be scored, or None.
+        sizes: ``(rows, 2)`` int32: height and width; 0 where the pair could not be read.
+        clipped: ``(rows,)`` float32: of an 8-bit noisy file the share of values at 0 or 1; NaN for other files.
     """
 
     start: int
@@ -58,12 +60,15 @@ class PartScores:
     finite: NDArray[np.bool_]
     eight_bit: NDArray[np.bool_]
     failures: list[str | None]
+    sizes: NDArray[np.int32]
+    clipped: NDArray[np.float32]
 
     @classmethod
     def empty(cls, start: int, rows: int, members: int) -> PartScores:
         """Before anything is scored."""
         flags = (np.zeros((rows, members), bool), np.ones(rows, bool), np.zeros(rows, bool))
-        return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows)
+        images = np.zeros((rows, 2), np.int32), np.full(rows, np.nan, np.float32)
+        return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows, *images)
 
     def beside(self, rows: pa.Table) -> pa.Table:
         """The rows with their scores, as one table that :meth:`Scores.of_tables` understands."""
@@ -74,6 +79,8 @@ class PartScores:
             _FINITE: pa.array(self.finite),
             _FAILURE: pa.array(self.failures, pa.string()),
             _EIGHT_BIT: pa.array(self.eight_bit),
+            _SIZE: pa.FixedSizeListArray.from_arrays(pa.array(self.sizes.ravel()), 2),
+            _CLIPPED: pa.array(self.clipped),
         }
         for name, column in columns.items():
             rows = rows.append_column(name, column)
@@ -91,7 +98,9 @@ class Scores:
         skipped: per pair whether it has a NaN or infinite pixel.
         failures: index of a pair -> why it could not be scored.
         noisy_eight_bit: number of pairs whose noisy file held 8-bit values.
-        groups: group of every pair, or None.
+        groups: group of every pair by which the source presents them (the obfuscation, in the demonstration), or None.
+        sizes: ``(pairs, 2)`` int32: height and width; 0 where the pair could not be read.
+        clipped: per pair, for an 8-bit noisy file the share of values at 0 or 1; NaN for other files.
     """
 
     rows: pa.Table
@@ -101,6 +110,8 @@ class Scores:
     failures: dict[int, str] = field(default_factory=dict)
     noisy_eight_bit: int = 0
     groups: list[str] | None = None
+    sizes: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    clipped: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @classmethod
     def of_tables(cls, tables: Iterable[pa.Table], names: list[str], total: int, groups: list[str] | None = None) -> Scores:
@@ -114,7 +125,13 @@ class Scores:
         """
         columns = {name: np.full(total, np.nan, np.float32) for name in names}
         scores = cls(
-            pa.table({}), columns, {name: np.zeros(total, bool) for name in names}, np.zeros(total, bool), groups=groups
+            pa.table({}),
+            columns,
+            {name: np.zeros(total, bool) for name in names},
+            np.zeros(total, bool),
+            groups=groups,
+            sizes=np.zeros((total, 2), np.int32),
+            clipped=np.full(total, np.nan, np.float32),
         )
         rows, start = [], 0
         for table in tables:
@@ -127,6 +144,8 @@ class Scores:
                 scores.columns[name][start:stop] = values[:, position]
                 scores.collapsed[name][start:stop] = collapsed[:, position]
             scores.skipped[start:stop] = ~table[_FINITE].to_numpy()
+            scores.sizes[start:stop] = table[_SIZE].combine_chunks().flatten().to_numpy().reshape(-1, 2)
+            scores.clipped[start:stop] = table[_CLIPPED].to_numpy()
             failures = table[_FAILURE]
             if failures.null_count < len(failures):
                 reasons = enumerate(failures.to_pylist(), start)
@@ -144,6 +163,14 @@ class Scores:
         """The name of a pair."""
         name: str = self.rows["id"][int(index)].as_py()
         return name
+
+    @property
+    def clusters(self) -> list[str] | None:
+        """The column ``group`` (identity, source): pairs of one group are no independent evidence. None without it."""
+        if "group" not in self.rows.column_names:
+            return None
+        names = self.rows["group"].to_pylist()
+        return None if None in names or "" in names else list(map(str, names))
 
     @property
     def scored(self) -> NDArray[np.bool_]:
@@ -190,7 +217,10 @@ def score_part(
                 continue
             seconds.read += pair.read_s
             seconds.decode += pair.decode_s
-            part.eight_bit[pair.index - part.start] = pair.noisy_eight_bit
+            row = pair.index - part.start
+            part.eight_bit[row], part.sizes[row] = pair.noisy_eight_bit, pair.clean.shape[-2:]
+            if pair.noisy_eight_bit:
+                (part.clipped[row],) = clipped_share(pair.noisy[None])
             yield pair
 
     with torch.inference_mode():

@@ -14,9 +14,20 @@ from scipy import stats
 
 import attacker_metrics
 from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, SPEC_VERSION
+from attacker_metrics.evaluation.calibration import RATES
 from attacker_metrics.evaluation.scoring import Scores
+from attacker_metrics.evaluation.tails import tails_of, why_unsupported
+from attacker_metrics.statistics import Rate
+from attacker_metrics.strongest import flags
+from attacker_metrics.suites import SUITES
 
 STATISTICS = ("mean", "p95", "max")
+
+
+_FIFTEEN = MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES
+OURS = frozenset(_FIFTEEN).union(*(suite.added for suite in SUITES.values()))
+"""The components whose similarity this library knows, those of suites included."""
+_BOUNDED = OURS.union(MEANS)
 
 
 @dataclass(frozen=True)
@@ -31,13 +42,16 @@ class Gate:
         return f"{self.component}={self.limit:g}@{self.statistic}"
 
 
-def summarize(scores: Scores, settings: dict[str, Any], gates: list[Gate]) -> dict[str, Any]:
+def summarize(
+    scores: Scores, settings: dict[str, Any], gates: list[Gate], null: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the content of ``summary.json``: JSON types only, null where there is no number.
 
     Args:
         scores: the outcome of a run.
         settings: every setting of the run, by name.
         gates: the limits to judge.
+        null: what unrelated pairs say about the scores, or None if there were none.
     """
     scored = scores.scored
     summary: dict[str, Any] = {
@@ -50,12 +64,19 @@ def summarize(scores: Scores, settings: dict[str, Any], gates: list[Gate]) -> di
         "evaluated": int(scored.sum()),
         "skipped": int(scores.skipped.sum()),
         "failed": len(scores.failures),
-        "collapsed": int(np.logical_or.reduce([scores.collapsed[name] & scored for name in scores.collapsed]).sum()),
+        "collapsed": int(
+            np.logical_or.reduce(
+                [scores.collapsed[name] & scored for name in scores.collapsed if name != "invert_gray"]
+            ).sum()
+        ),
         "noisy_8bit": scores.noisy_eight_bit,
         "skipped_pairs": [scores.id(index) for index in np.flatnonzero(scores.skipped)],
         "failed_pairs": {scores.id(index): scores.failures[index] for index in sorted(scores.failures)},
         "components": _statistics_of(scores, scored),
         "strongest": _strongest(scores, scored),
+        "tails": None if scores.groups is not None else tails_of(scores, _BOUNDED),
+        "null": null,
+        "flags": _flags(scores, scored, null),
     }
     if scores.groups is not None:
         groups = np.asarray(scores.groups)
@@ -103,7 +124,7 @@ def _statistics(column: NDArray[np.float32], chosen: NDArray[np.bool_], scores: 
 
 def _strongest(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, int]:
     """Attacker -> on how many pairs it reads the most, most frequent first."""
-    names = [name for name in attackers_of(scores) if name in MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES]
+    names = [name for name in attackers_of(scores) if name in OURS]
     table = np.stack([scores.columns[name][chosen] for name in names]) if names else np.empty((0, 0))
     if table.size == 0:
         return {}
@@ -116,7 +137,18 @@ def _judge(gate: Gate, scores: Scores, statistics: dict[str, Any]) -> dict[str, 
     column = scores.columns[gate.component]
     above = [scores.id(i) for i in np.argsort(-np.nan_to_num(column), kind="stable") if column[i] > gate.limit]
     # Without a single score there is nothing that could keep the limit.
-    return {**asdict(gate), "value": value, "exceeded": value is None or value > gate.limit, "pairs_above": above}
+    judged = {**asdict(gate), "value": value, "exceeded": value is None or value > gate.limit, "pairs_above": above}
+    # The limit is judged on the pairs at hand all the same: a run that has failed goes on failing.
+    return {**judged, "unsupported": why_unsupported(scores, gate.component, "p95") if gate.statistic == "p95" else None}
+
+
+def _flags(scores: Scores, scored: NDArray[np.bool_], null: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if not scored.any():
+        return []
+    columns = {name: scores.columns[name][scored].astype(np.float64) for name in attackers_of(scores) if name in OURS}
+    clipped = scores.clipped[scored & ~np.isnan(scores.clipped)]
+    rates, pairs = (RATES, null["pairs"]) if null is not None else ((), None)
+    return [asdict(flag) for flag in flags(columns, clipped=clipped.tolist(), rates=rates, null_count=pairs)]
 
 
 def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
@@ -126,7 +158,7 @@ def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
         readings.append("No pair could be scored: there is nothing to conclude.")
     for group, part in summary.get("groups", {"": summary}).items():
         components = {name: part["components"][name] for name in attackers_of(scores)}
-        known = {n: s["mean"] for n, s in components.items() if s["mean"] is not None and n in _FIFTEEN}
+        known = {n: s["mean"] for n, s in components.items() if s["mean"] is not None and n in OURS}
         if not known:
             continue
         strongest = max(known, key=lambda name: known[name])
@@ -136,6 +168,10 @@ def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
             ms_ssims = sum(name in MS_SSIM_COMPONENT_NAMES for name in known)
             sentence += f" {len(zeros)} of {ms_ssims} MS-SSIM components are 0 on every pair; that alone would look safe."
         readings.append(sentence)
+    readings += _calibrated_readings(summary["null"])
+    for gate in summary["gates"]:
+        if gate["unsupported"]:
+            readings.append(f"The limit on {gate['component']} p95 was judged on these pairs alone: {gate['unsupported']}")
     if summary["collapsed"]:
         readings.append(
             f"On {summary['collapsed']} of {summary['evaluated']} pairs an MS-SSIM component is exactly 0 because a"
@@ -158,4 +194,19 @@ def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
     return readings
 
 
-_FIFTEEN = frozenset(MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES)
+def _calibrated_readings(null: dict[str, Any] | None) -> list[str]:
+    """How often the strongest attacker succeeds, or why that cannot be said."""
+    if null is None:
+        return []
+    if null["refused"]:
+        return [f"The strongest attacker was not calibrated: {null['refused']}"]
+    readings = []
+    for rate, found in null["rates"].items():
+        if found["refused"]:  # a flag says so
+            continue
+        success = Rate(**found["success"]["strongest"])
+        readings.append(
+            f"The strongest attacker reads {success} of the pictures at a false-positive rate of {float(rate):.1%}, realised"
+            f" {found['realised']:.2%} of {null['pairs']} unrelated pairs; one-sided 95 % upper bound {success.upper:.3g}."
+        )
+    return readings

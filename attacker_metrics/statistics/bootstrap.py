@@ -2,7 +2,8 @@
 
 Percentile and BCa intervals of ``scipy.stats.bootstrap`` hold 95 % too rarely for skewed scores of few pairs or groups (84
 to 95 % in simulations of 30 pairs, 92 % of 20 groups), so these are studentised: every resample is divided by its own
-standard error. The price is width: a fifth at 30 skewed pairs, nothing at 500.
+standard error. The price is width: a fifth at 30 skewed pairs, nothing at 500. Beyond 5,000 pairs or groups Student's
+interval of the same standard error is returned instead.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from attacker_metrics.statistics.sample import Estimate, Sample
 
 Array = NDArray[np.float64]
 RESAMPLES = 2000
+_LARGE = 5000
+"""Beyond so many pairs or groups the normal limit serves: resampling would cost more than it corrects."""
 _CHUNK = 2_000_000
 """Numbers at once: bounds the memory, whatever the sample."""
 
@@ -138,6 +142,10 @@ def _studentized(
     (value,), (error,) = mean_and_error(np.ones((1, sample.groups)))
     if sample.groups < 2 or error == 0:
         return Estimate(float(value), float("nan"), float("nan"))
+    if sample.groups > _LARGE:
+        half = stats.t.ppf(0.975, sample.groups - 1) * error
+        low, high = np.clip([value - half, value + half], *bounds)
+        return Estimate(float(value), float(low), float(high))
     random = np.random.default_rng(seed)
     rows = max(1, _CHUNK // width)
     ratios = []

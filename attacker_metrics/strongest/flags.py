@@ -108,7 +108,9 @@ def images_needed(rate: float) -> int:
 
 
 def _collapsed(scores: Scores) -> list[Flag]:
-    shares = {name: _share(values == 0) for name, values in scores.items() if not name.startswith("pearson")}
+    # The negative of any readable picture collapses: only where other attackers do is it news.
+    names = [name for name in scores if not name.startswith("pearson") and name != "invert_gray"]
+    shares = {name: _share(scores[name] == 0) for name in names}
     raised = {name: share for name, share in shares.items() if share >= COLLAPSED}
     if not raised:
         return []

@@ -201,6 +201,16 @@ class NullDistribution:
         as_large = self.count - np.searchsorted(maxima, maxima, side="left")
         return float(np.mean(as_large / self.count <= rate * (1 + 1e-12)))
 
+    def threshold(self, name: str, rate: float) -> float:
+        """The score above which one attacker alone succeeds at a false-positive rate.
+
+        Raises:
+            ValueError: if there are too few unrelated pairs for the rate.
+        """
+        self.check_rate(rate)
+        allowed = int(rate * (1 + 1e-12) * (self.count + 1))
+        return float(self._sorted[self.names.index(name), self.count - allowed])
+
     def success(self, name: str, scores: Floats, rate: float) -> NDArray[np.bool_]:
         """``(n,)``: whose picture one attacker alone reads at a false-positive rate; False for images without a score.
 

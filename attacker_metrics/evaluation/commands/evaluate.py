@@ -19,7 +19,8 @@ import torch
 import attacker_metrics
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.components import SPEC_VERSION
-from attacker_metrics.evaluation import report
+from attacker_metrics.evaluation import calibration, report
+from attacker_metrics.evaluation.calibration import Calibration
 from attacker_metrics.evaluation.commands.options import (
     BAD_USAGE,
     GATE_EXCEEDED,
@@ -44,15 +45,19 @@ from attacker_metrics.evaluation.manifest import ManifestPairs
 from attacker_metrics.evaluation.pairs import BuiltInPairs, FolderPairs, LoadedPair, PairSource
 from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
 from attacker_metrics.evaluation.processes import AgreedError, Processes
-from attacker_metrics.evaluation.run import default_part_size, evaluate_remaining, throughput
+from attacker_metrics.evaluation.run import default_part_size, evaluate_remaining, evaluate_unrelated, throughput
 from attacker_metrics.evaluation.scoring import RESERVED, Scores
 from attacker_metrics.evaluation.summary import STATISTICS, Gate, summarize
+from attacker_metrics.evaluation.unrelated import Selection, choose
 from attacker_metrics.evaluation.views import views_png
+from attacker_metrics.strongest import attackers_of
+from attacker_metrics.strongest.null import MOST_PAIRS
 
 _DEFAULT_OUTPUT = Path("attacker-metrics-report")
 _HOW_NOT_WHAT = ("command", "json", "resume", "fail_above")
 """Options that are no settings of the summary, or are written there in another form."""
-
+_NULL_OF_SUITE = 1000
+"""Unrelated pairs of a suite's run by default: enough for a false-positive rate of 0.1 %."""
 
 _MISTAKES = (UsageError, OSError)
 
@@ -129,6 +134,13 @@ def add(commands: Any) -> None:
         metavar="COMPONENT=VALUE[@mean|p95|max]",
         help="exit with status 3 if that statistic (default: mean) of a component is above the value; repeatable",
     )
+    command.add_argument(
+        "--null",
+        type=count,
+        metavar="N",
+        help="score up to N pairs of unrelated images too (noisy i, clean j, of different groups), and measure by them the"
+        f" strongest attacker of every pair; at most {MOST_PAIRS} (default: {_NULL_OF_SUITE} with --suite, otherwise 0)",
+    )
     command.add_argument("--json", action="store_true", help="print the summary as JSON instead of the table")
     add_settings(command)
 
@@ -176,8 +188,20 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
         everyone = processes.gather("seconds", asdict(seconds), on_wait)
     speed = throughput(everyone, workers, torch.get_num_threads())
 
+    def collect() -> Scores | None:
+        names = list(map(str, privacy.keys(keep_base=True)))
+        with bad_usage(ResumeError):
+            return Scores.of_tables(run.tables(plan), names, plan.total, source.groups) if processes.is_first else None
+
+    scores = processes.agree("collect", collect, *_MISTAKES)
+    calibrated: Calibration | str | None = None
+    if settings["null"]:
+        calibrated = _calibrated(options, processes, source, privacy, run, scores, settings["null"], device, workers)
+
     def finish() -> int:
-        return _finish(options, source, privacy, run, plan, settings, gates, speed) if processes.is_first else OK
+        if scores is None:
+            return OK
+        return _finish(options, source, privacy, run, plan, scores, calibrated, settings, gates, speed)
 
     status: int = processes.tell("status", processes.agree("finish", finish, *_MISTAKES))
     if processes.is_first:
@@ -188,6 +212,8 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
 def _prepared(
     options: argparse.Namespace, processes: Processes
 ) -> tuple[MultiAttackerPrivacy, torch.device, list[Gate], PairSource]:
+    if options.null is not None and options.null > MOST_PAIRS:
+        raise UsageError(f"--null {options.null}: at most {MOST_PAIRS} unrelated pairs are used; pass fewer.")
     if (options.clean is None) != (options.noisy is None):
         raise UsageError("--clean and --noisy belong together; without both, the built-in photographs are evaluated.")
     privacy, device = privacy_of(options), device_of(options.device, processes.local_rank)
@@ -198,7 +224,7 @@ def _source(options: argparse.Namespace, privacy: MultiAttackerPrivacy) -> PairS
     if options.manifest is not None:
         if options.clean is not None or options.allow_unmatched:
             raise UsageError("--manifest lists the pairs: leave --clean, --noisy and --allow-unmatched out.")
-        reserved = (*RESERVED, *map(str, privacy.keys(keep_base=True)))
+        reserved = (*RESERVED, *calibration.STRONGEST, *map(str, privacy.keys(keep_base=True)))
         try:
             return ManifestPairs(options.manifest, side=options.resize, reserved=reserved)
         except ImportError as error:
@@ -231,7 +257,14 @@ def _begin(
         return None
     with bad_usage(ValueError):
         total, digest = source.check()
-    settings = {**_settings(options), "pairs": total, "pairs_digest": digest, "unmatched": list(source.unmatched)}
+    null = options.null if options.null is not None else min(_NULL_OF_SUITE, total) if options.suite else 0
+    settings = {
+        **_settings(options),
+        "null": null,
+        "pairs": total,
+        "pairs_digest": digest,
+        "unmatched": list(source.unmatched),
+    }
     again = processes.restarts > 0
     if again and (status := _status_of_finished(options.output, settings)) is not None and run.done == 0:
         return {"finished": status}
@@ -241,24 +274,73 @@ def _begin(
     return {**asdict(plan), "settings": {**settings, "part_size": plan.part_size}}
 
 
+def _calibrated(
+    options: argparse.Namespace,
+    processes: Processes,
+    source: PairSource,
+    privacy: MultiAttackerPrivacy,
+    run: UnfinishedRun,
+    scores: Scores | None,
+    limit: int,
+    device: torch.device,
+    workers: int,
+) -> Calibration | str | None:
+    """Score the run's images matched anew, all processes together; on the first what follows, or why nothing does."""
+    names = list(attackers_of(privacy))
+
+    def select() -> dict[str, Any] | None:
+        if scores is None:
+            return None
+        try:
+            return asdict(choose(source, scores, names, limit))
+        except ValueError as error:
+            return {"refused": str(error)}
+
+    told = processes.tell("selection", processes.agree("select", select, *_MISTAKES))
+    if "refused" in told:
+        return str(told["refused"])
+    selection = Selection(**told)
+    matched = evaluate_unrelated(
+        source,
+        selection,
+        privacy,
+        run,
+        processes,
+        lambda plan: progress(plan, processes, "unrelated pairs"),
+        device=device,
+        batch_size=options.batch_size,
+        workers=workers,
+    )
+    if scores is None or matched is None:
+        return None
+    try:
+        return Calibration.of(scores, matched, selection, names)
+    except ValueError as error:
+        return str(error)
+
+
 def _finish(
     options: argparse.Namespace,
     source: PairSource,
     privacy: MultiAttackerPrivacy,
     run: UnfinishedRun,
     plan: Plan,
+    scores: Scores,
+    calibrated: Calibration | str | None,
     settings: dict[str, Any],
     gates: list[Gate],
     speed: dict[str, Any],
 ) -> int:
-    """Put the parts together, write the outputs, print what a person wants to know."""
-    names = list(map(str, privacy.keys(keep_base=True)))
-    with bad_usage(ResumeError):
-        scores = Scores.of_tables(run.tables(plan), names, plan.total, source.groups)
+    """Write the outputs, print what a person wants to know."""
     speed = {**speed, "pairs_resumed": plan.total - plan.remaining_pairs}
-    summary = {**summarize(scores, settings, gates), "throughput": speed}
+    null = calibration.refused(calibrated) if isinstance(calibrated, str) else None
+    more = {}
+    if isinstance(calibrated, Calibration):
+        null, more = calibration.as_json(calibrated, scores.clusters), calibrated.columns()
+    settings = {**settings, "null_digest": None if null is None else null.get("digest")}
+    summary = {**summarize(scores, settings, gates, null), "throughput": speed}
     with run.publish() as stage:
-        report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy))
+        report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy), more)
     show(summary, options.output, as_json=options.json)
     return _status(summary)
 
@@ -293,7 +375,7 @@ def _identity(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str
         name: value if value is None or is_url(value) else str(Path(value).resolve())
         for name, value in ((name, getattr(options, name)) for name in ("clean", "noisy", "manifest"))
     }
-    names = ("resize", "gamma", "blur_sigma", "wavelet_threshold", "betas", "extra", "pairs", "pairs_digest")
+    names = ("resize", "gamma", "blur_sigma", "wavelet_threshold", "betas", "suite", "extra", "pairs", "pairs_digest")
     versions = {"attacker_metrics_version": attacker_metrics.__version__, "spec_version": SPEC_VERSION}
     return {**versions, **places, **{name: settings[name] for name in names}}
 

@@ -20,6 +20,7 @@ from attacker_metrics import (
     DEFAULT_WAVELET_SOFT_THRESHOLD,
     MultiAttackerPrivacy,
 )
+from attacker_metrics.suites import SUITES
 
 OK, SOME_FAILED, BAD_USAGE, GATE_EXCEEDED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
@@ -82,6 +83,9 @@ def add_settings(command: argparse.ArgumentParser) -> None:
         f" five of them (default: {DEFAULT_BETAS})",
     )
     group.add_argument(
+        "--suite", choices=sorted(SUITES), help="add the attackers of a frozen suite behind the fifteen (default: none)"
+    )
+    group.add_argument(
         "--extra",
         action="append",
         default=[],
@@ -101,6 +105,7 @@ def privacy_of(options: argparse.Namespace) -> MultiAttackerPrivacy:
             wavelet_threshold=options.wavelet_threshold,
             betas=options.betas,
             nan_strategy="ignore",
+            suite=options.suite,
             extra=[_import_metric(name) for name in options.extra],
         )
 

@@ -27,6 +27,10 @@ def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
     else:
         terminal = Console(width=None if sys.stdout.isatty() else 130)
         terminal.print(report.as_table(summary))
+        if summary["null"] is not None and summary["null"]["anchors"]:
+            terminal.print(report.as_calibrated_table(summary))
+        for flag in summary["flags"]:
+            terminal.print(f"! {flag['message']}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         for sentence in [*summary["readings"], _speed(summary["throughput"])]:
             terminal.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
         terminal.print(f"\nreport: {output / report.REPORT}", markup=False, highlight=False, soft_wrap=True)
@@ -61,10 +65,18 @@ def _speed(speed: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def progress(plan: Plan, processes: Processes) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
-    """A bar of all processes' pairs, drawn by the first; yields what to call when pairs are done, and while waiting."""
+def progress(
+    plan: Plan, processes: Processes, what: str = "scoring"
+) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
+    """A bar of all processes' pairs, drawn by the first; yields what to call when pairs are done, and while waiting.
+
+    Args:
+        plan: the pairs.
+        processes: who shares the work.
+        what: is being done; of its own for every plan.
+    """
     columns = (
-        TextColumn("scoring"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TaskProgressColumn(show_speed=True),
@@ -74,9 +86,9 @@ def progress(plan: Plan, processes: Processes) -> Iterator[tuple[Callable[[int],
     done_before = plan.total - plan.remaining_pairs
     with warnings.catch_warnings(), Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
         warnings.simplefilter("ignore")  # what matters is in the report
-        task = bar.add_task("scoring", total=plan.total, completed=done_before)
+        task = bar.add_task(what, total=plan.total, completed=done_before)
 
         def on_done(count: int) -> None:
-            bar.update(task, completed=done_before + processes.add("done", count))
+            bar.update(task, completed=done_before + processes.add(f"done {what}", count))
 
         yield on_done, lambda: on_done(0)

@@ -1,0 +1,127 @@
+"""The pairs of a finished run, matched anew: noisy images against clean ones of other pictures, and the anchors' pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
+from attacker_metrics.evaluation.scoring import Scores
+from attacker_metrics.strongest import noise_of_equal_error, unrelated_pairs
+
+SEED = 0
+MOST_ANCHORS = 200
+"""Images of which ceiling and noise of equal error are scored."""
+_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which images are matched.
+
+    Args:
+        noisy: rows of the noisy images of the unrelated pairs.
+        clean: rows of their clean images.
+        anchors: rows of which the anchors are scored.
+    """
+
+    noisy: list[int]
+    clean: list[int]
+    anchors: list[int]
+
+    @property
+    def total(self) -> int:
+        """Number of pairs to score."""
+        return len(self.noisy) + 2 * len(self.anchors)
+
+    def digest(self, scores: Scores, names: list[str]) -> str:
+        """Tells another null apart: other pairs, another order, or other attackers."""
+        pairs = [(scores.id(i), scores.id(j)) for i, j in zip(self.noisy, self.clean, strict=True)]
+        return hashlib.blake2b(json.dumps([names, pairs]).encode(), digest_size=16).hexdigest()
+
+
+def choose(source: PairSource, scores: Scores, names: list[str], limit: int) -> Selection:
+    """Match the scored images of a run with clean ones of one size and another group, at most ``limit`` of them.
+
+    Groups are those of the column ``group``; without it, pairs of one clean file are of one group.
+
+    Args:
+        source: the pairs.
+        scores: their scores.
+        names: the attackers, all of which an image must have a score of.
+        limit: the largest number of pairs.
+
+    Raises:
+        ValueError: if no two images can be matched.
+    """
+    complete = np.isfinite([scores.columns[name] for name in names]).all(axis=0)
+    rows = np.flatnonzero(scores.scored & complete)
+    groups = scores.clusters or list(_clean_files(source, scores))
+    sizes = [tuple(size) for size in scores.sizes[rows].tolist()]
+    noisy, clean = unrelated_pairs([groups[i] for i in rows], kinds=sizes, seed=SEED, limit=limit)
+    matched = rows[noisy].tolist()
+    return Selection(matched, rows[clean].tolist(), matched[:: -(-len(matched) // MOST_ANCHORS)])
+
+
+class UnrelatedPairs:
+    """The unrelated pairs, then every anchor image against itself, then under noise of the noisy image's error.
+
+    Args:
+        source: the pairs of the run.
+        selection: what is matched.
+    """
+
+    groups: list[str] | None = None
+    unmatched: tuple[str, ...] = ()
+
+    def __init__(self, source: PairSource, selection: Selection) -> None:
+        self._source, self._selection = source, selection
+        # In ascending order, as a CSV file is read from its begin.
+        wanted = sorted({*selection.noisy, *selection.clean})
+        self._rows = {i: source.rows(i, i + 1).to_pylist()[0] for i in wanted}
+
+    def check(self) -> tuple[int, str]:
+        """Number of pairs, and nothing to tell them apart by: the run's own check has done so."""
+        return self._selection.total, ""
+
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """Numbers for names."""
+        return pa.table({"id": pa.array(map(str, range(start, stop)), pa.string())})
+
+    def load(self, index: int, row: dict[str, str]) -> LoadedPair | FailedPair:  # noqa: ARG002
+        """Read the images of a pair."""
+        pairs, anchors = len(self._selection.noisy), len(self._selection.anchors)
+        if index < pairs:
+            one, other = self._load(self._selection.noisy[index]), self._load(self._selection.clean[index])
+            if isinstance(one, FailedPair) or isinstance(other, FailedPair):
+                return FailedPair(index, "an image cannot be read any more.")
+            return LoadedPair(
+                index,
+                one.noisy,
+                other.clean,
+                one.noisy_eight_bit,
+                one.read_s + other.read_s,
+                one.decode_s + other.decode_s,
+            )
+        which, position = divmod(index - pairs, anchors)
+        anchor = self._selection.anchors[position]
+        pair = self._load(anchor)
+        if isinstance(pair, FailedPair):
+            return FailedPair(index, pair.reason)
+        noisy = pair.clean if which == 0 else noise_of_equal_error(pair.noisy, pair.clean, seed=SEED + anchor)
+        return LoadedPair(index, noisy, pair.clean, noisy_eight_bit=False, read_s=pair.read_s, decode_s=pair.decode_s)
+
+    def _load(self, row: int) -> LoadedPair | FailedPair:
+        return self._source.load(row, self._rows[row])
+
+
+def _clean_files(source: PairSource, scores: Scores) -> Iterator[str]:
+    """Per pair what tells its clean picture from others: the manifest's cell, or else the pair's own name."""
+    for start in range(0, len(scores), _ROWS):
+        table = source.rows(start, min(start + _ROWS, len(scores)))
+        yield from table["clean" if "clean" in table.column_names else "id"].to_pylist()
