@@ -100,9 +100,8 @@ def as_table(summary: dict[str, Any]) -> Table:
 
 def as_calibrated_table(summary: dict[str, Any]) -> Table:
     """For a terminal: how often each attacker succeeds, beside what its score is for unrelated and identical pictures."""
-    table = Table(
-        title=f"Measured against {summary['null']['pairs']} unrelated pairs (equal PSNR: Gaussian noise with the same error)"
-    )
+    pairs = summary["null"]["pairs"]
+    table = Table(title=f"Measured against {pairs} unrelated pairs (equal PSNR: Gaussian noise with the same error)")
     headings, rows = calibrated_rows(summary)
     table.add_column(headings[0], no_wrap=True)
     for heading in headings[1:]:

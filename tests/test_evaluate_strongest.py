@@ -1,0 +1,310 @@
+"""``evaluate`` with a suite, tails and unrelated pairs: every number against the library called by hand."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rich", reason="needs the cli extra")
+pytest.importorskip("statsmodels", reason="needs the cli extra")
+import pyarrow.parquet as pq
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+from attacker_metrics import MultiAttackerPrivacy
+from attacker_metrics.evaluation import cli, run
+from attacker_metrics.evaluation.commands import evaluate as command
+from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
+from attacker_metrics.strongest import NullDistribution, attackers_of, noise_of_equal_error, score
+from attacker_metrics.suites import STANDARD_V1
+
+SIDE, PAIRS, PEOPLE, NULL = 16, 117, 50, 105
+SMALL = ("--betas", "1", "--suite", "standard-v1")
+
+
+def images(row: int) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth picture, and for every third its negative with little noise, for the others noise alone."""
+    random = np.random.default_rng(row)
+    coarse = torch.tensor(random.random((1, 3, 4, 4), np.float32))
+    side = SIDE + 2 * (row % 2)
+    clean = torch.nn.functional.interpolate(coarse, (SIDE, side), mode="bilinear")[0].numpy()
+    noise = random.random(clean.shape, np.float32)
+    return (1 - 0.9 * clean - 0.1 * noise if row % 3 == 0 else noise), clean
+
+
+def write(folder, count: int = PAIRS, *, grouped: bool = True):
+    folder.mkdir(exist_ok=True)
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "clean", "noisy", *(["group"] if grouped else [])])
+        for row in range(count):
+            noisy, clean = images(row)
+            np.save(folder / f"noisy{row}.npy", noisy)
+            np.save(folder / f"clean{row}.npy", clean)
+            writer.writerow([f"pair {row}", f"clean{row}.npy", f"noisy{row}.npy", *([row % PEOPLE] if grouped else [])])
+    return folder / "pairs.csv"
+
+
+def evaluate(manifest, output: str, *options: str) -> dict:
+    folder = manifest.parent / output
+    arguments = ["evaluate", "--manifest", str(manifest), "--output", str(folder), *options]
+    assert cli.main(arguments) in (cli.OK, cli.GATE_EXCEEDED)
+    return json.loads((folder / "summary.json").read_text())
+
+
+def scores_of(manifest, output: str) -> dict:
+    return pq.read_table(manifest.parent / output / "scores.parquet").to_pydict()
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("suite"))
+
+
+@pytest.fixture(scope="module")
+def made(manifest):
+    """The summary of a run, and which of its images were matched."""
+    choose, kept = command.choose, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "choose", lambda *arguments: kept.append(choose(*arguments)) or kept[0])
+        return evaluate(manifest, "out", *SMALL, "--null", str(NULL)), kept[0]
+
+
+@pytest.fixture(scope="module")
+def summary(made):
+    return made[0]
+
+
+@pytest.fixture(scope="module")
+def scores(manifest, summary):
+    return scores_of(manifest, "out")
+
+
+def test_the_suites_scores_are_those_of_the_collection(scores):
+    assert list(scores)[-18:] == [*STANDARD_V1.added, "strongest", "strongest_attacker", "strongest_p_value"]
+    privacy = MultiAttackerPrivacy(suite="standard-v1", betas=(1.0,))
+    for row in (0, 1, 77):
+        noisy, clean = (torch.tensor(image)[None] for image in images(row))
+        for name, value in privacy(noisy, clean).items():
+            assert scores[name][row] == pytest.approx(float(value), abs=1e-6)
+
+
+def rescored(pairs) -> dict[str, np.ndarray]:
+    attackers = attackers_of(MultiAttackerPrivacy(suite="standard-v1", betas=(1.0,)))
+    images = [tuple(map(torch.as_tensor, pair)) for pair in pairs]
+    return score(attackers, images, len(images))
+
+
+def test_strongest_attacker_thresholds_and_rates_are_those_of_the_null_made_by_hand(made, summary, scores):
+    selection = made[1]
+    assert len(selection.noisy) == NULL
+    for i, j in zip(selection.noisy, selection.clean, strict=True):
+        assert i % PEOPLE != j % PEOPLE
+        assert i % 2 == j % 2  # one size
+    null = NullDistribution(
+        rescored((images(i)[0], images(j)[1]) for i, j in zip(selection.noisy, selection.clean, strict=True))
+    )
+    columns = {name: np.array(scores[name], float) for name in null.names}
+    wanted = null.strongest(columns)
+    assert np.mean(np.array(scores["strongest_attacker"]) == wanted.winner) > 0.98  # float32 by other batches may break ties
+    np.testing.assert_allclose(scores["strongest"], wanted.percentile, atol=2 / NULL)
+    np.testing.assert_allclose(scores["strongest_p_value"], wanted.p_value, atol=2 / NULL)
+    found = summary["null"]["rates"]["0.01"]
+    assert found["realised"] == pytest.approx(null.realised(0.01), abs=1 / NULL)
+    assert found["realised"] <= 0.01
+    for name in null.names:
+        above = columns[name] > found["thresholds"][name]
+        assert found["success"][name]["successes"] == above.sum()
+        assert np.mean(above == null.success(name, columns[name], 0.01)) > 0.98
+        assert summary["null"]["anchors"][name]["null"] == pytest.approx(null.mean(name), abs=1e-5)
+    read = np.array(scores["strongest_p_value"]) <= 0.01 * (1 + 1e-12)
+    assert read[::3].all()
+    assert found["success"]["strongest"]["successes"] == read.sum()
+    assert summary["null"]["rates"]["0.001"]["success"] is None
+    assert "999 unrelated pairs, got 105" in summary["null"]["rates"]["0.001"]["refused"]
+    anchors = selection.anchors
+    ceiling = rescored((images(i)[1], images(i)[1]) for i in anchors)
+    noise = rescored((noise_of_equal_error(*map(torch.tensor, images(i)), seed=i), images(i)[1]) for i in anchors)
+    for name, anchor in summary["null"]["anchors"].items():
+        assert anchor["ceiling"] == pytest.approx(ceiling[name].mean(), abs=1e-5)
+        assert anchor["equal_noise"] == pytest.approx(noise[name].mean(), abs=1e-5)
+
+
+def test_nobody_read_has_an_upper_bound_and_groups_widen_it(manifest, summary):
+    tested = summary["null"]["rates"]["0.01"]["success"]
+    none = [name for name, rate in tested.items() if rate["successes"] == 0]
+    assert none
+    for name in none:
+        upper = proportion_confint(0, PEOPLE, alpha=0.1, method="beta")[1]  # people, not pairs
+        assert tested[name]["upper"] == pytest.approx(upper)
+    page = (manifest.parent / "out" / "report.html").read_text()
+    assert f"0 of {PAIRS} (0, upper bound {tested[none[0]]['upper']:.3g})" in page
+    assert "equal PSNR" in page
+    assert summary["null"]["tie_rule"] in page
+
+
+def test_tails_are_those_of_the_columns_or_refused_with_a_reason(manifest, summary, scores):
+    tail = summary["tails"]["pearson_gray"]
+    assert (tail["n"], tail["groups"], tail["left_out"]) == (PAIRS, PEOPLE, 0)
+    values = np.array(scores["pearson_gray"], float)
+    assert tail["mean"]["value"] == pytest.approx(values.mean())
+    assert tail["mean"]["low"] < values.mean() < tail["mean"]["high"]
+    for name in ("p95", "p99", "cvar5"):
+        assert tail[name] is None
+        assert "at least" in tail["refused"][name]
+    alone = evaluate(write(manifest.parent / "alone", 90, grouped=False), "out", "--betas", "1")
+    values = np.array(scores_of(manifest.parent / "alone" / "pairs.csv", "out")["blur_gray"], float)
+    tail = alone["tails"]["blur_gray"]
+    interval = stats.quantile_test(values, p=0.95).confidence_interval(0.95)
+    assert list(tail["p95"].values()) == pytest.approx([np.quantile(values, 0.95), interval.low, interval.high])
+    assert (tail["groups"], tail["p99"]) == (None, None)
+    assert tail["cvar5"]["low"] <= tail["cvar5"]["value"] <= tail["cvar5"]["high"]
+    assert alone["null"] is None
+    assert not {"strongest", "strongest_attacker"} & set(scores_of(manifest.parent / "alone" / "pairs.csv", "out"))
+
+
+def test_the_table_shows_no_tail_that_the_pairs_do_not_support(manifest, capsys):
+    assert evaluate(manifest, "few", "--betas", "1")["tails"]["rgb_clamp"]["p95"] is None
+    line = next(line for line in capsys.readouterr().out.splitlines() if "rgb_clamp" in line)
+    cells = [cell.strip() for cell in line.split("│")[2:-1]]
+    assert cells[4:7] == ["-", "-", "-"]  # p95, p99, worst 5 %
+    assert cells[7] != "-"
+
+
+def test_a_limit_on_an_unsupported_p95_is_judged_and_says_so(manifest):
+    summary = evaluate(manifest, "gated", "--betas", "1", "--fail-above", "pearson=0.01@p95")
+    (gate,) = summary["gates"]
+    assert gate["exceeded"]
+    assert "at least 74" in gate["unsupported"]
+    assert any("judged on these pairs alone" in sentence for sentence in summary["readings"])
+
+
+def test_processes_share_the_unrelated_pairs_and_find_the_same(manifest, summary, scores):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    arguments = [
+        "evaluate",
+        "--manifest",
+        str(manifest),
+        "--output",
+        str(manifest.parent / "two"),
+        *SMALL,
+        "--null",
+        str(NULL),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, "attacker_metrics", *arguments], capture_output=True, text=True, env=environment, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    theirs = scores_of(manifest, "two")
+    assert list(theirs) == list(scores)
+    assert theirs["id"] == scores["id"]
+    for name in (*STANDARD_V1.added, "ms_ssim"):
+        np.testing.assert_allclose(theirs[name], scores[name], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(theirs["strongest_p_value"], scores["strongest_p_value"], atol=2 / NULL)
+    again = json.loads((manifest.parent / "two" / "summary.json").read_text())
+    assert again["settings"]["null_digest"] == summary["settings"]["null_digest"]
+    assert not (manifest.parent / "two" / ".unfinished").exists()
+
+
+def test_a_run_interrupted_among_the_unrelated_pairs_resumes_with_what_it_has(manifest, summary, monkeypatch):
+    score_part, calls = run.score_part, []
+
+    def interrupted(*arguments, **settings):
+        calls.append(None)
+        if len(calls) > 12:  # eight parts of the run, and some of the unrelated pairs
+            raise KeyboardInterrupt
+        return score_part(*arguments, **settings)
+
+    monkeypatch.setattr(run, "score_part", interrupted)
+    output = manifest.parent / "broken"
+    arguments = ["evaluate", "--manifest", str(manifest), "--output", str(output), *SMALL, "--null", str(NULL)]
+    assert cli.main(arguments) == cli.INTERRUPTED
+    assert list((output / ".unfinished" / "unrelated").rglob("*.arrow"))
+    monkeypatch.undo()
+    scored = []
+    monkeypatch.setattr(run, "score_part", lambda *a, **s: (scored.append(None), score_part(*a, **s)))
+    assert evaluate(manifest, "broken", *SMALL, "--null", str(NULL), "--resume")["null"] == summary["null"]
+    assert len(scored) + 12 <= 8 + 12 + 8
+    assert not (output / ".unfinished").exists()
+
+
+def test_another_suite_is_another_run(manifest, monkeypatch, capsys):
+    score_part, calls = run.score_part, []
+
+    def interrupted(*arguments, **settings):
+        calls.append(None)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        score_part(*arguments, **settings)
+
+    monkeypatch.setattr(run, "score_part", interrupted)
+    arguments = ["evaluate", "--manifest", str(manifest), "--output", str(manifest.parent / "half"), "--betas", "1"]
+    assert cli.main(arguments) == cli.INTERRUPTED
+    assert cli.main([*arguments, "--resume", "--suite", "standard-v1"]) == cli.BAD_USAGE
+    assert "suite is 'standard-v1', was None" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_images_for_a_null_are_no_failure(tmp_path, count):
+    found = evaluate(write(tmp_path / "few", count), "out", *SMALL)
+    assert (found["evaluated"], found["null"]["pairs"]) == (count, 0)
+    assert "no unrelated pairs" in found["null"]["refused"]
+    assert any("not calibrated" in sentence for sentence in found["readings"])
+    assert "strongest" not in scores_of(tmp_path / "few" / "pairs.csv", "out")
+
+
+def test_pairs_of_one_clean_file_are_not_unrelated(tmp_path):
+    path = write(tmp_path / "same", 12, grouped=False)
+    text = path.read_text()
+    for row in range(2, 12, 2):
+        text = text.replace(f"clean{row}.npy", "clean0.npy")
+    path.write_text(text)
+    found = evaluate(path, "out", *SMALL)
+    assert found["null"]["pairs"] == 6  # the rows of odd numbers, whose pictures differ
+
+
+def test_flags_warn_of_collapse_but_not_of_the_negative_of_a_plain_picture(manifest, summary):
+    assert summary["settings"]["suite"] == "standard-v1"
+    flags = {flag["name"]: flag["message"] for flag in summary["flags"]}
+    assert "structure" in flags
+    assert "too_few" in flags
+    assert "invert_gray" not in flags.get("collapsed", "")
+    assert flags["structure"].replace("(", "").split(" ")[0] in (manifest.parent / "out" / "report.html").read_text()
+
+
+def test_compare_has_the_strongest_attacker_and_names_another_null(manifest, summary, monkeypatch, capsys):
+    monkeypatch.chdir(manifest.parent)
+    evaluate(manifest, "fewer", *SMALL, "--null", "100")
+    capsys.readouterr()
+    assert cli.main(["compare", "out", "fewer", "--output", "compared"]) == 0
+    said = capsys.readouterr()
+    assert "strongest" in said.out
+    assert "null_digest differs" in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--null", "10001"), "at most 10000 unrelated pairs"),
+        (("--suite", "standard-v1", "--blur-sigma", "1"), "is frozen"),
+    ],
+)
+def test_mistakes_are_one_message(manifest, capsys, options, message):
+    output = manifest.parent / "mistake"
+    assert cli.main(["evaluate", "--manifest", str(manifest), "--output", str(output), *options]) == cli.BAD_USAGE
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_group_for_some_pairs_only_is_refused(tmp_path):
+    path = write(tmp_path / "some", 4)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], *(line.rsplit(",", 1)[0] + "," for line in lines[2:])]) + "\n")
+    with pytest.raises(ManifestError, match=r"group is empty in rows 2, 3, 4\. Name the group of all pairs or of none"):
+        ManifestPairs(str(path)).check()
