@@ -391,3 +391,15 @@ def test_without_its_extra_it_says_what_to_install():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 1
         assert f"needs {missing}: pip install 'attacker-metrics[cli]'" in done.stderr, done.stderr
+
+
+def test_beyond_five_thousand_pairs_or_groups_the_interval_is_students():
+    random = np.random.default_rng(5)
+    scores = random.beta(0.5, 5, 6000)
+    low, high = stats.t.interval(0.95, 5999, loc=scores.mean(), scale=stats.sem(scores))
+    np.testing.assert_allclose(mean_interval(scores), [scores.mean(), low, high], rtol=0, atol=1e-9)
+    worst = mean_of_worst(scores)
+    drawn = [mean_of_worst(random.beta(0.5, 5, 6000)).value for _ in range(300)]
+    assert worst.high - worst.low == pytest.approx(2 * 1.96 * np.std(drawn), rel=0.15)
+    paired = mean_interval(np.repeat(scores, 2), np.repeat(np.arange(6000), 2))
+    np.testing.assert_allclose(paired, [scores.mean(), low, high], rtol=0, atol=1e-9)

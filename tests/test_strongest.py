@@ -230,6 +230,7 @@ def test_flags_are_raised_where_their_reason_is_and_nowhere_else():
     some = many.copy()
     some[:200] = 0
     assert names_of(flags({**calm, "rgb_clamp": some}, null_count=1000)) == ["collapsed"]
+    assert names_of(flags({**calm, "invert_gray": some}, null_count=1000)) == []  # the negative of a readable picture
     assert names_of(flags({**calm, "gray_clamp": many / 20, "pearson_gray": many + 0.4}, null_count=1000))[0] == "structure"
     (flag,) = flags({**calm, "pearson_blur": many + 0.3}, null_count=1000)
     assert (flag.name, round(flag.value, 6)) == ("filter", 0.3)

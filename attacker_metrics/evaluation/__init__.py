@@ -8,7 +8,9 @@ Needs ``pip install 'attacker-metrics[cli]'``. The stages, a module each:
 - ``scoring``: pairs -> a score per pair and component;
 - ``parts``: scores -> files of an unfinished run, and back;
 - ``processes``, ``run``: several processes share the parts of a run;
-- ``summary``: scores -> statistics, gates, a plain reading;
+- ``unrelated``: the pairs of a finished run, matched anew; ``calibration``: the strongest attacker measured against them;
+- ``tails``: scores -> means and tails with intervals;
+- ``summary``: scores -> statistics, gates, flags, a plain reading;
 - ``report``, ``views``: what a person looks at and a program loads;
 - ``cli``, ``commands``: the command line.
 """
