@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from attacker_metrics import MultiAttackerPrivacy
+from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
 from attacker_metrics.evaluation import cli, run
 from attacker_metrics.evaluation.commands import evaluate as command
 from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
@@ -308,3 +308,46 @@ def test_a_group_for_some_pairs_only_is_refused(tmp_path):
     path.write_text("\n".join([*lines[:2], *(line.rsplit(",", 1)[0] + "," for line in lines[2:])]) + "\n")
     with pytest.raises(ManifestError, match=r"group is empty in rows 2, 3, 4\. Name the group of all pairs or of none"):
         ManifestPairs(str(path)).check()
+
+
+def with_draws(folder, count: int, draws: int):
+    """The pictures under strong noise, every one drawn several times."""
+    folder.mkdir()
+    lines = ["id,clean,noisy"]
+    for row in range(count):
+        clean = images(row)[1]
+        np.save(folder / f"clean{row}.npy", clean)
+        for draw in range(draws):
+            noise = np.random.default_rng([row, draw]).normal(0, 0.3, clean.shape).astype(np.float32)
+            np.save(folder / f"noisy{row}-{draw}.npy", clean + noise)
+        lines.append(f"pair {row},clean{row}.npy,{';'.join(f'noisy{row}-{draw}.npy' for draw in range(draws))}")
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
+    return folder / "pairs.csv"
+
+
+def test_the_mean_of_several_draws_is_what_attackers_see(tmp_path):
+    path = with_draws(tmp_path / "draws", 3, 8)
+    found = evaluate(path, "out", "--betas", "1", "--draws", "8")
+    assert found["settings"]["draws"] == 8
+    scores = scores_of(path, "out")
+    for row in range(3):
+        draws = [np.load(path.parent / f"noisy{row}-{draw}.npy") for draw in range(8)]
+        mean, clean = torch.tensor(np.mean(draws, axis=0))[None], torch.tensor(images(row)[1])[None]
+        for name, value in multi_attacker_scores(mean, clean, betas=(1.0,)).items():
+            assert scores[name][row] == pytest.approx(float(value), abs=1e-5)
+        alone = multi_attacker_scores(torch.tensor(draws[0])[None], clean, betas=(1.0,))["pearson_gray"]
+        assert scores["pearson_gray"][row] > float(alone) + 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--draws", "7"), "noisy of row 1 lists 8 files, but there are 7 draws"),
+        (("--draws", "1"), "a mean takes two draws or more"),
+    ],
+)
+def test_draws_that_are_not_there_are_refused(tmp_path, capsys, options, message):
+    path = with_draws(tmp_path / "draws", 2, 8)
+    assert cli.main(["evaluate", "--manifest", str(path), "--output", str(tmp_path / "out"), *options]) == cli.BAD_USAGE
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -17,9 +17,10 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from attacker_metrics.evaluation.images import is_url
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, load_pair_or_failure
+from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, load_average, load_pair_or_failure
 
 COLUMNS = ("id", "clean", "noisy")
+_SEPARATOR = ";"
 _NAMED = 5
 """How many offending rows an error message lists."""
 
@@ -40,6 +41,7 @@ class ManifestPairs:
         location: path or URL of the manifest, ``.csv`` or ``.parquet``.
         side: if given, both images are scaled so that their smaller side has this many pixels.
         reserved: names that a further column must not have.
+        draws: above 1, every ``noisy`` cell lists so many files, separated by semicolons, and their mean is the noisy image.
 
     Raises:
         ManifestError: if the manifest is of another kind, unreadable, or lacks a column.
@@ -49,8 +51,8 @@ class ManifestPairs:
     groups: list[str] | None = None
     unmatched: tuple[str, ...] = ()
 
-    def __init__(self, location: str, *, side: int | None = None, reserved: tuple[str, ...] = ()) -> None:
-        self.location = location
+    def __init__(self, location: str, *, side: int | None = None, reserved: tuple[str, ...] = (), draws: int = 1) -> None:
+        self.location, self._draws = location, draws
         self._side = side
         self._system, path = url_to_fs(location)
         self._path = path
@@ -94,6 +96,13 @@ class ManifestPairs:
                         empty += [(row + i, f"{name} is empty") for i, cell in enumerate(cells) if not cell.strip()]
                     if name == "group":
                         without_group += [row + i for i, cell in enumerate(cells) if not cell]
+                    if name == "noisy" and self._draws > 1 and len(empty) <= _NAMED:
+                        listed = [len(cell.split(_SEPARATOR)) for cell in cells]
+                        if (wrong := next((i for i, found in enumerate(listed) if found != self._draws), None)) is not None:
+                            raise ManifestError(
+                                f"{self.location}: noisy of row {row + wrong} lists {listed[wrong]} files, but there are"
+                                f" {self._draws} draws; separate their files by semicolons."
+                            )
                     if name == "id":
                         hashes.append(np.fromiter(map(hash, cells), np.int64, len(cells)))
                 row += len(table)
@@ -119,7 +128,11 @@ class ManifestPairs:
 
     def load(self, index: int, row: dict[str, str]) -> LoadedPair | FailedPair:
         """Read the images of a row."""
-        return load_pair_or_failure(self._locate(row["clean"]), self._locate(row["noisy"]), index=index, side=self._side)
+        clean = self._locate(row["clean"])
+        if self._draws == 1:
+            return load_pair_or_failure(clean, self._locate(row["noisy"]), index=index, side=self._side)
+        draws = [self._locate(cell.strip()) for cell in row["noisy"].split(_SEPARATOR)]
+        return load_average(clean, draws, index=index, side=self._side)
 
     def _locate(self, cell: str) -> Path | str:
         if is_url(cell):

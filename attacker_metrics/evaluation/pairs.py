@@ -133,11 +133,16 @@ class FolderPairs:
 
 
 class BuiltInPairs:
-    """Four photographs that ship with the package under six obfuscations, without any file of the user."""
+    """Four photographs that ship with the package under six obfuscations, without any file of the user.
+
+    Args:
+        draws: the noisy image is the mean of so many draws of the obfuscation.
+    """
 
     unmatched: tuple[str, ...] = ()
 
-    def __init__(self) -> None:
+    def __init__(self, draws: int = 1) -> None:
+        self._draws = draws
         folder = resources.files(__package__) / "photographs"
         self._photographs = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".jpg"))
         names = [(obfuscation, name) for obfuscation in OBFUSCATIONS for name in self._photographs]
@@ -160,7 +165,8 @@ class BuiltInPairs:
         resource = resources.files(__package__) / "photographs" / self._photographs[photograph]
         with resources.as_file(resource) as path:
             clean = read_image(path).pixels
-        noisy = list(OBFUSCATIONS.values())[obfuscation](clean, torch.Generator().manual_seed(index))
+        obfuscate, generator = list(OBFUSCATIONS.values())[obfuscation], torch.Generator().manual_seed(index)
+        noisy = torch.stack([obfuscate(clean, generator) for _ in range(self._draws)]).mean(dim=0)
         return LoadedPair(index, noisy, clean, noisy_eight_bit=False, decode_s=time.perf_counter() - begin)
 
 
@@ -172,6 +178,21 @@ def load_pair_or_failure(
         return load_pair(clean, noisy, index=index, side=side)
     except ImageError as error:
         return FailedPair(index, str(error))
+
+
+def load_average(
+    clean: Path | str, noisy: Sequence[Path | str], *, index: int, side: int | None = None
+) -> LoadedPair | FailedPair:
+    """A clean picture and the mean of several draws of a random obfuscation of it, or the first error."""
+    pairs = [load_pair_or_failure(clean, draw, index=index, side=side) for draw in noisy]
+    loaded = [pair for pair in pairs if isinstance(pair, LoadedPair)]
+    for pair in pairs:
+        if isinstance(pair, FailedPair):
+            return pair
+    mean = torch.stack([pair.noisy for pair in loaded]).mean(dim=0)
+    eight_bit = any(pair.noisy_eight_bit for pair in loaded)
+    seconds = sum(pair.read_s for pair in loaded), sum(pair.decode_s for pair in loaded)
+    return LoadedPair(index, mean, loaded[0].clean, eight_bit, *seconds)
 
 
 def load_pair(clean: Path | str, noisy: Path | str, *, index: int = 0, side: int | None = None) -> LoadedPair:

@@ -93,6 +93,13 @@ def add(commands: Any) -> None:
         help="instead of folders, a CSV or Parquet file with the columns id, clean and noisy: paths relative to it, or URLs"
         " (s3://, gs://, http://); further columns go into scores.parquet",
     )
+    files.add_argument(
+        "--draws",
+        type=positive,
+        metavar="K",
+        help="of a random obfuscation that was drawn K times per picture, let every attacker see the mean: each noisy cell"
+        " of the manifest lists K files, separated by semicolons",
+    )
     command.add_argument(
         "--output",
         type=Path,
@@ -214,6 +221,8 @@ def _prepared(
 ) -> tuple[MultiAttackerPrivacy, torch.device, list[Gate], PairSource]:
     if options.null is not None and options.null > MOST_PAIRS:
         raise UsageError(f"--null {options.null}: at most {MOST_PAIRS} unrelated pairs are used; pass fewer.")
+    if options.draws == 1:
+        raise UsageError("--draws 1: a mean takes two draws or more; leave the option out.")
     if (options.clean is None) != (options.noisy is None):
         raise UsageError("--clean and --noisy belong together; without both, the built-in photographs are evaluated.")
     privacy, device = privacy_of(options), device_of(options.device, processes.local_rank)
@@ -226,7 +235,7 @@ def _source(options: argparse.Namespace, privacy: MultiAttackerPrivacy) -> PairS
             raise UsageError("--manifest lists the pairs: leave --clean, --noisy and --allow-unmatched out.")
         reserved = (*RESERVED, *calibration.STRONGEST, *map(str, privacy.keys(keep_base=True)))
         try:
-            return ManifestPairs(options.manifest, side=options.resize, reserved=reserved)
+            return ManifestPairs(options.manifest, side=options.resize, reserved=reserved, draws=options.draws or 1)
         except ImportError as error:
             raise UsageError(f"{options.manifest}: {error}; pip install 'attacker-metrics[remote]'.") from error
         except ValueError as error:
@@ -234,7 +243,9 @@ def _source(options: argparse.Namespace, privacy: MultiAttackerPrivacy) -> PairS
     if options.clean is None:
         if options.resize is not None or options.allow_unmatched:
             raise UsageError("--resize and --allow-unmatched need --clean and --noisy.")
-        return BuiltInPairs()
+        return BuiltInPairs(options.draws or 1)
+    if options.draws is not None:
+        raise UsageError("--draws needs --manifest: folders hold one noisy image of each picture.")
     with bad_usage(ValueError):
         return FolderPairs(options.clean, options.noisy, side=options.resize, allow_unmatched=options.allow_unmatched)
 
@@ -375,7 +386,18 @@ def _identity(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str
         name: value if value is None or is_url(value) else str(Path(value).resolve())
         for name, value in ((name, getattr(options, name)) for name in ("clean", "noisy", "manifest"))
     }
-    names = ("resize", "gamma", "blur_sigma", "wavelet_threshold", "betas", "suite", "extra", "pairs", "pairs_digest")
+    names = (
+        "draws",
+        "resize",
+        "gamma",
+        "blur_sigma",
+        "wavelet_threshold",
+        "betas",
+        "suite",
+        "extra",
+        "pairs",
+        "pairs_digest",
+    )
     versions = {"attacker_metrics_version": attacker_metrics.__version__, "spec_version": SPEC_VERSION}
     return {**versions, **places, **{name: settings[name] for name in names}}
 
