@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.components import SPEC_VERSION
 from attacker_metrics.evaluation import calibration, report
 from attacker_metrics.evaluation.calibration import Calibration
+from attacker_metrics.evaluation.commands.evaluate_options import NULL_OF_SUITE, add_parser
 from attacker_metrics.evaluation.commands.options import (
     BAD_USAGE,
     GATE_EXCEEDED,
@@ -30,11 +30,8 @@ from attacker_metrics.evaluation.commands.options import (
     TERMINATED,
     Interrupted,
     UsageError,
-    add_settings,
     bad_usage,
-    count,
     device_of,
-    positive,
     privacy_of,
     say,
 )
@@ -47,17 +44,14 @@ from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
 from attacker_metrics.evaluation.processes import AgreedError, Processes
 from attacker_metrics.evaluation.run import default_part_size, evaluate_remaining, evaluate_unrelated, throughput
 from attacker_metrics.evaluation.scoring import RESERVED, Scores
-from attacker_metrics.evaluation.summary import STATISTICS, Gate, summarize
+from attacker_metrics.evaluation.summary import Gate, summarize
 from attacker_metrics.evaluation.unrelated import Selection, choose
 from attacker_metrics.evaluation.views import views_png
 from attacker_metrics.strongest import attackers_of
 from attacker_metrics.strongest.null import MOST_PAIRS
 
-_DEFAULT_OUTPUT = Path("attacker-metrics-report")
 _HOW_NOT_WHAT = ("command", "json", "resume", "fail_above")
 """Options that are no settings of the summary, or are written there in another form."""
-_NULL_OF_SUITE = 1000
-"""Unrelated pairs of a suite's run by default: enough for a false-positive rate of 0.1 %."""
 
 _MISTAKES = (UsageError, OSError)
 
@@ -68,88 +62,8 @@ class _Terminated(KeyboardInterrupt):
 
 def add(commands: Any) -> None:
     """Add the command's parser."""
-    command = commands.add_parser(
-        "evaluate",
-        help="score pairs of images and write a report",
-        description="Score pairs of noisy and clean images after every attacker's post-processing. Without images it"
-        " evaluates four built-in photographs under six built-in obfuscations. Processes of torchrun share the work.",
-        epilog="Exit status: 0 all fine, 1 some pairs failed, 2 bad usage, 3 a --fail-above limit was exceeded, 130 or 143"
-        " interrupted (--resume continues).",
-    )
+    command = add_parser(commands)
     command.set_defaults(command=evaluate)
-    files = command.add_argument_group("images")
-    files.add_argument("--clean", type=Path, metavar="DIR", help="folder of the originals")
-    files.add_argument(
-        "--noisy",
-        type=Path,
-        metavar="DIR",
-        help="folder of the noisy images, paired with the originals by relative path without suffix: PNG, JPEG, WebP, BMP,"
-        " TIFF, or .npy and .pt tensors (3, H, W) in the scale of the originals that may leave [0, 1]",
-    )
-    files.add_argument("--allow-unmatched", action="store_true", help="leave files without a partner out")
-    files.add_argument(
-        "--manifest",
-        metavar="FILE",
-        help="instead of folders, a CSV or Parquet file with the columns id, clean and noisy: paths relative to it, or URLs"
-        " (s3://, gs://, http://); further columns go into scores.parquet",
-    )
-    files.add_argument(
-        "--draws",
-        type=positive,
-        metavar="K",
-        help="of a random obfuscation that was drawn K times per picture, let every attacker see the mean: each noisy cell"
-        " of the manifest lists K files, separated by semicolons",
-    )
-    command.add_argument(
-        "--output",
-        type=Path,
-        default=_DEFAULT_OUTPUT,
-        metavar="DIR",
-        help="where, on storage that all processes share (default: %(default)s)",
-    )
-    command.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue an unfinished run in --output, if there is one, with the same settings",
-    )
-    command.add_argument(
-        "--part-size",
-        type=positive,
-        metavar="N",
-        help="pairs that are stored at once, so that each process loses at most so many to a crash (default: at most 256)",
-    )
-    command.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps", help="where to compute (default: auto)")
-    command.add_argument("--batch-size", type=positive, default=16, metavar="N", help="pairs at once (default: 16)")
-    command.add_argument(
-        "--workers",
-        type=count,
-        metavar="N",
-        help="threads of each process that read and decode files; 0 takes turns with computing (default: by its cores)",
-    )
-    command.add_argument(
-        "--gallery",
-        type=count,
-        default=0,
-        metavar="N",
-        help="add what each attacker sees of the N most leaking pairs to the report: this stores image data in it",
-    )
-    command.add_argument(
-        "--fail-above",
-        type=_gate,
-        action="append",
-        default=[],
-        metavar="COMPONENT=VALUE[@mean|p95|max]",
-        help="exit with status 3 if that statistic (default: mean) of a component is above the value; repeatable",
-    )
-    command.add_argument(
-        "--null",
-        type=count,
-        metavar="N",
-        help="score up to N pairs of unrelated images too (noisy i, clean j, of different groups), and measure by them the"
-        f" strongest attacker of every pair; at most {MOST_PAIRS} (default: {_NULL_OF_SUITE} with --suite, otherwise 0)",
-    )
-    command.add_argument("--json", action="store_true", help="print the summary as JSON instead of the table")
-    add_settings(command)
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -268,7 +182,7 @@ def _begin(
         return None
     with bad_usage(ValueError):
         total, digest = source.check()
-    null = options.null if options.null is not None else min(_NULL_OF_SUITE, total) if options.suite else 0
+    null = options.null if options.null is not None else min(NULL_OF_SUITE, total) if options.suite else 0
     settings = {
         **_settings(options),
         "null": null,
@@ -448,15 +362,3 @@ def _known(gate: Gate, privacy: MultiAttackerPrivacy) -> Gate:
             f"--fail-above {gate}: there is no component {gate.component!r}; there are {', '.join(map(str, names))}."
         )
     return gate
-
-
-def _gate(text: str) -> Gate:
-    name, equals, rest = text.partition("=")
-    value, at, statistic = rest.partition("@")
-    try:
-        limit = float(value)
-    except ValueError:
-        limit = math.nan
-    if not (name and equals) or not math.isfinite(limit) or (at and statistic not in STATISTICS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not COMPONENT=VALUE[@{'|'.join(STATISTICS)}], e.g. ms_ssim=0.3@p95")
-    return Gate(name, limit, statistic or STATISTICS[0])
