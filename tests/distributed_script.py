@@ -201,7 +201,11 @@ def an_error_on_one_rank(rank, mine):
 
 def ranks_that_differ(rank, mine):
     first = rank == 0
-    metrics = (make(blur_sigma=1.0 if first else 2.0), make(compute_ms_ssim=first), make(extra=extras() if first else ()))
+    many = {f"more {number}": Inverting(nan_strategy="ignore") for number in range(30)}
+    metrics = (
+        *(make(blur_sigma=1.0 if first else 2.0), make(compute_ms_ssim=first)),
+        *(make(extra=extra if first else ()) for extra in (extras(), many)),
+    )
     return [raised(metric.compute) for metric in metrics]
 
 
