@@ -1,5 +1,6 @@
 """Quality metrics: torchmetrics' numbers, directions that cannot be read upside down, LPIPS with real weights."""
 
+import copy
 import importlib.util
 import math
 import os
