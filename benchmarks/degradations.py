@@ -39,8 +39,8 @@ def noise(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
 
 def blur(image: Tensor, strength: float, _: torch.Generator) -> Tensor:
     """Gaussian blur of that many pixels."""
-    blurred: Tensor = Blur(strength)(image[None])
-    return blurred[0]
+    blurred: Tensor = Blur(strength)(image[None]).squeeze(0)
+    return blurred
 
 
 def occlude(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
