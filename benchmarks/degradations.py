@@ -39,8 +39,8 @@ def noise(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
 
 def blur(image: Tensor, strength: float, _: torch.Generator) -> Tensor:
     """Gaussian blur of that many pixels."""
-    blurred: Tensor = Blur(strength)(image[None]).squeeze(0)
-    return blurred
+    blurred: Tensor = Blur(strength)(image[None])
+    return blurred.squeeze(0)
 
 
 def occlude(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -65,7 +65,8 @@ def phase(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Phases of the spectrum turned by up to that many half turns; magnitudes stay."""
     spectrum = torch.fft.rfft2(image)
     angle = strength * torch.pi * (2 * torch.rand(spectrum.shape[-2:], generator=generator) - 1)
-    return torch.fft.irfft2(spectrum * torch.polar(torch.ones_like(angle), angle), s=(SIDE, SIDE))
+    turned: Tensor = torch.fft.irfft2(spectrum * torch.polar(torch.ones_like(angle), angle), s=(SIDE, SIDE))
+    return turned
 
 
 def invert(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:

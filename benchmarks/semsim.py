@@ -159,11 +159,11 @@ def _page(payload: dict[str, Any]) -> str:
     lines = [
         "# SemSim against a machine annotator",
         "",
-        "Written by `benchmarks/semsim.py`; the JSON file beside it holds more. **No person judged these images**: a",
-        "degraded crop counts as recognised where EfficientNet-Lite0 gives it the class that it gives to the clean crop. ROC",
-        "area: .5 = chance, 1 = every recognised image ranks above every other; 95 % bootstrap intervals over crops. Crops of",
-        "one photograph overlap and there are few photographs, so the intervals are narrower than the truth. Holm's correction",
-        "is for the comparisons of a table. `semsim_untrained` is the same network with random weights.",
+        "Written by `benchmarks/semsim.py`; the JSON file beside it holds more. **No person judged these images**:",
+        "a degraded crop counts as recognised where EfficientNet-Lite0 gives it the class that it gives to the clean crop.",
+        "ROC area: .5 = chance, 1 = every recognised image ranks above every other; 95 % bootstrap intervals over crops.",
+        "Crops of one photograph overlap and there are few photographs, so the intervals are narrower than the truth.",
+        "Holm's correction is for the comparisons of a table. `semsim_untrained` is the same network with random weights.",
         "",
         f"Trained on {training['originals']['train']} crops of {', '.join(payload['photographs']['trained'])};"
         f" {training['skipped']} had no image of one kind; {training['epochs']} epochs; share of validation"

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from attacker_metrics.faithfulness.annotations import Annotations
@@ -113,12 +113,13 @@ def split(annotations: Annotations, recipe: Recipe) -> Split:
 class TripletTraining(LightningModule):
     """An encoder under training: loss, optimiser and schedule."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, backbone: nn.Module | None = None) -> None:
         super().__init__()
         self.save_hyperparameters(dataclasses.asdict(recipe))
         self.recipe = recipe
         preprocessing = Preprocessing(recipe.size, _IMAGENET_MEAN, _IMAGENET_STD)
-        self.encoder = Encoder(small_image_resnet(recipe.architecture), preprocessing, recipe.architecture)
+        architecture = recipe.architecture if backbone is None else "custom"
+        self.encoder = Encoder(backbone or small_image_resnet(architecture), preprocessing, architecture)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The loss of a batch of triplets."""
@@ -157,6 +158,7 @@ def train(
     output: Path,
     recipe: Recipe | None = None,
     *,
+    backbone: nn.Module | None = None,
     resume: bool = False,
     workers: int = 0,
     progress: bool = False,
@@ -172,6 +174,7 @@ def train(
         images: the folder.
         output: the folder to write to.
         recipe: settings.
+        backbone: a module ``(B, 3, S, S) -> (B, D)`` of your own to train instead of the recipe's ResNet.
         resume: go on from ``checkpoints/last.ckpt`` in ``output``, with the same recipe.
         workers: processes that read images.
         progress: show a progress bar.
@@ -199,15 +202,19 @@ def train(
         raise FileNotFoundError(f"{len(missing)} images of the table are not in {images}, e.g. {missing[0]}.")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     seed_everything(recipe.seed, workers=True, verbose=False)
-    module = TripletTraining(recipe)
+    module = TripletTraining(recipe, backbone)
 
     def loader(originals: list[Original], *, augment: bool = False) -> DataLoader[Any]:
         data = Triplets(originals, images, recipe.size, augment=augment)
         return DataLoader(data, recipe.batch_size, shuffle=augment, num_workers=workers, persistent_workers=workers > 0)
 
     judged = "validation/loss" if parts.validation else None
-    keeper = ModelCheckpoint(last.parent, "best", monitor=judged, save_last=True, enable_version_counter=False)
-    callbacks: list[Callback] = [keeper]
+    keep: dict[str, Any] = {"dirpath": last.parent, "enable_version_counter": False}
+    # save_last would renew the last checkpoint only together with the best one.
+    callbacks: list[Callback] = [ModelCheckpoint(filename="last", **keep)]
+    keeper = ModelCheckpoint(filename="best", monitor=judged, **keep)
+    if judged:
+        callbacks.append(keeper)
     if recipe.patience is not None:
         callbacks.append(EarlyStopping("validation/loss", patience=recipe.patience))
     runner = Trainer(
@@ -232,7 +239,7 @@ def train(
             ckpt_path=last if resume else None,
             weights_only=True if resume else None,
         )
-        best = keeper.best_model_path if judged else keeper.last_model_path
+        best = keeper.best_model_path if judged else last
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
         tested = runner.test(module, loader(parts.test), verbose=False)[0] if parts.test else {}
         validated = runner.validate(module, loader(parts.validation), verbose=False)[0] if parts.validation else {}
