@@ -63,7 +63,8 @@ class LevelResult:
         level: ``"image"`` or ``"model"``.
         count: number of images or models.
         statistics: metric -> statistic -> estimate. All metrics are turned by their direction first, so that positive
-            correlations (a ROC area above .5) always mean: leaks more, is recognised more.
+            correlations (a ROC area above .5) always mean: leaks more, is recognised more. The ROC area of models, whose
+            target is a share, is the share of pairs of models that the metric puts in the right order, ties counting half.
         comparisons: every pair of metrics, by Spearman's rho and ROC area.
         agreement: metric -> metric -> Spearman's rho between their (turned) scores.
         scores: metric -> the (turned) values that were compared, one per image or model.

@@ -21,6 +21,7 @@ from attacker_metrics.faithfulness.rank_statistics import STATISTICS
 SUMMARY, PAGE, RELIABILITY = "faithfulness.json", "faithfulness.md", "reliability.png"
 _HEADINGS = {"spearman": "Spearman rho", "kendall": "Kendall tau-b", "pearson": "Pearson r", "roc_auc": "ROC area"}
 _UNITS = {"image": "images", "model": "models"}
+_CLUSTERS = {"image": "originals", "model": "models; ROC area: the share of pairs of models in the right order"}
 
 
 def sentences(outcome: Faithfulness) -> list[str]:
@@ -120,7 +121,7 @@ def as_markdown(outcome: Faithfulness, calibrations: Sequence[Calibration] = ())
         lines += [
             f"## {level.count} {_UNITS[level.level]}",
             "",
-            "Positive = leaks more, is recognised more; 95 % bootstrap intervals.",
+            f"Positive = leaks more, is recognised more; 95 % bootstrap intervals over {_CLUSTERS[level.level]}.",
             "",
             "| metric | leaks if | " + " | ".join(_HEADINGS.values()) + " |",
             "|---|---|" + "---|" * len(_HEADINGS),
