@@ -345,6 +345,16 @@ def test_a_run_that_was_stopped_resumes_and_another_recipe_is_refused(material, 
     assert len(steps) == 3 * 3  # the first epoch was not trained again
 
 
+def test_training_on_several_processes(material, tmp_path):
+    if HAS_TORCHVISION and "cpu_torchvision" in sys.modules:
+        pytest.skip("the plug-in for torchvision does not reach other processes")
+    folder, table = material
+    settings = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
+    report = train(read_annotations(table), folder, tmp_path, tiny_recipe(epochs=2), backbone=small_cnn(), **settings)
+    assert report["results"]["validation/loss"] > 0
+    assert load_encoder(tmp_path / "semsim.safetensors", small_cnn()).architecture == "custom"
+
+
 def test_early_stopping(material, tmp_path):
     folder, table = material
     recipe = tiny_recipe(epochs=40, patience=1, learning_rate=1e-9)

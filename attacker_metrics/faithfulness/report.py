@@ -162,14 +162,18 @@ def scatter_png(level: LevelResult) -> bytes:
 
 def reliability_png(calibrations: Sequence[Calibration]) -> bytes:
     """Predicted probability against the share recognised, per bin of equally many images."""
-    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
     for fit in calibrations:
-        axes.plot(fit.predicted, fit.observed, "o-", markersize=4, label=f"{', '.join(fit.metrics)} ({fit.method})")
+        axes.plot(fit.predicted, fit.observed, "o-", markersize=4, label=_named(fit))
     axes.set(xlabel="predicted probability", ylabel="share recognised", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside right upper", fontsize=7)
     return _png(figure)
+
+
+def _named(fit: Calibration) -> str:
+    return fit.metrics[0] if len(fit.metrics) == 1 else f"{len(fit.metrics)} metrics together"
 
 
 def _levels(outcome: Faithfulness) -> list[LevelResult]:

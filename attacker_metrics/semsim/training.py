@@ -212,9 +212,8 @@ def train(
     keep: dict[str, Any] = {"dirpath": last.parent, "enable_version_counter": False}
     # save_last would renew the last checkpoint only together with the best one.
     callbacks: list[Callback] = [ModelCheckpoint(filename="last", **keep)]
-    keeper = ModelCheckpoint(filename="best", monitor=judged, **keep)
     if judged:
-        callbacks.append(keeper)
+        callbacks.append(ModelCheckpoint(filename="best", monitor=judged, **keep))
     if recipe.patience is not None:
         callbacks.append(EarlyStopping("validation/loss", patience=recipe.patience))
     runner = Trainer(
@@ -239,7 +238,7 @@ def train(
             ckpt_path=last if resume else None,
             weights_only=True if resume else None,
         )
-        best = keeper.best_model_path if judged else last
+        best = last.with_name("best.ckpt") if judged else last
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
         tested = runner.test(module, loader(parts.test), verbose=False)[0] if parts.test else {}
         validated = runner.validate(module, loader(parts.validation), verbose=False)[0] if parts.validation else {}
