@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
+from attacker_metrics.suites import SUITES
 
 Direction = Literal["higher", "lower"]
 
@@ -35,6 +36,12 @@ class MetricFacts:
     level: Literal["image", "set"] = "image"
 
 
+_ATTACKERS = (
+    *MS_SSIM_COMPONENT_NAMES,
+    *PEARSON_COMPONENT_NAMES,
+    *MEANS,
+    *(name for suite in SUITES.values() for name in (*suite.added, *suite.learned)),
+)
 _INFINITE = float("inf")
 _UNIT = "floats in [0, 1]"
 
@@ -48,10 +55,7 @@ METRIC_FACTS: dict[str, MetricFacts] = {
         MetricFacts("fid", 0.0, _INFINITE, "lower", "uint8; normalize=True takes floats in [0, 1]", "set"),
         MetricFacts("semsim", 0.0, 2.0, "lower", _UNIT + ", then the preprocessing of the checkpoint"),
         MetricFacts("semsim_similarity", -1.0, 1.0, "higher", _UNIT + ", then the preprocessing of the checkpoint"),
-        *(
-            MetricFacts(name, 0.0, 1.0, "higher", _UNIT + "; the reconstruction may leave it")
-            for name in (*MS_SSIM_COMPONENT_NAMES, *PEARSON_COMPONENT_NAMES, *MEANS)
-        ),
+        *(MetricFacts(name, 0.0, 1.0, "higher", _UNIT + "; the reconstruction may leave it") for name in _ATTACKERS),
     )
 }
 """Name of a metric -> what its number means."""
@@ -79,7 +83,8 @@ def leakage_direction(metric: Any) -> Direction:
             raise ValueError(
                 f"nothing declares whether a higher {metric!r} means more leakage; say so with --direction"
                 f" {metric}=higher or {metric}=lower (in Python: directions={{{metric!r}: 'lower'}}). Declared are"
-                f" {', '.join(METRIC_FACTS)}."
+                f" {', '.join(name for name in METRIC_FACTS if name not in _ATTACKERS)}, and every score of this library's"
+                " attackers."
             )
         return METRIC_FACTS[metric].leakage_direction
     direction = getattr(metric, "leakage_direction", None)

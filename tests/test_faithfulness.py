@@ -14,7 +14,7 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from statsmodels.stats.inter_rater import fleiss_kappa
 
-from attacker_metrics import MeanMSSSIM
+from attacker_metrics import MeanMSSSIM, MultiAttackerPrivacy
 from attacker_metrics.evaluation.cli import main
 from attacker_metrics.faithfulness import (
     Annotations,
@@ -323,6 +323,7 @@ def test_the_direction_is_declared_or_an_error():
     with pytest.raises(ValueError, match="'up'; it is 'higher' or 'lower'"):
         Scores(["a"], {"dreamsim": [0.5]}, {"dreamsim": "up"})
     assert leakage_direction(MeanMSSSIM()) == "higher"
+    assert {leakage_direction(name) for name in MultiAttackerPrivacy(suite="standard-v1")} == {"higher"}
     with pytest.raises(ValueError, match="declares leakage_direction=None"):
         leakage_direction(object())
     turned = Scores(["a", "b"], {"mse": [0.1, 0.2]}).leaking("mse")
