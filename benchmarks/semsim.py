@@ -26,7 +26,6 @@ import frame
 import numpy as np
 import torch
 from package_weights import ImageNetClassifier, lpips_alexnet
-from statsmodels.stats.multitest import multipletests
 from torch import Tensor
 
 from attacker_metrics import multi_attacker_scores
@@ -35,6 +34,7 @@ from attacker_metrics.quality import quality_scores
 from attacker_metrics.semsim import Encoder, Preprocessing, load_encoder, semsim, small_image_resnet
 from attacker_metrics.semsim.scoring import score_table
 from attacker_metrics.semsim.training import CHECKPOINT, Recipe, train
+from attacker_metrics.statistics import holm
 
 BETAS = (0.2, 0.3, 0.5)
 """MS-SSIM at 64 pixels has room for three scales."""
@@ -147,7 +147,7 @@ def _against_semsim(comparisons: Sequence[Comparison]) -> dict[str, dict[str, fl
             sign, other = (1, c.second) if c.first == "semsim" else (-1, c.first)
             low, high = sorted((sign * c.difference.low, sign * c.difference.high))
             found[other] = {"difference": sign * c.difference.value, "low": low, "high": high, "p": c.p}
-    for row, p in zip(found.values(), multipletests([row["p"] for row in found.values()], method="holm")[1], strict=True):
+    for row, p in zip(found.values(), holm([row["p"] for row in found.values()]), strict=True):
         row["p_holm"] = float(p)
     return found
 

@@ -156,6 +156,9 @@ def test_the_command_line_gives_the_same_figures_and_writes_a_report(published, 
         "scatter-image.png",
         "scatter-model.png",
     }
+    comparison = printed["levels"]["model"]["comparisons"][0]
+    assert set(comparison["difference"]) == {"value", "low", "high"}
+    assert comparison["decided"] is False
     skills = {fit["metrics"][0]: fit["skill"] for fit in printed["calibrations"]}
     assert max(skills, key=skills.get) == "dreamsim"
 

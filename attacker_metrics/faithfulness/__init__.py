@@ -6,7 +6,7 @@ Needs the extra ``faithfulness`` (SciPy, statsmodels, krippendorff, scikit-learn
 try:
     from attacker_metrics.faithfulness.agreement import HumanAgreement, human_agreement
     from attacker_metrics.faithfulness.alignment import Alignment, align
-    from attacker_metrics.faithfulness.analysis import Comparison, Estimate, Faithfulness, LevelResult, faithfulness
+    from attacker_metrics.faithfulness.analysis import Comparison, Faithfulness, LevelResult, faithfulness
     from attacker_metrics.faithfulness.annotations import Annotations, read_annotations
     from attacker_metrics.faithfulness.calibration import Calibration, calibrate
     from attacker_metrics.faithfulness.scores import Scores, pair, read_scores
@@ -21,7 +21,6 @@ __all__ = [
     "Annotations",
     "Calibration",
     "Comparison",
-    "Estimate",
     "Faithfulness",
     "HumanAgreement",
     "LevelResult",

@@ -9,24 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import rankdata
-from statsmodels.stats.multitest import multipletests
 
 from attacker_metrics.faithfulness.agreement import HumanAgreement, human_agreement
 from attacker_metrics.faithfulness.annotations import Annotations, Floats, Rule
 from attacker_metrics.faithfulness.bootstrap import draw_weights, interval, two_sided_p
 from attacker_metrics.faithfulness.rank_statistics import STATISTICS, RankStatistics
 from attacker_metrics.faithfulness.scores import Paired, Scores, pair
+from attacker_metrics.statistics import Estimate, holm
 
 Level = Literal["image", "model"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A statistic and its 95 % bootstrap interval; NaN where it does not exist."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -226,7 +217,7 @@ def _comparisons(statistic: str, values: dict[str, Floats], drawn: dict[str, Flo
     differences = [float(values[a][k] - values[b][k]) for a, b in pairs]
     draws = [drawn[a][:, k] - drawn[b][:, k] for a, b in pairs]
     p = [two_sided_p(difference, drawn_, clusters) for difference, drawn_ in zip(differences, draws, strict=True)]
-    corrected = multipletests(np.nan_to_num(p, nan=1.0), method="holm")[1]
+    corrected = holm(np.nan_to_num(p, nan=1.0))
     return [
         Comparison(a, b, statistic, Estimate(difference, *interval(drawn_)), raw, float(holm))
         for (a, b), difference, drawn_, raw, holm in zip(pairs, differences, draws, p, corrected, strict=True)

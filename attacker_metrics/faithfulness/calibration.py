@@ -16,8 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from attacker_metrics.faithfulness.annotations import Annotations, Floats
-from attacker_metrics.faithfulness.bootstrap import draw_weights, interval
 from attacker_metrics.faithfulness.scores import Scores, pair
+from attacker_metrics.statistics import Estimate, mean_interval
 
 Method = Literal["isotonic", "logistic"]
 FittedRule = Literal["majority", "any", "all"]
@@ -42,7 +42,7 @@ class Calibration:
     method: Method
     probability: Floats
     recognized: Floats
-    brier: tuple[float, float, float]
+    brier: Estimate
     brier_of_base_rate: float
     predicted: Floats
     observed: Floats
@@ -50,7 +50,7 @@ class Calibration:
     @property
     def skill(self) -> float:
         """1 - Brier score / Brier score of the base rate: 1 = perfect, 0 = no better than knowing the share recognised."""
-        return 1 - self.brier[0] / self.brier_of_base_rate
+        return 1 - self.brier.value / self.brier_of_base_rate
 
 
 def calibrate(
@@ -112,15 +112,13 @@ def calibrate(
             raise ValueError("a fold holds only recognised or only unrecognised images; pass fewer folds or more images.")
         probability[test] = _predict(method, features[train], recognized[train], features[test])
         base[test] = recognized[train].mean()
-    squares = (probability - recognized) ** 2
-    weights = draw_weights(clusters, draws, seed)
     observed, predicted = calibration_curve(recognized, probability, n_bins=10, strategy="quantile")
     return Calibration(
         metrics=tuple(metrics),
         method=method,
         probability=probability,
         recognized=recognized,
-        brier=(float(brier_score_loss(recognized, probability)), *interval(weights @ squares / weights.sum(axis=1))),
+        brier=mean_interval((probability - recognized) ** 2, clusters, resamples=draws, seed=seed),
         brier_of_base_rate=float(brier_score_loss(recognized, base)),
         predicted=predicted,
         observed=observed,

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from attacker_metrics.evaluation.report import as_json
-from attacker_metrics.faithfulness.analysis import Comparison, Estimate, Faithfulness, LevelResult
+from attacker_metrics.faithfulness.analysis import Comparison, Faithfulness, LevelResult
 from attacker_metrics.faithfulness.calibration import Calibration
 from attacker_metrics.faithfulness.rank_statistics import STATISTICS
+from attacker_metrics.statistics import Estimate
 
 SUMMARY, PAGE, RELIABILITY = "faithfulness.json", "faithfulness.md", "reliability.png"
 _HEADINGS = {"spearman": "Spearman rho", "kendall": "Kendall tau-b", "pearson": "Pearson r", "roc_auc": "ROC area"}
@@ -92,7 +93,7 @@ def as_dict(outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> 
             {
                 "metrics": list(fit.metrics),
                 "method": fit.method,
-                "brier": dict(zip(("value", "low", "high"), fit.brier, strict=True)),
+                "brier": fit.brier._asdict(),
                 "brier_of_base_rate": fit.brier_of_base_rate,
                 "skill": fit.skill,
                 "reliability": {"predicted": fit.predicted.tolist(), "observed": fit.observed.tolist()},
@@ -137,7 +138,7 @@ def as_markdown(outcome: Faithfulness, calibrations: Sequence[Calibration] = ())
         lines += ["## Probability that a person recognises the image", ""]
         lines += ["| metrics | map | Brier score | of the base rate | skill |", "|---|---|---|---|---|"]
         for fit in calibrations:
-            brier = _estimate(Estimate(*fit.brier))
+            brier = _estimate(fit.brier)
             lines.append(
                 f"| {', '.join(fit.metrics)} | {fit.method} | {brier} | {fit.brier_of_base_rate:.3f} | {fit.skill:.3f} |"
             )
@@ -227,11 +228,12 @@ def _level_dict(level: LevelResult) -> dict[str, Any]:
     return {
         "count": level.count,
         "statistics": {
-            name: {statistic: dataclasses.asdict(value) for statistic, value in statistics.items()}
+            name: {statistic: value._asdict() for statistic, value in statistics.items()}
             for name, statistics in level.statistics.items()
         },
         "comparisons": [
-            dataclasses.asdict(comparison) | {"decided": comparison.decided} for comparison in level.comparisons
+            {**vars(comparison), "difference": comparison.difference._asdict(), "decided": comparison.decided}
+            for comparison in level.comparisons
         ],
         "agreement": {name: dict(row) for name, row in level.agreement.items()},
     }
