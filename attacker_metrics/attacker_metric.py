@@ -7,7 +7,7 @@ import functools
 import hashlib
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning_utilities import apply_to_collection
@@ -76,6 +76,7 @@ class AttackerMetric(Metric):
     """
 
     higher_is_better = False
+    leakage_direction: ClassVar[Literal["higher", "lower"]] = "higher"
     is_differentiable = True
     full_state_update = False
     plot_lower_bound = 0.0

@@ -147,16 +147,19 @@ ONE_HOST = (([], ["--standalone"]),)
 def launch(script, processes, folder, hosts=ONE_HOST):
     """Run a script under torchrun; what each rank saved in ``folder``, by rank.
 
-    A host is the command that leads into it and its options for torchrun; each runs the same number of processes.
+    A host is the command that leads into it and its options for torchrun; the first may run one process more than the last.
     """
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this build of torch has no gloo")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes // len(hosts))]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+    shares = [len(range(host, processes, len(hosts))) for host in range(len(hosts))]
     with tempfile.TemporaryFile("w+") as output:
         running = [
-            subprocess.Popen([*inside, *torchrun, *options, script, folder], env=environment, stdout=output, stderr=output)
-            for inside, options in hosts
+            subprocess.Popen(
+                [*inside, *torchrun, str(share), *options, script, folder], env=environment, stdout=output, stderr=output
+            )
+            for (inside, options), share in zip(hosts, shares, strict=True)
         ]
         try:
             codes = [process.wait(timeout=300) for process in running]

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 
 pytest.importorskip("rich", reason="needs the cli extra")
 import pyarrow.parquet as pq
+from two_hosts import two_hosts
 
 from attacker_metrics.evaluation import cli
 from attacker_metrics.evaluation.parts import FOLDER
@@ -59,12 +62,8 @@ def command(manifest: Path, output: Path, *options: str, processes: int | None =
         launch += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *launcher, "-m"]
     return [
         *(*launch, "attacker_metrics", "evaluate", "--manifest", str(manifest), "--output", str(output)),
-        *(*FAST, "--batch-size", "8", "--part-size", "64", *options),
+        *(*FAST, "--batch-size", "16", "--part-size", "64", *options),
     ]
-
-
-def evaluate(*arguments, **settings) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments, **settings), capture_output=True, text=True, env=ENVIRONMENT, timeout=240)
 
 
 def summary_of(output: Path) -> dict:
@@ -116,29 +115,60 @@ def test_the_first_row_is_evaluated_with_the_group_as_text(alone):
     assert len(summary["skipped_pairs"]) == sum(images_of(row) == 3 for row in range(PAIRS))
 
 
-def test_two_processes_share_the_pairs_and_give_the_outputs_of_one(manifest, alone, tmp_path):
-    done = evaluate(manifest, tmp_path / "out", "--fail-above", "pearson=0.01", "--gallery", "1", processes=2)
-    assert_same(tmp_path / "out", alone)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "scores.parquet", "summary.json"]
-    assert "data:image/png;base64," in (tmp_path / "out" / "report.html").read_text()
-    speed = summary_of(tmp_path / "out")["throughput"]
+@pytest.fixture(scope="module")
+def shared(manifest, tmp_path_factory):
+    """What two processes left behind and said, after three mistakes; on two hosts where the machine allows it."""
+    folder = tmp_path_factory.mktemp("shared")
+    twice = folder / "twice.csv"
+    twice.write_text("id,clean,noisy\na,1,2\nb,1,2\na,1,2\n")
+    asked = command(manifest, folder / "out", "--fail-above", "pearson=0.01", "--gallery", "1")[3:]
+    script = [str(Path(__file__).with_name("mistakes_script.py")), str(twice), *asked]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node"]
+    with two_hosts() as hosts:
+        commands = [[*inside, *torchrun, "1", *options, *script] for inside, options in hosts]
+        jobs = [
+            subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+            for arguments in commands or [[*torchrun, "2", "--standalone", *script]]
+        ]
+        try:
+            told = [job.communicate(timeout=240) for job in jobs]
+        finally:
+            for job in jobs:
+                job.kill()
+    return folder / "out", [(job.returncode, *texts) for job, texts in zip(jobs, told, strict=True)]
+
+
+def test_two_processes_share_the_pairs_and_give_the_outputs_of_one(shared, alone):
+    output, jobs = shared
+    assert_same(output, alone)
+    assert sorted(path.name for path in output.iterdir()) == ["report.html", "scores.parquet", "summary.json"]
+    assert "data:image/png;base64," in (output / "report.html").read_text()
+    speed = summary_of(output)["throughput"]
     assert sum(speed["pairs_of_process"]) == speed["pairs"] == PAIRS
     assert len(speed["pairs_of_process"]) == 2
-    assert done.stdout.count("How much each attacker still reads") == 1
-    assert done.stderr.count("limit exceeded: pearson mean") == 1
-    assert done.stderr.count(f"(exitcode: {cli.GATE_EXCEEDED})") == 1  # torchrun names the first process that ended
-    assert "SIGTERM" not in done.stderr.split("Root Cause")[1]
-    assert done.returncode == 1
+    assert sum(shown.count("How much each attacker still reads") for _, shown, _ in jobs) == 1
+    assert sum(errors.count("limit exceeded: pearson mean") for _, _, errors in jobs) == 1
+    for status, _, errors in jobs:
+        assert status == 1  # torchrun's word for any status that is not 0
+        assert errors.count(f"(exitcode: {cli.GATE_EXCEEDED})") == 1  # it names the first process that ended
+        assert "SIGTERM" not in errors.split("Root Cause")[1]
 
 
-def test_more_processes_than_parts_leave_some_without_work(tmp_path):
-    manifest = write_pairs(tmp_path / "pairs", 70, different=3)
-    done = evaluate(manifest, tmp_path / "out", processes=3)
-    assert done.returncode == 0, done.stderr
-    speed = summary_of(tmp_path / "out")["throughput"]
-    assert len(speed["pairs_of_process"]) == 3
-    assert 0 in speed["pairs_of_process"]
-    assert sum(speed["pairs_of_process"]) == 70
+def test_two_hosts_meet_by_c10d_rendezvous(shared):
+    _, jobs = shared
+    if len(jobs) == 1:
+        pytest.skip("this machine allows no network namespaces: two processes ran on one host")
+    assert [status for status, _, _ in jobs] == [1, 1]
+    assert [errors.count(f"(exitcode: {cli.GATE_EXCEEDED})") for _, _, errors in jobs] == [1, 1]
+
+
+def test_mistakes_are_told_once_and_end_every_process(shared):
+    said = "".join(errors for _, _, errors in shared[1])
+    assert said.count("'x' is not a whole number of at least 1") == 1
+    assert said.count("process 1: usage: attacker-metrics evaluate") == 1
+    assert said.count("'0' is not a whole number of at least 1") == 1
+    assert said.count("usage: ") == 2
+    assert said.count("ids must be unique, but 'a' in rows 1 and 3") == 1
 
 
 def start_and_wait_for_parts(parts: int, output: Path, *arguments, **settings) -> subprocess.Popen:
@@ -171,8 +201,44 @@ def workers_of(process: subprocess.Popen) -> list[int]:
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the processes of a job in /proc")
 
 
+@contextmanager
+def signalled(number: int, parts: int, output: Path):
+    """This process gets a signal when so many parts are stored; the test fails if nobody answers it."""
+
+    def send():
+        while stored(output) < parts and not ended.wait(0.002):
+            pass
+        if not ended.is_set():
+            os.kill(os.getpid(), number)
+
+    ended, before = threading.Event(), signal.signal(number, signal.default_int_handler)
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        signal.signal(number, before)
+
+
+@contextmanager
+def largest_file(size: int):
+    """The system refuses to write beyond so many bytes of a file, as it does on a full disk."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @linux
-def test_a_killed_process_ends_the_job_and_resume_evaluates_the_rest_only(manifest, alone, tmp_path, capsys):
+def test_what_a_killed_process_leaves_is_resumed_through_further_faults_by_another_number_of_processes(
+    manifest, alone, tmp_path, capsys
+):
     output = tmp_path / "out"
     job = start_and_wait_for_parts(3, output, manifest, output, processes=2)
     os.kill(workers_of(job)[1], signal.SIGKILL)
@@ -180,7 +246,7 @@ def test_a_killed_process_ends_the_job_and_resume_evaluates_the_rest_only(manife
     assert job.returncode == 1
     assert "exitcode  : -9" in errors
     kept = stored(output)
-    assert 3 <= kept < 16
+    assert 3 <= kept < 14
     assert not (output / "summary.json").exists()
 
     damaged, lost = sorted((output / FOLDER).glob("part-*.arrow"))[:2]
@@ -199,118 +265,83 @@ def test_a_killed_process_ends_the_job_and_resume_evaluates_the_rest_only(manife
     assert "part_size is 32, was 64" in message
     assert "gamma" not in message
 
-    assert cli.main([*again, "--resume"]) == cli.SOME_FAILED
+    with largest_file(2000):
+        assert cli.main([*again, "--resume"]) == cli.BAD_USAGE
+    message = capsys.readouterr().err
+    assert "File too large" in message
+    assert f"{kept - 2} finished parts are kept in {output / FOLDER}. The same command with --resume continues." in message
+    assert not list((output / FOLDER).glob("*.tmp"))
+
+    with signalled(signal.SIGTERM, 14, output):
+        assert cli.main([*again, "--resume"]) == cli.TERMINATED
+    shown, message = capsys.readouterr()
+    assert shown == ""
+    done = stored(output)
+    assert 14 <= done < 16
+    assert f"interrupted; {done} finished parts are kept" in message
+
+    end = subprocess.run(
+        command(manifest, output, "--resume", processes=3), capture_output=True, text=True, env=ENVIRONMENT, timeout=240
+    )
+    assert f"(exitcode: {cli.SOME_FAILED})" in end.stderr
     assert_same(output, alone)
     assert not (output / FOLDER).exists()
     speed = summary_of(output)["throughput"]
     assert speed["pairs_resumed"] + speed["pairs"] == PAIRS
-    assert (kept - 2) * 64 - 24 <= speed["pairs_resumed"] <= (kept - 2) * 64  # the last part holds 40 pairs
+    assert done * 64 - 24 <= speed["pairs_resumed"] <= done * 64  # the last part holds 40 pairs
+    assert len(speed["pairs_of_process"]) == 3
+    assert 0 in speed["pairs_of_process"]  # two parts at most were left
 
 
 @linux
-def test_an_elastic_restart_continues_and_a_finished_run_is_not_repeated(manifest, alone, tmp_path):
+def test_an_elastic_restart_continues_and_a_signal_to_torchrun_ends_every_process(manifest, alone, tmp_path):
     output = tmp_path / "out"
     job = start_and_wait_for_parts(3, output, manifest, output, processes=2, launcher=("--max-restarts", "2"))
-    before = set((output / FOLDER).glob("part-*.arrow"))
     os.kill(workers_of(job)[0], signal.SIGKILL)
-    shown, errors = job.communicate(timeout=240)
-    assert_same(output, alone)
-    speed = summary_of(output)["throughput"]
-    assert speed["pairs_resumed"] >= 64 * (len(before) - 1) + 40
-    assert shown.count("How much each attacker still reads") == 1
-    # Some pairs fail, which is exit status 1, which torchrun takes for a crash: the last start finds nothing to do.
-    assert job.returncode == 1
-    assert errors.count("failed: pair 1: ") <= 1
-
-
-@linux
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, cli.TERMINATED), (signal.SIGINT, cli.INTERRUPTED)])
-def test_a_signal_leaves_a_state_to_resume_and_says_so(manifest, alone, tmp_path, number, status):
-    output = tmp_path / "out"
-    job = start_and_wait_for_parts(2, output, manifest, output)
-    job.send_signal(number)
-    shown, errors = job.communicate(timeout=60)
-    assert job.returncode == status
-    assert shown == ""
-    assert f"{stored(output)} finished parts are kept" in errors
-    assert "--resume continues" in errors
-    assert "Traceback" not in errors
-    if number == signal.SIGTERM:
-        assert cli.main([*command(manifest, output)[3:], "--resume"]) == cli.SOME_FAILED
-        assert_same(output, alone)
-
-
-@linux
-def test_a_signal_to_torchrun_reaches_every_process(manifest, tmp_path):
-    output = tmp_path / "out"
-    job = start_and_wait_for_parts(2, output, manifest, output, processes=2)
+    deadline, before = time.monotonic() + 200, {}
+    while not before or stored(output) <= len(before) or len(workers_of(job)) < 2:
+        if not before and len(restarted := workers_of(job)) == 2 and all(map(restarted_once, restarted)):
+            before = parts_of(output)
+        assert job.poll() is None, job.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     workers = workers_of(job)
     job.send_signal(signal.SIGTERM)
     _, errors = job.communicate(timeout=60)
     assert job.returncode != 0
     assert errors.count("--resume continues") == 1
+    assert "Pass --resume" not in errors
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    after = parts_of(output)
+    assert len(before) >= 3
+    assert before.items() < after.items()  # the restart went on, and wrote none of them again
+    assert cli.main([*command(manifest, output)[3:], "--resume"]) == cli.SOME_FAILED
+    assert_same(output, alone)
+    assert summary_of(output)["throughput"]["pairs_resumed"] >= 64 * (len(after) - 1) + 40
 
 
-def test_mistakes_are_told_once_and_end_every_process(manifest, tmp_path):
-    twice = tmp_path / "twice.csv"
-    twice.write_text("id,clean,noisy\na,1,2\nb,1,2\na,1,2\n")
-    done = evaluate(twice, tmp_path / "out", processes=2)
-    assert done.stderr.count("attacker-metrics: ") == 1
-    assert "ids must be unique, but 'a' in rows 1 and 3" in done.stderr
-    assert f"(exitcode: {cli.BAD_USAGE})" in done.stderr
-    assert not (tmp_path / "out").exists()
+def restarted_once(worker: int) -> bool:
+    return b"TORCHELASTIC_RESTART_COUNT=1\0" in Path(f"/proc/{worker}/environ").read_bytes()
 
 
-@pytest.fixture
-def two_hosts():
-    """Two network namespaces, joined by a cable, that can reach nothing else: names and addresses."""
-    names = [f"attacker-metrics-{os.getpid()}-{side}" for side in "ab"]
-    addresses = ["10.213.7.1", "10.213.7.2"]
-    cables = [f"am{os.getpid()}{side}"[:15] for side in "ab"]
-    steps = [["ip", "netns", "add", name] for name in names]
-    steps.append(["ip", "link", "add", cables[0], "netns", names[0], "type", "veth", "peer", cables[1], "netns", names[1]])
-    for name, address, cable in zip(names, addresses, cables, strict=True):
-        steps.append(["ip", "-n", name, "address", "add", f"{address}/24", "dev", cable])
-        steps += [["ip", "-n", name, "link", "set", device, "up"] for device in ("lo", cable)]
-    try:
-        for step in steps:
-            try:
-                done = subprocess.run(step, capture_output=True, text=True)
-            except FileNotFoundError:
-                pytest.skip("no ip command to make network namespaces with")
-            if done.returncode:
-                pytest.skip(f"network namespaces cannot be made here: {done.stderr.strip()}")
-        yield list(zip(names, addresses, strict=True))
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+def parts_of(output: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (output / FOLDER).glob("part-*.arrow")}
 
 
-@linux
-def test_two_hosts_meet_by_c10d_rendezvous_and_share_the_pairs(manifest, alone, tmp_path, two_hosts):
-    jobs = []
-    for number, (name, address) in enumerate(two_hosts):
-        launcher = ("--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{two_hosts[0][1]}:29512")
-        launcher += ("--rdzv-conf", f"is_host={1 - number}", "--local-addr", address)  # no name resolves in there
-        arguments = command(manifest, tmp_path / "out", processes=1, launcher=launcher)
-        arguments.remove("--standalone")
-        jobs.append(
-            subprocess.Popen(
-                ["ip", "netns", "exec", name, *arguments],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=ENVIRONMENT,
-            )
-        )
-    try:
-        outcomes = [job.communicate(timeout=240) for job in jobs]
-    finally:
-        for job in jobs:
-            job.kill()
-    assert_same(tmp_path / "out", alone)
-    assert len(summary_of(tmp_path / "out")["throughput"]["pairs_of_process"]) == 2
-    assert sum(shown.count("How much each attacker still reads") for shown, _ in outcomes) == 1
-    assert [job.returncode for job in jobs] == [1, 1]  # torchrun's word for the status 1 of both processes
-    assert all(f"(exitcode: {cli.SOME_FAILED})" in errors or "exitcode  : 1" in errors for _, errors in outcomes)
+def test_a_finished_run_is_not_repeated_by_a_restart(manifest, alone, monkeypatch, capsys):
+    """Some pairs fail, which is exit status 1, which torchrun takes for a crash: the last start finds nothing to do."""
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    before = {path: path.stat().st_mtime_ns for path in alone.iterdir()}
+    assert cli.main(command(manifest, alone)[3:]) == cli.SOME_FAILED
+    assert {path: path.stat().st_mtime_ns for path in alone.iterdir()} == before
+    assert capsys.readouterr() == ("", "")
+
+
+def test_ctrl_c_leaves_a_state_to_resume_and_says_so(manifest, tmp_path, capsys):
+    output = tmp_path / "out"
+    with signalled(signal.SIGINT, 1, output):
+        assert cli.main(command(manifest, output)[3:]) == cli.INTERRUPTED
+    shown, errors = capsys.readouterr()
+    assert shown == ""
+    assert f"interrupted; {stored(output)} finished parts are kept" in errors
+    assert "--resume continues" in errors

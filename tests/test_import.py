@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import attacker_metrics
 
 OPTIONAL = {
@@ -12,13 +14,17 @@ OPTIONAL = {
     "imagecodecs",
     "jinja2",
     "kornia",
+    "krippendorff",
     "lightning",
     "matplotlib",
     "pandas",
     "pyarrow",
     "rich",
+    "safetensors",
     "scipy",
+    "sklearn",
     "statsmodels",
+    "tensorboard",
     "tifffile",
 }
 
@@ -52,3 +58,21 @@ def test_without_its_extra_the_command_line_says_what_to_install():
     assert done.returncode == 2
     assert "pip install 'attacker-metrics[cli]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["krippendorff", "sklearn", "statsmodels"])
+def test_without_its_extra_faithfulness_says_what_to_install(missing, tmp_path):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None;"
+        "sys.argv = ['attacker-metrics', 'faithfulness', '--scores', 'a.csv', '--annotations', 'b.csv'];"
+        "from attacker_metrics.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "pip install 'attacker-metrics[faithfulness]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_metric_and_quality_need_no_extra():
+    code = "import attacker_metrics.quality, attacker_metrics.semsim"
+    assert (modules_after(code) - modules_after("import torchmetrics")) & OPTIONAL == set()

@@ -127,6 +127,12 @@ def evaluate(folder, *options: str) -> int:
     return cli.main(["evaluate", "--output", str(folder / "out"), "--betas", "1", *options])
 
 
+@pytest.mark.parametrize("cell", [["a", "b"], {"a": 1}, b"\xff"])
+def test_a_column_that_is_neither_text_nor_a_number_is_refused_by_name(tmp_path, cell):
+    with pytest.raises(ManifestError, match=r"the column thumbnail holds .*neither text nor a number; leave it out"):
+        ManifestPairs(write(tmp_path / "m.parquet", table(1, thumbnail=[cell]))).check()
+
+
 def test_absolute_paths_and_urls(images, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     content = pa.table(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ import torch
 from attacker_metrics.evaluation.loading import PartRows, load_ahead, share_cores
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair
 from attacker_metrics.evaluation.parts import FOLDER, ResumeError, UnfinishedRun
-from attacker_metrics.evaluation.processes import AgreedError, Processes
+from attacker_metrics.evaluation.processes import AgreedError, Processes, _OwnStore
 from attacker_metrics.evaluation.run import default_part_size
 from attacker_metrics.evaluation.scoring import PartScores, Scores
 
@@ -220,3 +221,31 @@ def test_one_process_agrees_with_itself():
     with pytest.raises(ZeroDivisionError):
         processes.agree("worse", lambda: 1 // 0, ValueError)
     processes.leave()
+
+
+def test_many_processes_ask_for_as_many_words_as_there_are_processes(monkeypatch):
+    """Were each to read what all have said, the requests to the one store would grow with the square."""
+    store, asked = _OwnStore(), 0
+    count = 30
+
+    class Counted:
+        def __getattr__(self, name):
+            nonlocal asked
+            asked += name == "get"
+            return getattr(store, name)
+
+    monkeypatch.setattr(Processes, "_joined", lambda _self: Counted())
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+
+    def run(rank):
+        return members[rank].agree("prepare", lambda: int("wrong") if rank == 7 else rank, ValueError)
+
+    members = []
+    for rank in range(count):
+        monkeypatch.setenv("RANK", str(rank))
+        members.append(Processes())
+    with ThreadPoolExecutor(count) as pool:
+        told = {str(job.exception()) for job in [pool.submit(run, rank) for rank in range(count)]}
+    assert len(told) == 1
+    assert told.pop().startswith("process 7: invalid literal")
+    assert asked < 3 * count

@@ -63,8 +63,8 @@ class ManifestPairs:
         self._reader = _READERS[suffix](self._system, path)
         try:
             names = self._reader.names()
-        except pa.ArrowInvalid as error:
-            raise ManifestError(f"{location} cannot be read: {error}") from error
+        except (pa.ArrowException, OSError) as error:
+            raise ManifestError(f"{location} cannot be read: {type(error).__name__}: {error}") from error
         missing = [name for name in COLUMNS if name not in names]
         if missing:
             raise ManifestError(f"{location} lacks the column {', '.join(missing)}; it has {', '.join(names) or 'none'}.")
@@ -90,7 +90,7 @@ class ManifestPairs:
         try:
             for table in self._reader.tables():
                 for name in table.column_names:
-                    cells = table[name].cast(pa.string()).fill_null("").to_pylist()
+                    cells = self._text(table, name).fill_null("").to_pylist()
                     digest.update("\0".join([name, *cells]).encode())
                     if name in COLUMNS and len(empty) <= _NAMED:
                         empty += [(row + i, f"{name} is empty") for i, cell in enumerate(cells) if not cell.strip()]
@@ -106,7 +106,7 @@ class ManifestPairs:
                     if name == "id":
                         hashes.append(np.fromiter(map(hash, cells), np.int64, len(cells)))
                 row += len(table)
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise ManifestError(f"{self.location} cannot be read: {error}") from error
         if empty:
             named = [f"row {row}: {what}" for row, what in sorted(empty)[:_NAMED]] + ["..."] * (len(empty) > _NAMED)
@@ -121,7 +121,10 @@ class ManifestPairs:
 
     def rows(self, start: int, stop: int) -> pa.Table:
         """The rows from ``start`` to before ``stop``; the columns of the manifest, ``id`` first."""
-        table = self._reader.rows(start, stop)
+        try:
+            table = self._reader.rows(start, stop)
+        except pa.ArrowException as error:
+            raise ManifestError(f"{self.location} has become unreadable since the run began: {error}") from error
         if len(table) != stop - start:
             raise ManifestError(f"{self.location} has become shorter since the run began.")
         return table.select(sorted(table.column_names, key=lambda name: name != "id"))
@@ -133,6 +136,15 @@ class ManifestPairs:
             return load_pair_or_failure(clean, self._locate(row["noisy"]), index=index, side=self._side)
         draws = [self._locate(cell.strip()) for cell in row["noisy"].split(_SEPARATOR)]
         return load_average(clean, draws, index=index, side=self._side)
+
+    def _text(self, table: pa.Table, name: str) -> pa.ChunkedArray:
+        try:
+            return table[name].cast(pa.string())
+        except pa.ArrowException as error:
+            raise ManifestError(
+                f"{self.location}: the column {name} holds {table[name].type}, which is neither text nor a number;"
+                " leave it out."
+            ) from error
 
     def _locate(self, cell: str) -> Path | str:
         if is_url(cell):

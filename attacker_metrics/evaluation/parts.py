@@ -67,6 +67,7 @@ class UnfinishedRun:
 
     def __init__(self, output: Path) -> None:
         self.output, self.folder = output, output / FOLDER
+        self.joined = False
         self._created = False
 
     def begin(self, settings: dict[str, Any], total: int, part_size: int | None, default: int, *, resume: bool) -> Plan:
@@ -86,12 +87,16 @@ class UnfinishedRun:
         if self.output.exists() and not self.output.is_dir():
             raise FileExistsError(f"{self.output} exists and is not a folder; pass another --output.")
         path = self.folder / _SETTINGS
-        if not path.exists():
+        if not self.exists:
             self._created = not self.output.exists()
             shutil.rmtree(self.folder, ignore_errors=True)  # a run that was killed before its settings were written
             self.folder.mkdir(parents=True)
             size = part_size or default
-            _write_whole(path, json.dumps({"part_size": size, "settings": settings}, indent=2).encode())
+            try:
+                _write_whole(path, json.dumps({"part_size": size, "settings": settings}, indent=2).encode())
+            except OSError:
+                self.remove_if_empty()
+                raise
             return Plan(total, size, list(range(-(-total // size))))
         if not resume:
             raise ResumeError(
@@ -121,10 +126,11 @@ class UnfinishedRun:
         Raises:
             OSError: if it is not.
         """
-        if not (self.folder / _SETTINGS).exists():
+        if not self.exists:
             raise FileNotFoundError(
                 f"{self.folder} is not seen by every process; --output must be on storage that all share."
             )
+        self.joined = True
 
     def write(self, part: int, table: pa.Table) -> None:
         """Store a finished part."""
@@ -148,6 +154,11 @@ class UnfinishedRun:
             yield pa.ipc.open_file(content).read_all()
 
     @property
+    def exists(self) -> bool:
+        """Whether there is a run to continue."""
+        return (self.folder / _SETTINGS).exists()
+
+    @property
     def done(self) -> int:
         """Number of finished parts."""
         return len(self._files())
@@ -165,7 +176,9 @@ class UnfinishedRun:
             shutil.rmtree(stage, ignore_errors=True)
 
     def remove(self) -> None:
-        """Delete the folder: the run is finished."""
+        """Delete the folder: the run is finished, also if this process is killed while it deletes."""
+        with contextlib.suppress(OSError):
+            (self.folder / _SETTINGS).unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_if_empty(self) -> bool:
@@ -210,11 +223,15 @@ def _digest(content: bytes) -> str:
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole, or not at all, even if the machine loses power."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:  # a full disk, or a signal: half a file would only take up room
+        temporary.unlink(missing_ok=True)
+        raise
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -20,7 +20,7 @@ from attacker_metrics.evaluation.scoring import PartScores, Scores, Seconds, sco
 from attacker_metrics.evaluation.unrelated import Selection, UnrelatedPairs
 
 OnDone = Callable[[int], None]
-OnWait = Callable[[], None]
+Tell = Callable[[], None]
 
 LARGEST_PART = 256
 """Pairs per part by default: what a crash costs each process."""
@@ -89,7 +89,7 @@ def evaluate_unrelated(
     privacy: MultiAttackerPrivacy,
     run: UnfinishedRun,
     processes: Processes,
-    progress: Callable[[Plan], AbstractContextManager[tuple[OnDone, OnWait]]],
+    progress: Callable[[Plan], AbstractContextManager[tuple[OnDone, Tell]]],
     *,
     device: torch.device,
     batch_size: int,
@@ -103,7 +103,7 @@ def evaluate_unrelated(
         privacy: the collection that scores them.
         run: the run whose images these are.
         processes: who shares the work.
-        progress: makes what is called when pairs are done, and while waiting.
+        progress: makes what is called when pairs are done, and at the end.
         device: where to compute.
         batch_size: pairs of equal size that are scored at once.
         workers: threads that read and decode files.
@@ -126,7 +126,7 @@ def evaluate_unrelated(
     plan = Plan(**processes.tell("unrelated plan", processes.agree("begin unrelated", begin, OSError)))
     processes.agree("join unrelated", second.join, OSError)
     pairs = UnrelatedPairs(source, selection)
-    with progress(plan) as (on_done, on_wait):
+    with progress(plan) as (on_done, tell):
         evaluate_remaining(
             pairs,
             privacy,
@@ -139,7 +139,8 @@ def evaluate_unrelated(
             on_done=on_done,
             counter="unrelated parts",
         )
-        processes.gather("unrelated done", None, on_wait)
+        tell()
+        processes.gather("unrelated done", None, tell)
     if not processes.is_first:
         return None
     return Scores.of_tables(second.tables(plan), list(map(str, privacy.keys(keep_base=True))), plan.total)

@@ -38,7 +38,7 @@ from attacker_metrics.evaluation.commands.options import (
 from attacker_metrics.evaluation.commands.terminal import progress, show
 from attacker_metrics.evaluation.images import is_url
 from attacker_metrics.evaluation.loading import share_cores
-from attacker_metrics.evaluation.manifest import ManifestPairs
+from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
 from attacker_metrics.evaluation.pairs import BuiltInPairs, FolderPairs, LoadedPair, PairSource
 from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
 from attacker_metrics.evaluation.processes import AgreedError, Processes
@@ -53,7 +53,7 @@ from attacker_metrics.strongest.null import MOST_PAIRS
 _HOW_NOT_WHAT = ("command", "json", "resume", "fail_above")
 """Options that are no settings of the summary, or are written there in another form."""
 
-_MISTAKES = (UsageError, OSError)
+_MISTAKES = (UsageError, ManifestError, OSError)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -75,8 +75,10 @@ def evaluate(options: argparse.Namespace) -> int:
             status = _evaluate_together(options, processes, run)
     except AgreedError as error:
         if processes.is_first:
-            say(error)
+            say(f"{error} {_kept(run, processes)}" if run.joined else error)
         status = BAD_USAGE
+    except _MISTAKES as error:  # of this process alone: its end lets the launcher end the others
+        raise UsageError(f"{error} {_kept(run, processes)}") from error
     except KeyboardInterrupt as interrupt:
         raise _interrupted(interrupt, run, processes) from None
     processes.leave()
@@ -94,7 +96,7 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
         return finished
     plan, settings = Plan(begun["total"], begun["part_size"], begun["remaining"]), begun["settings"]
     processes.agree("join", run.join, OSError)
-    with progress(plan, processes) as (on_done, on_wait):
+    with progress(plan, processes) as (on_done, tell):
         seconds = evaluate_remaining(
             source,
             privacy,
@@ -106,8 +108,8 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
             workers=workers,
             on_done=on_done,
         )
-        everyone = processes.gather("seconds", asdict(seconds), on_wait)
-    speed = throughput(everyone, workers, torch.get_num_threads())
+        tell()
+        everyone = processes.gather("seconds", asdict(seconds), tell)
 
     def collect() -> Scores | None:
         names = list(map(str, privacy.keys(keep_base=True)))
@@ -122,6 +124,7 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
     def finish() -> int:
         if scores is None:
             return OK
+        speed = throughput(everyone, workers, torch.get_num_threads())
         return _finish(options, source, privacy, run, plan, scores, calibrated, settings, gates, speed)
 
     status: int = processes.tell("status", processes.agree("finish", finish, *_MISTAKES))
@@ -191,7 +194,7 @@ def _begin(
         "unmatched": list(source.unmatched),
     }
     again = processes.restarts > 0
-    if again and (status := _status_of_finished(options.output, settings)) is not None and run.done == 0:
+    if again and (status := _status_of_finished(options.output, settings)) is not None and not run.exists:
         return {"finished": status}
     size = default_part_size(total, processes.count, options.batch_size)
     with bad_usage(ResumeError):
@@ -347,12 +350,14 @@ def _interrupted(interrupt: KeyboardInterrupt, run: UnfinishedRun, processes: Pr
     status = TERMINATED if isinstance(interrupt, _Terminated) else INTERRUPTED
     if not processes.is_first:
         return Interrupted("", status)
+    return Interrupted(f"interrupted; {_kept(run, processes)}", status)
+
+
+def _kept(run: UnfinishedRun, processes: Processes) -> str:
     # Another process may be about to store a part.
     if processes.count == 1 and run.remove_if_empty():
-        return Interrupted("interrupted; nothing was written.", status)
-    return Interrupted(
-        f"interrupted; {run.done} finished parts are kept in {run.folder}. The same command with --resume continues.", status
-    )
+        return "nothing was written."
+    return f"{run.done} finished parts are kept in {run.folder}. The same command with --resume continues."
 
 
 def _known(gate: Gate, privacy: MultiAttackerPrivacy) -> Gate:

@@ -23,8 +23,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="score pairs of images and write a report",
         description="Score pairs of noisy and clean images after every attacker's post-processing. Without images it"
         " evaluates four built-in photographs under six built-in obfuscations. Processes of torchrun share the work.",
-        epilog="Exit status: 0 all fine, 1 some pairs failed, 2 bad usage, 3 a --fail-above limit was exceeded, 130 or 143"
-        " interrupted (--resume continues).",
+        epilog="Exit status: 0 all fine, 1 some pairs failed, 2 bad usage or nothing could be written, 3 a --fail-above"
+        " limit was exceeded, 130 or 143 interrupted (--resume continues).",
     )
     files = command.add_argument_group("images")
     files.add_argument("--clean", type=Path, metavar="DIR", help="folder of the originals")

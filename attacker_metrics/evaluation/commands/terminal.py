@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from attacker_metrics.evaluation import report
 from attacker_metrics.evaluation.parts import Plan
 from attacker_metrics.evaluation.processes import Processes
+
+_MOST_MESSAGES = 100
+"""About progress, per second, of all processes together."""
 
 
 def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
@@ -68,7 +73,7 @@ def _speed(speed: dict[str, Any]) -> str:
 def progress(
     plan: Plan, processes: Processes, what: str = "scoring"
 ) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
-    """A bar of all processes' pairs, drawn by the first; yields what to call when pairs are done, and while waiting.
+    """A bar of all processes' pairs, drawn by the first; yields what to call when pairs are done, and at the end.
 
     Args:
         plan: the pairs.
@@ -87,8 +92,17 @@ def progress(
     with warnings.catch_warnings(), Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
         warnings.simplefilter("ignore")  # what matters is in the report
         task = bar.add_task(what, total=plan.total, completed=done_before)
+        untold, told_at = 0, -math.inf
 
         def on_done(count: int) -> None:
-            bar.update(task, completed=done_before + processes.add(f"done {what}", count))
+            nonlocal untold
+            untold += count
+            if time.monotonic() - told_at >= processes.count / _MOST_MESSAGES:
+                tell()
 
-        yield on_done, lambda: on_done(0)
+        def tell() -> None:
+            nonlocal untold, told_at
+            bar.update(task, completed=done_before + processes.add(f"done {what}", untold))
+            untold, told_at = 0, time.monotonic()
+
+        yield on_done, tell

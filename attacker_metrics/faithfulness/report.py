@@ -1,0 +1,253 @@
+"""An analysis -> plain sentences, tables, plots and JSON. No pixel is in any of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from attacker_metrics.evaluation.report import as_json
+from attacker_metrics.faithfulness.analysis import Comparison, Faithfulness, LevelResult
+from attacker_metrics.faithfulness.calibration import Calibration
+from attacker_metrics.faithfulness.rank_statistics import STATISTICS
+from attacker_metrics.statistics import Estimate
+
+SUMMARY, PAGE, RELIABILITY = "faithfulness.json", "faithfulness.md", "reliability.png"
+_HEADINGS = {"spearman": "Spearman rho", "kendall": "Kendall tau-b", "pearson": "Pearson r", "roc_auc": "ROC area"}
+_UNITS = {"image": "images", "model": "models"}
+_CLUSTERS = {"image": "originals", "model": "models; ROC area: the share of pairs of models in the right order"}
+
+
+def sentences(outcome: Faithfulness) -> list[str]:
+    """What the numbers say and what they do not, in plain sentences."""
+    said = []
+    for level in _levels(outcome):
+        said.append(_best(level))
+        said.append(_undecided(level))
+    humans = outcome.humans
+    if "spearman" in humans.mean:
+        rho, low, high = humans.mean["spearman"]
+        said.append(
+            f"One annotator's votes against the mean of the others': rho {rho:.3f} ({low:.3f} to {high:.3f}) per image, ROC"
+            f" area {humans.mean['roc_auc'][0]:.3f}."
+        )
+        said.append(
+            f"{len(humans.annotators)} annotators agree with Fleiss' kappa {_number(humans.fleiss_kappa)}, Krippendorff's"
+            f" alpha {_number(humans.krippendorff_alpha)}."
+        )
+    else:
+        said.append(f"One judge only ({', '.join(humans.annotators)}): there is no human ceiling to compare with.")
+    if outcome.model is None:
+        said.append("Fewer than three models: nothing is said about models.")
+    if outcome.aligned is not None:
+        said.append(f"{outcome.aligned} of {outcome.image.count} images were scored against a flipped or shifted original.")
+    left = outcome.paired
+    if left.unmatched_scores or left.unmatched_annotations or left.incomplete:
+        said.append(
+            f"Left out: {len(left.unmatched_scores)} scores without annotation, {len(left.unmatched_annotations)} annotated"
+            f" images without score, {len(left.incomplete)} images with a missing score or without any vote."
+        )
+    return said
+
+
+def tables(outcome: Faithfulness) -> list[Table]:
+    """A table per level for a terminal."""
+    made = []
+    for level in _levels(outcome):
+        table = Table(title=f"{level.count} {_UNITS[level.level]}: + = leaks more, is recognised more (95 % interval)")
+        table.add_column("metric", no_wrap=True)
+        table.add_column("leaks if")
+        for heading in _HEADINGS.values():
+            table.add_column(heading, justify="right", no_wrap=True)
+        for name, cells in _cells(level).items():
+            table.add_row(name, outcome.directions[name], *cells)
+        made.append(table)
+    return made
+
+
+def as_dict(outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> dict[str, Any]:
+    """Everything but the single scores; a number that does not exist is None."""
+    humans = dataclasses.asdict(outcome.humans)
+    summary = {
+        "rule": outcome.rule,
+        "draws": outcome.draws,
+        "seed": outcome.seed,
+        "originals": outcome.originals,
+        "aligned": outcome.aligned,
+        "directions": dict(outcome.directions),
+        "left_out": {
+            "scores_without_annotation": list(outcome.paired.unmatched_scores),
+            "annotations_without_score": list(outcome.paired.unmatched_annotations),
+            "incomplete": list(outcome.paired.incomplete),
+        },
+        "humans": humans,
+        "levels": {level.level: _level_dict(level) for level in _levels(outcome)},
+        "calibrations": [
+            {
+                "metrics": list(fit.metrics),
+                "method": fit.method,
+                "brier": fit.brier._asdict(),
+                "brier_of_base_rate": fit.brier_of_base_rate,
+                "skill": fit.skill,
+                "reliability": {"predicted": fit.predicted.tolist(), "observed": fit.observed.tolist()},
+            }
+            for fit in calibrations
+        ],
+        "readings": sentences(outcome),
+    }
+    return _without_nan(summary)  # type: ignore[no-any-return]
+
+
+def write_outputs(stage: Path, outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> None:
+    """Write JSON, a page in Markdown, a scatter plot per level and a reliability plot into a folder."""
+    (stage / SUMMARY).write_text(as_json(as_dict(outcome, calibrations)), encoding="utf-8")
+    for level in _levels(outcome):
+        (stage / f"scatter-{level.level}.png").write_bytes(scatter_png(level))
+    if calibrations:
+        (stage / RELIABILITY).write_bytes(reliability_png(calibrations))
+    (stage / PAGE).write_text(as_markdown(outcome, calibrations), encoding="utf-8")
+
+
+def as_markdown(outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> str:
+    """The page: sentences, a table and a plot per level, calibration."""
+    lines = ["# Do the metrics agree with people?", "", *(f"- {sentence}" for sentence in sentences(outcome)), ""]
+    for level in _levels(outcome):
+        lines += [
+            f"## {level.count} {_UNITS[level.level]}",
+            "",
+            f"Positive = leaks more, is recognised more; 95 % bootstrap intervals over {_CLUSTERS[level.level]}.",
+            "",
+            "| metric | leaks if | " + " | ".join(_HEADINGS.values()) + " |",
+            "|---|---|" + "---|" * len(_HEADINGS),
+            *(
+                f"| {name} | {outcome.directions[name]} | " + " | ".join(cells) + " |"
+                for name, cells in _cells(level).items()
+            ),
+            "",
+            f"![scatter plot](scatter-{level.level}.png)",
+            "",
+        ]
+    if calibrations:
+        lines += ["## Probability that a person recognises the image", ""]
+        lines += ["| metrics | map | Brier score | of the base rate | skill |", "|---|---|---|---|---|"]
+        for fit in calibrations:
+            brier = _estimate(fit.brier)
+            lines.append(
+                f"| {', '.join(fit.metrics)} | {fit.method} | {brier} | {fit.brier_of_base_rate:.3f} | {fit.skill:.3f} |"
+            )
+        lines += ["", f"![reliability plot]({RELIABILITY})", ""]
+    return "\n".join(lines)
+
+
+def scatter_png(level: LevelResult) -> bytes:
+    """Each metric (turned: right = leaks more) against the share that recognised; images are jittered."""
+    names = list(level.scores)
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(3.4 * columns, 2.8 * rows), layout="constrained")
+    jitter = np.random.default_rng(0).uniform(-0.04, 0.04, level.count) if level.level == "image" else 0.0
+    for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
+        axes.plot(level.scores[name], level.target + jitter, ".", markersize=8 if level.level == "model" else 2, alpha=0.5)
+        axes.set_title(f"{name}: rho {level.statistics[name]['spearman'].value:.2f}", fontsize=9)
+        axes.set_ylabel("share recognised", fontsize=8)
+        axes.set_xlabel("leaks more \N{RIGHTWARDS ARROW}", fontsize=8)
+    return _png(figure)
+
+
+def reliability_png(calibrations: Sequence[Calibration]) -> bytes:
+    """Predicted probability against the share recognised, per bin of equally many images."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    for fit in calibrations:
+        axes.plot(fit.predicted, fit.observed, "o-", markersize=4, label=_named(fit))
+    axes.set(xlabel="predicted probability", ylabel="share recognised", xlim=(0, 1), ylim=(0, 1))
+    figure.legend(loc="outside right upper", fontsize=7)
+    return _png(figure)
+
+
+def _named(fit: Calibration) -> str:
+    return fit.metrics[0] if len(fit.metrics) == 1 else f"{len(fit.metrics)} metrics together"
+
+
+def _levels(outcome: Faithfulness) -> list[LevelResult]:
+    return [level for level in (outcome.image, outcome.model) if level is not None]
+
+
+def _best(level: LevelResult) -> str:
+    rho = {name: statistics["spearman"] for name, statistics in level.statistics.items()}
+    best = max(rho, key=lambda name: -math.inf if math.isnan(rho[name].value) else rho[name].value)
+    return f"Over {level.count} {_UNITS[level.level]} {best} has the highest correlation: rho {_estimate(rho[best])}."
+
+
+def _undecided(level: LevelResult) -> str:
+    pairs = [comparison for comparison in level.comparisons if comparison.statistic == "spearman"]
+    open_pairs = [comparison for comparison in pairs if not comparison.decided]
+    start = f"With {level.count} {_UNITS[level.level]}"
+    if not pairs:
+        return f"{start} there is one metric only: nothing to compare."
+    if not open_pairs:
+        return f"{start} all {len(pairs)} pairs of metrics can be told apart (Holm, 5 %)."
+    if len(pairs) == 1:
+        return f"{start} these two metrics cannot be told apart: {_difference(pairs[0])}."
+    if len(open_pairs) == len(pairs):
+        return f"{start} no two of these {len(level.statistics)} metrics can be told apart (Holm, 5 %)."
+    named = "; ".join(map(_difference, open_pairs[:6]))
+    more = f"; and {len(open_pairs) - 6} more" if len(open_pairs) > 6 else ""
+    return f"{start} {len(open_pairs)} of {len(pairs)} pairs of metrics cannot be told apart (Holm, 5 %): {named}{more}."
+
+
+def _difference(comparison: Comparison) -> str:
+    return f"{comparison.first} and {comparison.second} (rho differs by {_estimate(comparison.difference)})"
+
+
+def _cells(level: LevelResult) -> dict[str, list[str]]:
+    return {
+        name: [_estimate(statistics[statistic]) for statistic in STATISTICS] for name, statistics in level.statistics.items()
+    }
+
+
+def _estimate(estimate: Estimate) -> str:
+    if math.isnan(estimate.value):
+        return "-"
+    return f"{estimate.value:.3f} ({_number(estimate.low)} to {_number(estimate.high)})"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _level_dict(level: LevelResult) -> dict[str, Any]:
+    return {
+        "count": level.count,
+        "statistics": {
+            name: {statistic: value._asdict() for statistic, value in statistics.items()}
+            for name, statistics in level.statistics.items()
+        },
+        "comparisons": [
+            {**vars(comparison), "difference": comparison.difference._asdict(), "decided": comparison.decided}
+            for comparison in level.comparisons
+        ],
+        "agreement": {name: dict(row) for name, row in level.agreement.items()},
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

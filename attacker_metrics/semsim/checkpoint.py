@@ -1,0 +1,103 @@
+"""Encoder <-> file: safetensors, no pickle, with architecture and preprocessing inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from attacker_metrics.semsim.encoder import ARCHITECTURES, Encoder, Preprocessing, small_image_resnet
+
+FORMAT = "attacker-metrics semsim 1"
+_EXTRA = "SemSim's checkpoints need safetensors: pip install 'attacker-metrics[semsim]'"
+
+
+class CheckpointError(ValueError):
+    """A file that cannot be used as a SemSim checkpoint; the message says why."""
+
+
+def save_encoder(encoder: Encoder, path: str | os.PathLike[str], training: dict[str, Any] | None = None) -> None:
+    """Write an encoder, whole or not at all.
+
+    Args:
+        encoder: what to write.
+        path: the file, ``.safetensors`` by custom.
+        training: facts about its training for whoever reads the file, anything that JSON can hold.
+
+    Raises:
+        ModuleNotFoundError: without safetensors, naming the extra.
+        OSError: if the file cannot be written.
+    """
+    try:
+        from safetensors.torch import save
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(_EXTRA, name=error.name) from error
+    metadata = {
+        "format": FORMAT,
+        "architecture": encoder.architecture,
+        "preprocessing": json.dumps(dataclasses.asdict(encoder.preprocessing)),
+        "training": json.dumps(training or {}),
+    }
+    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(save(weights, metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_encoder(path: str | os.PathLike[str], backbone: nn.Module | None = None) -> Encoder:
+    """Read an encoder, ready for scoring.
+
+    Args:
+        path: a file of :func:`save_encoder`.
+        backbone: a module of the shape that was saved; needed for architecture ``"custom"``, otherwise left out.
+
+    Raises:
+        CheckpointError: if the file is no such checkpoint, does not fit the module, or a custom one lacks its module.
+        ModuleNotFoundError: without safetensors or torchvision, naming the extra.
+        OSError: if the file cannot be read.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(_EXTRA, name=error.name) from error
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint.")
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is not a SemSim checkpoint of this library: its format is {metadata.get('format')!r}."
+        )
+    architecture = metadata["architecture"]
+    if backbone is None:
+        if architecture not in ARCHITECTURES:
+            raise CheckpointError(f"{path} holds a module of your own; pass one of its shape as backbone.")
+        backbone = small_image_resnet(architecture)
+    try:
+        backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the backbone: {error}") from error
+    facts = json.loads(metadata["preprocessing"])
+    preprocessing = Preprocessing(facts["size"], tuple(facts["mean"]), tuple(facts["std"]))
+    return Encoder(backbone, preprocessing, architecture).eval()
+
+
+def read_training(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The facts about training that a checkpoint holds."""
+    from safetensors import safe_open
+
+    with safe_open(os.fspath(path), framework="pt") as file:
+        facts: dict[str, Any] = json.loads((file.metadata() or {}).get("training", "{}"))
+    return facts
