@@ -241,6 +241,35 @@ def test_flags_are_raised_where_their_reason_is_and_nowhere_else():
     assert names_of(flags({"rgb_clamp": many[:300]}, null_count=300, rates=(0.01,))) == []
 
 
+def test_images_without_a_score_neither_hide_flags_nor_count_as_evidence():
+    many, missing = np.full(3000, 0.4), np.full(3000, np.nan)
+    calm = {"rgb_clamp": many, "gray_clamp": many, "pearson_gray": many}
+    half = np.where(np.arange(3000) % 2, many, np.nan)
+    assert names_of(flags(dict.fromkeys(calm, half), null_count=1000)) == ["too_few"]
+    rare = half.copy()
+    rare[1:200:2] = 0  # 100 of 1500 that were scored, 3 % of all
+    assert names_of(flags({"rgb_clamp": rare}, rates=(0.01,))) == ["collapsed"]
+    draws = {"rgb_clamp": np.stack([missing, missing]), "gray_clamp": np.stack([half, half + 0.2])}
+    assert names_of(flags(calm, draws=draws, rates=(0.01,))) == ["draws"]
+    blurred = {"blur_gray": missing, "pearson_blur": many + 0.3}
+    assert "filter" in names_of(flags({**calm, **blurred}, rates=(0.01,)))
+
+
+def test_images_without_a_score_are_not_called_safe():
+    def images(i):
+        noisy, clean = random_pictures(i)
+        return (clean if i >= 200 else noisy.clone().fill_(torch.nan)), clean
+
+    privacy = MultiAttackerPrivacy(betas=SMALL, nan_strategy="ignore")
+    found = assess(images, range(400), privacy, anchors=False)
+    assert found.strongest.scored.tolist() == [False] * 200 + [True] * 200
+    assert found.success(0.05)[found.strongest.scored].mean() > 0.95
+    assert is_called_leaking(found)
+    found.strongest.p_value[:] = np.nan
+    with pytest.raises(ValueError, match="none of 400 images has a score"):
+        is_called_leaking(found)
+
+
 @pytest.mark.parametrize("rate", [0.3, 0.05, 0.01, 0.001])
 def test_the_number_of_images_a_claim_needs_is_the_exact_binomials(rate):
     needed = images_needed(rate)

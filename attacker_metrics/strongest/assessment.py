@@ -46,6 +46,8 @@ class Assessment:
     def success(self, rate: float, *, attacker: str | None = None) -> NDArray[np.bool_]:
         """``(n,)``: whose picture is read at a false-positive rate, by the strongest attacker or by one of them.
 
+        False also for images without a score (a pixel is not finite): a rate is that among ``strongest.scored``.
+
         Raises:
             ValueError: if there are too few unrelated pairs for the rate.
         """

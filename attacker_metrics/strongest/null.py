@@ -52,7 +52,7 @@ def unrelated_pairs(
     generator = np.random.default_rng(seed)
     by_kind: dict[Hashable, dict[Hashable, list[int]]] = {}
     for i, group in enumerate(groups):
-        by_kind.setdefault(kinds[i] if kinds else None, {}).setdefault(group, []).append(i)
+        by_kind.setdefault(None if kinds is None else kinds[i], {}).setdefault(group, []).append(i)
     noisy: list[int] = []
     clean: list[int] = []
     for members in by_kind.values():
@@ -91,10 +91,16 @@ class Strongest:
     winner: NDArray[np.str_]
     p_value: Floats
 
-    def success(self, rate: float) -> NDArray[np.bool_]:
-        """``(n,)``: who is read at a false-positive rate; False for images without a score.
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """``(n,)``: which images have a score of every attacker."""
+        return ~np.isnan(self.p_value)
 
-        Use :meth:`NullDistribution.check_rate` first: without enough unrelated pairs nobody succeeds.
+    def success(self, rate: float) -> NDArray[np.bool_]:
+        """``(n,)``: who is read at a false-positive rate; False for images without a score, which says nothing about them.
+
+        A success rate is that among :attr:`scored` images. Use :meth:`NullDistribution.check_rate` first: without enough
+        unrelated pairs nobody succeeds.
         """
         return self.p_value <= rate * (1 + 1e-12)
 
