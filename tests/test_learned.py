@@ -122,6 +122,14 @@ def test_pairs_with_a_non_finite_pixel_are_left_out_of_the_fit(make):
 
 
 @every_attacker
+def test_a_finite_value_whose_square_is_not_leaves_finite_parameters(make):
+    """Scoring cuts values at 1e15; the fit reads the same pictures."""
+    noisy, clean = (images.double() for images in photographs("noise"))
+    noisy[0, 0, 0, 0] = 1e200
+    assert fitted(make(), noisy, clean)(noisy[1:]).isfinite().all()
+
+
+@every_attacker
 def test_it_survives_pickling_and_a_state_dict(make):
     noisy, clean = photographs("noise")
     attacker = fitted(make(), noisy, clean, [0, 1, 2, 3])
@@ -218,6 +226,8 @@ def test_bad_fits_are_named():
         CNNAttacker().fit_update(noisy[..., :20], clean[..., :20])
     with pytest.raises(ValueError, match=r"hold no block of 48 x 48"):
         LinearAttacker(48, 48).fit_update(noisy, clean)
+    with pytest.raises(ValueError, match="3 x 40 pixels are too small for a window of 7"):
+        LinearAttacker(7).fit_update(noisy[:, :, :3], clean[:, :, :3])
     with pytest.raises(ValueError, match="kernel_size=4 and stride=1"):
         LinearAttacker(4, 1)
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attacker_metrics.pair import Pair
+from attacker_metrics.pair import Pair, as_computed
 
 Id = str | int
 Ids = Sequence[Id] | Tensor | NDArray[Any]
@@ -67,7 +67,9 @@ class LearnedAttacker(nn.Module, ABC):
         self._seen.update(map(_hash, names or ()))
         finite = pair.finite.nonzero()[:, 0]
         with torch.no_grad():
-            self._observe(noisy.detach()[finite], clean.detach()[finite], [keys[i] for i in finite.tolist()])
+            dtype = torch.promote_types(pair.dtype, torch.float32)
+            x, y = (as_computed(side.detach()[finite], dtype) for side in (noisy, clean))
+            self._observe(x, y, [keys[i] for i in finite.tolist()])
         self.fit_count += len(finite)
 
     def fit_compute(self) -> None:

@@ -91,14 +91,14 @@ class LinearAttacker(LearnedAttacker):
     does within blocks, such as a permutation of their pixels; blocks start at the upper left corner.
 
     The fit is exact and has no hyper-parameters: :class:`NormalEquations`. It costs about the same per image as scoring
-    does.
+    does. Least squares follow extreme values: where an obfuscation plants such pixels, a low score proves nothing.
 
     Args:
         kernel_size: side of the window in pixels, >= stride; their difference is even.
         stride: side of the block that a window restores, >= 1.
 
     Raises:
-        ValueError: for other sizes.
+        ValueError: for other sizes, or images that are smaller than a block or the mirrored border.
 
     Example:
         >>> import torch
@@ -165,6 +165,11 @@ class LinearAttacker(LearnedAttacker):
 
     def _padded(self, x: Tensor) -> Tensor:
         border = (self.kernel_size - self.stride) // 2
+        if min(x.shape[2:]) <= border:
+            raise ValueError(
+                f"images of {x.shape[2]} x {x.shape[3]} pixels are too small for a window of {self.kernel_size}: a border of"
+                f" {border} is mirrored; take a smaller kernel_size."
+            )
         return F.pad(x, (border,) * 4, mode="reflect") if border else x
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> torch.nn.Module:
