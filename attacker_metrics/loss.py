@@ -128,7 +128,7 @@ class MultiAttackerPrivacyLoss(nn.Module):
             clean: the originals likewise, in [0, 1] once denormalised; or what :meth:`prepare` made of them.
 
         Returns:
-            A scalar in [0, the sum of the families' weights]. 0, with zero gradients and one
+            A scalar in [0, the sum of the weights of families and ``inverted_gray``]. 0, with zero gradients and one
             :class:`~attacker_metrics.AttackerMetricsWarning`, if any pixel is NaN or infinite.
 
         Raises:
