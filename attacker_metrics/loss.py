@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from attacker_metrics.attackers import (
     clamp,
     luma,
 )
-from attacker_metrics.components import MEANS, Component, component_names, standard_components
+from attacker_metrics.components import MEANS, Component, component_names, program_of, standard_components
 from attacker_metrics.filters import invert
 from attacker_metrics.functional import mean_or_zero, scores_and_means
 from attacker_metrics.pair import Pair, check_images
@@ -26,15 +26,15 @@ INVERTED = "inverted_gray"
 """The inversion-aware term's name among the weights and the components."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PreparedClean:
     """A clean batch that :meth:`MultiAttackerPrivacyLoss.prepare` checked, denormalised and cast, for several steps.
 
     Args:
-        images: ``(B, 3, H, W)`` in [0, 1], float32 or float64, detached.
+        images: ``(B, 3, H, W)`` in [0, 1], float32 or float64, detached; not shown when printed.
     """
 
-    images: Tensor
+    images: Tensor = field(repr=False)
 
 
 class MultiAttackerPrivacyLoss(nn.Module):
@@ -56,8 +56,9 @@ class MultiAttackerPrivacyLoss(nn.Module):
     ``normalize="fold"`` keeps every gradient alive and equals the default while all terms are at least 0.01; why, is in
     :class:`~attacker_metrics.MSSSIM`. Weighing ``inverted_gray``, the MS-SSIM of ``1 - clamp(luma(noisy))`` with
     the clean luma, makes the loss look at the negative expressly, under either setting. Views that stretch their own
-    contrast (minmax, standardize) have gradients that grow as one over the contrast of a picture that fades away: clip the
-    gradient's norm, as is usual anyway.
+    contrast (minmax, standardize) have gradients that grow as one over the contrast of a picture that fades away, under any
+    setting: from a picture to its negative the loss's gradient has a norm beyond 100 within about 0.0003 of plain grey,
+    its minimum. Clip the gradient's norm, as is usual anyway.
 
     Args:
         weights: weights by name, >= 0, of families (``ms_ssim`` and ``pearson``: 1 each), of components within their
@@ -127,7 +128,7 @@ class MultiAttackerPrivacyLoss(nn.Module):
             clean: the originals likewise, in [0, 1] once denormalised; or what :meth:`prepare` made of them.
 
         Returns:
-            A scalar in [0, the sum of the families' weights]. 0, with zero gradients and one
+            A scalar in [0, the sum of the weights of families and ``inverted_gray``]. 0, with zero gradients and one
             :class:`~attacker_metrics.AttackerMetricsWarning`, if any pixel is NaN or infinite.
 
         Raises:
@@ -152,9 +153,11 @@ class MultiAttackerPrivacyLoss(nn.Module):
 
         Raises:
             TypeError: for a tensor that is not floating.
-            ValueError: for another shape, an empty batch, or pixels that are not in [0, 1] once denormalised.
+            ValueError: for another shape, an empty batch, images too small, or pixels that are not in [0, 1] once
+                denormalised.
         """
         check_images(clean, clean)
+        program_of((*self._table.values(), *([self._inverted] if INVERTED in self.weights else ())), *clean.shape[1:])
         images = self._denormalised(clean.detach()).contiguous()
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         pair = Pair(images, images)
@@ -184,16 +187,16 @@ def _column_weights(given: Mapping[str, float], names: Sequence[str]) -> dict[st
     for name, weight in given.items():
         if name not in known:
             raise ValueError(f"weights: {name!r} is not evaluated; choose from {', '.join(known)}.")
-        if not 0 <= weight < math.inf:
+        if not 0 <= _number(weight) < math.inf:
             raise ValueError(f"weights: {name!r} must be a number >= 0, got {weight!r}.")
     columns: dict[str, float] = {}
     for mean, members in families.items():
         within = {name: float(given.get(name, 1.0)) for name in members}
         total = sum(within.values())
-        if total == 0:
+        family = float(given.get(mean, 1.0))
+        if total == 0 < family:
             raise ValueError(f"weights: every component of {mean!r} has weight 0; pass {{{mean!r}: 0}} instead.")
         equal = len(set(within.values())) == 1
-        family = float(given.get(mean, 1.0))
         columns |= {mean: family} if equal else {name: family * weight / total for name, weight in within.items()}
     columns[INVERTED] = float(given.get(INVERTED, 0.0))
     counted = {name: weight for name, weight in columns.items() if weight > 0}
@@ -202,13 +205,21 @@ def _column_weights(given: Mapping[str, float], names: Sequence[str]) -> dict[st
     return counted
 
 
+def _number(given: object) -> float:
+    """NaN for what is no number."""
+    try:
+        return float(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def _denormalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[tuple[float, float], ...] | None:
     """Mean and deviation of every channel, as plain numbers: no buffers that move, round or are broadcast."""
     if mean is None and std is None:
         return None
-    if mean is None or std is None or len(mean) != 3 or len(std) != 3:
+    if mean is None or std is None or not all(hasattr(values, "__len__") and len(values) == 3 for values in (mean, std)):
         raise ValueError(f"mean and std go together, three numbers each, got mean={mean!r} and std={std!r}.")
-    channels = tuple((float(m), float(s)) for m, s in zip(mean, std, strict=True))
+    channels = tuple((_number(m), _number(s)) for m, s in zip(mean, std, strict=True))
     if not all(math.isfinite(m) and 0 < s < math.inf for m, s in channels):
         raise ValueError(f"mean must be finite and std positive, got mean={mean!r} and std={std!r}.")
     return channels

@@ -53,7 +53,9 @@ class MSSSIM:
 
     - Its gradient is bounded: :math:`\phi \ge f / 2` and :math:`|\phi'| \le \min(1, |v| / f)`, so that the product's slope
       in a term is at most :math:`\beta f^{\beta - 1}`: 8 for the default betas, where ``"relu"`` reaches 24,000. The
-      gradient of one window's contrast has a norm of :math:`2 \sqrt{2 w / C_2} < 26` at most (w: its largest weight).
+      windows' weights over a pixel sum to at most 1 and :math:`|c| \le 1`, so that the mean contrast of n windows has a
+      gradient of norm :math:`\sqrt{2 / (n C_2)}` at most, the luminance one of :math:`\sqrt{2 / (n C_1)}`; every halving
+      halves it, and mirrored borders at most treble it. For 176 pixels that makes less than 33, whatever the pictures.
     - It stays alive along ``(1 - t) clean + t (1 - clean)``: with ``a = 1 - 2 t`` and V the clean variance in a window, the
       contrast there is :math:`(2 a V + C_2) / ((1 + a^2) V + C_2)`, which rises with a while V > 0 and a < 1. So every
       contrast term falls from 1 to near -1, and its magnitude falls to its minimum and rises again, each scale's at its own

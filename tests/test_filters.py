@@ -140,6 +140,17 @@ def test_no_image_of_a_batch_influences_another(attacker):
     assert attacker(images).shape == images.shape
 
 
+def test_equalisation_of_broken_images_leaves_the_others_alone():
+    images = torch.tensor(gray(48, 48), dtype=torch.float32)[:, None]
+    broken = images.clone()
+    broken[1, 0, 3, 3], broken[2, 0, 3, 3] = torch.nan, torch.inf
+    made = Equalize()(broken)
+    assert made[1, 0, 3, 3].isnan()
+    torch.testing.assert_close(made[[0, 3]], Equalize()(images)[[0, 3]], rtol=0, atol=0)
+    half = images.half()
+    torch.testing.assert_close(Equalize()(half), Equalize()(half.float()).half(), rtol=0, atol=0)
+
+
 @every_filter
 @pytest.mark.parametrize("kind", ["photograph", "flat", "outlier"])
 def test_values_and_gradients_are_finite(attacker, kind):

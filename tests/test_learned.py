@@ -122,6 +122,14 @@ def test_pairs_with_a_non_finite_pixel_are_left_out_of_the_fit(make):
 
 
 @every_attacker
+def test_a_finite_value_whose_square_is_not_leaves_finite_parameters(make):
+    """Scoring cuts values at 1e15; the fit reads the same pictures."""
+    noisy, clean = (images.double() for images in photographs("noise"))
+    noisy[0, 0, 0, 0] = 1e200
+    assert fitted(make(), noisy, clean)(noisy[1:]).isfinite().all()
+
+
+@every_attacker
 def test_it_survives_pickling_and_a_state_dict(make):
     noisy, clean = photographs("noise")
     attacker = fitted(make(), noisy, clean, [0, 1, 2, 3])
@@ -206,6 +214,8 @@ def test_bad_fits_are_named():
     noisy, clean = pictures(2, 40, 40)
     with pytest.raises(ValueError, match="ids must name each of the 2 pairs, got 1"):
         LinearAttacker(3).fit_update(noisy, clean, ["a"])
+    with pytest.raises(TypeError, match=r"must be a torch\.Tensor, got ndarray"):
+        LinearAttacker(3).fit_update(noisy.numpy(), clean.numpy())
     with pytest.raises(ValueError, match=r"leave \[0, 1\] by more than 1e-3"):
         LinearAttacker(3).fit_update(noisy, 3 * clean)
     with pytest.raises(ValueError, match="0 samples are too few for 27 weights"):
@@ -216,6 +226,8 @@ def test_bad_fits_are_named():
         CNNAttacker().fit_update(noisy[..., :20], clean[..., :20])
     with pytest.raises(ValueError, match=r"hold no block of 48 x 48"):
         LinearAttacker(48, 48).fit_update(noisy, clean)
+    with pytest.raises(ValueError, match="3 x 40 pixels are too small for a window of 7"):
+        LinearAttacker(7).fit_update(noisy[:, :, :3], clean[:, :, :3])
     with pytest.raises(ValueError, match="kernel_size=4 and stride=1"):
         LinearAttacker(4, 1)
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
@@ -239,12 +251,83 @@ def test_the_network_learns_what_no_filter_can_and_is_deterministic():
     assert fitted(CNNAttacker(steps=10), hidden, clean).converged is False
 
 
+@pytest.mark.parametrize("ids", [[0, 1, 2, 3], ["0", "1", "2", "3"], torch.arange(4), np.arange(4), list(torch.arange(4))])
+def test_ids_are_the_same_as_numbers_text_arrays_and_tensors(ids):
+    """Loaders collate numbers into a tensor: its elements must not slip through the check of the overlap."""
+    noisy, clean = photographs("noise")
+    metric = LinearAttackerPearson(fitted(LinearAttacker(3), noisy, clean, ids))
+    for again in (torch.arange(3, 7), np.arange(3, 7), [3, 4, 5, 6]):
+        with pytest.raises(FitOverlapError, match="1 images were in the fit split, such as '3'"):
+            metric.update(noisy, clean, ids=again)
+    with pytest.raises(ValueError, match="ids must name each of the 4 pairs, got 1"):
+        metric.update(noisy, clean, ids=["new"])
+    assert int(metric.count) == 0
+
+
+@every_attacker
+def test_metrics_that_share_an_attacker_may_each_ask_for_the_fit(make):
+    noisy, clean = photographs("noise")
+    attacker = fitted(make(), noisy, clean)
+    expected = attacker(noisy)
+    attacker.fit_compute()
+    torch.testing.assert_close(attacker(noisy), expected, rtol=0, atol=0)
+
+
+def test_a_faint_channel_beside_strong_ones_is_found():
+    """The picture hides in one channel at a contrast of 1e-5, below two of pure noise: its ridge must be as faint."""
+    _, clean = photographs("noise")
+    gray = clean.mean(dim=1, keepdim=True).expand_as(clean)
+    hidden = torch.rand(clean.shape, generator=torch.Generator().manual_seed(0))
+    hidden[:, 0] = 1e-5 * gray[:, 0]
+    attacker = fitted(LinearAttacker(3), hidden[:2], gray[:2])
+    assert (attacker(hidden[2:]) - gray[2:]).square().mean() < 1e-3 * gray.var()
+
+
+@pytest.mark.parametrize("level", [0.0, 0.9, 3.0])
+def test_huge_weights_do_not_cost_the_digits_of_a_float32_view(level):
+    _, clean = photographs("noise")
+    hidden = level + 1e-5 * clean
+    attacker = fitted(LinearAttacker(5), hidden[:2], clean[:2])
+    exact = attacker(hidden[2:].double())
+    assert attacker(hidden[2:]).dtype == torch.float32
+    torch.testing.assert_close(attacker(hidden[2:]).double(), exact, rtol=0, atol=1e-4)
+
+
+def test_casts_of_the_module_keep_the_weights():
+    _, clean = photographs("noise")
+    attacker = fitted(LinearAttacker(3), 0.5 + 1e-5 * clean, clean)
+    weights = attacker.weights.clone()
+    assert weights.abs().max() > torch.finfo(torch.float16).max
+    for cast in (attacker.half, attacker.float, LinearAttackerPearson(attacker).half):
+        cast()
+        torch.testing.assert_close(attacker.weights, weights, rtol=0, atol=0)
+
+
+def test_draws_under_one_name_give_the_same_network_in_any_order():
+    noisy, clean = photographs("noise")
+    networks = []
+    for order in ([0, 1, 2, 3, 3], [3, 2, 3, 1, 0]):
+        attacker = CNNAttacker(steps=5)
+        for i in order:
+            attacker.fit_update(noisy[i : i + 1], clean[i : i + 1], ["one name"])
+        attacker.fit_compute()
+        networks.append(attacker)
+    torch.testing.assert_close(networks[0](noisy), networks[1](noisy), rtol=0, atol=0)
+
+
+def test_a_loaded_network_remembers_that_it_had_not_converged():
+    _, clean = photographs("noise", 176, 176)
+    attacker, loaded = fitted(CNNAttacker(steps=10), (2 * clean.flip(1) - 1).abs(), clean), CNNAttacker(steps=10)
+    loaded.load_state_dict(attacker.state_dict())
+    assert loaded.converged is attacker.converged is False
+
+
 def test_memory_does_not_grow_with_the_fit_split():
     attacker = CNNAttacker(steps=1)
     for seed in range(20):
         attacker.fit_update(*pictures(8, 64, 64, seed=seed), [f"{seed} {i}" for i in range(8)])
     assert len(attacker._tiles) == 512
-    assert attacker._tiles[0][2].untyped_storage().nbytes() == 6 * 32 * 32 * 4
+    assert attacker._tiles[0][-1].untyped_storage().nbytes() == 6 * 32 * 32 * 4
 
 
 def test_the_split_follows_the_name_alone():

@@ -121,6 +121,10 @@ def test_a_pixel_that_is_not_finite_makes_it_zero_with_zero_gradients_and_one_wa
         ({"mean": (0.5,) * 3, "std": (0.5,)}, "three numbers each"),
         ({"mean": (0.5,) * 3, "std": (0.5, 0, 0.5)}, "std positive"),
         ({"betas": ()}, "betas"),
+        ({"weights": {"pearson": "much"}}, "'pearson' must be a number >= 0, got 'much'"),
+        ({"weights": {"pearson": None}}, "'pearson' must be a number >= 0, got None"),
+        ({"mean": 0.5, "std": 0.5}, "three numbers each, got mean=0.5"),
+        ({"mean": "rgb", "std": (1, 1, 1)}, "mean must be finite"),
     ],
 )
 def test_unusable_settings_are_named(settings, message):
@@ -367,6 +371,18 @@ def test_preparing_refuses_what_is_not_a_clean_batch():
         loss.prepare(spoil(pictures()[1], 0))
     with pytest.raises(TypeError, match="uint8"):
         loss.prepare(torch.zeros(1, 3, 22, 22).byte())
+    with pytest.raises(ValueError, match="too small"):
+        loss.prepare(torch.rand(1, 3, 21, 22))
+
+
+def test_a_prepared_clean_batch_does_not_show_its_pixels():
+    assert repr(small_loss().prepare(pictures()[1])) == "PreparedClean()"
+
+
+def test_a_family_without_weight_may_have_components_without_weight():
+    noisy, clean = pictures()
+    loss = small_loss(weights={**dict.fromkeys(reference.PEARSON_NAMES, 0), "pearson": 0})
+    assert torch.equal(loss(noisy, clean), loss.components["ms_ssim"])
 
 
 # Task and privacy in one.

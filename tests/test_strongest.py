@@ -48,6 +48,16 @@ def test_unrelated_pairs_never_stay_in_a_group_or_mix_sizes(images, seed):
     assert len(noisy) == used
 
 
+def test_groups_of_tensors_and_arrays_are_groups_and_missing_ones_are_refused():
+    for groups in (torch.tensor([0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 2]), list(torch.tensor([0, 0, 1, 1, 2]))):
+        for seed in range(20):
+            noisy, clean = unrelated_pairs(groups, kinds=np.zeros(5), seed=seed)
+            assert all(int(groups[i]) != int(groups[j]) for i, j in zip(noisy, clean, strict=True))
+    for missing in (np.array([np.nan, np.nan, 1.0]), ["a", None, "b"]):
+        with pytest.raises(ValueError, match=r"images have no id or group"):
+            unrelated_pairs(missing)
+
+
 def test_images_without_groups_all_have_a_partner_and_the_limit_holds():
     noisy, clean = unrelated_pairs(range(500))
     assert sorted(noisy) == sorted(clean) == list(range(500))
@@ -152,6 +162,8 @@ def test_bad_tables_are_named():
     with pytest.raises(ValueError, match=r"at least 2 unrelated pairs .* got 1"):
         NullDistribution({"a": np.array([0.1, np.nan])})
     null = NullDistribution({"a": np.zeros(5), "b": np.zeros(5)})
+    with pytest.raises(ValueError, match="attacker must be one of 'a', 'b', got 'c'"):
+        null.success("c", np.zeros(2), 0.5)
     with pytest.raises(ValueError, match="different: b, c"):
         null.strongest({"a": np.zeros(2), "c": np.zeros(2)})
     with pytest.raises(ValueError, match=r"rate must lie between 0 and 1, got 0"):
@@ -188,6 +200,9 @@ def test_an_assessment_scores_what_was_not_fitted_and_reproduces_the_functions()
     ("arguments", "message"),
     [
         ({"ids": ["a", "a"]}, "ids must be unique"),
+        ({"ids": torch.tensor([4, 4])}, "ids must be unique"),
+        ({"ids": []}, "there are no images"),
+        ({"ids": ["a", "b"], "batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"ids": ["a", "b"], "groups": [1]}, "groups must have one entry per image, got 1 for 2"),
         ({"ids": ["a", "b"], "groups": [1, 1]}, "no unrelated pairs"),
         (
@@ -240,6 +255,35 @@ def test_flags_are_raised_where_their_reason_is_and_nowhere_else():
     assert names_of(flags(calm, clipped=clipped_share(torch.rand(4, 3, 8, 8) * 1.5), null_count=1000)) == ["clipped"]
     assert names_of(flags({"rgb_clamp": many[:250]}, null_count=50)) == ["too_few"] * 4
     assert names_of(flags({"rgb_clamp": many[:300]}, null_count=300, rates=(0.01,))) == []
+
+
+def test_images_without_a_score_neither_hide_flags_nor_count_as_evidence():
+    many, missing = np.full(3000, 0.4), np.full(3000, np.nan)
+    calm = {"rgb_clamp": many, "gray_clamp": many, "pearson_gray": many}
+    half = np.where(np.arange(3000) % 2, many, np.nan)
+    assert names_of(flags(dict.fromkeys(calm, half), null_count=1000)) == ["too_few"]
+    rare = half.copy()
+    rare[1:200:2] = 0  # 100 of 1500 that were scored, 3 % of all
+    assert names_of(flags({"rgb_clamp": rare}, rates=(0.01,))) == ["collapsed"]
+    draws = {"rgb_clamp": np.stack([missing, missing]), "gray_clamp": np.stack([half, half + 0.2])}
+    assert names_of(flags(calm, draws=draws, rates=(0.01,))) == ["draws"]
+    blurred = {"blur_gray": missing, "pearson_blur": many + 0.3}
+    assert "filter" in names_of(flags({**calm, **blurred}, rates=(0.01,)))
+
+
+def test_images_without_a_score_are_not_called_safe():
+    def images(i):
+        noisy, clean = random_pictures(i)
+        return (clean if i >= 200 else noisy.clone().fill_(torch.nan)), clean
+
+    privacy = MultiAttackerPrivacy(betas=SMALL, nan_strategy="ignore")
+    found = assess(images, range(400), privacy, anchors=False)
+    assert found.strongest.scored.tolist() == [False] * 200 + [True] * 200
+    assert found.success(0.05)[found.strongest.scored].mean() > 0.95
+    assert is_called_leaking(found)
+    found.strongest.p_value[:] = np.nan
+    with pytest.raises(ValueError, match="none of 400 images has a score"):
+        is_called_leaking(found)
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.05, 0.01, 0.001])

@@ -7,12 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attacker_metrics.pair import Pair
+from attacker_metrics.pair import Pair, as_computed
 
 Id = str | int
+Ids = Sequence[Id] | Tensor | NDArray[Any]
+"""Names or numbers of the images of a batch; loaders deliver numbers as a tensor. 7 and "7" are the same name."""
 
 
 class NotFittedError(RuntimeError):
@@ -37,8 +41,9 @@ class LearnedAttacker(nn.Module, ABC):
         self.fit_count = 0
         """How many pairs this process has fed to the fit; pairs with a NaN or infinite pixel are left out."""
         self._seen: set[int] = set()
+        self._offered = 0  # pairs, the left out too: it numbers those without a name
 
-    def fit_update(self, noisy: Tensor, clean: Tensor, ids: Sequence[Id] | None = None) -> None:
+    def fit_update(self, noisy: Tensor, clean: Tensor, ids: Ids | None = None) -> None:
         """Learn from a batch.
 
         Args:
@@ -53,31 +58,38 @@ class LearnedAttacker(nn.Module, ABC):
         """
         if self.is_fitted:
             raise RuntimeError(f"{type(self).__name__} is fitted; make a new one to fit it on other images.")
-        pair = Pair(noisy.detach(), clean.detach())
-        _check_ids(ids, len(pair))
+        pair = Pair(noisy, clean)
+        names = None if ids is None else names_of(ids, len(pair))
         if not bool(pair.clean_in_range.all()):
             raise ValueError("clean images leave [0, 1] by more than 1e-3; denormalise them, e.g. clean * std + mean.")
-        keys = [f"number {self.fit_count + i}" for i in range(len(pair))] if ids is None else [str(name) for name in ids]
-        self._seen.update(_hash(name) for name in ids or ())
+        keys = names or [f"number {self._offered + i}" for i in range(len(pair))]
+        self._offered += len(pair)
+        self._seen.update(map(_hash, names or ()))
         finite = pair.finite.nonzero()[:, 0]
         with torch.no_grad():
-            self._observe(noisy.detach()[finite], clean.detach()[finite], [keys[i] for i in finite.tolist()])
+            dtype = torch.promote_types(pair.dtype, torch.float32)
+            x, y = (as_computed(side.detach()[finite], dtype) for side in (noisy, clean))
+            self._observe(x, y, [keys[i] for i in finite.tolist()])
         self.fit_count += len(finite)
 
     def fit_compute(self) -> None:
         """Fit, from the pairs of all processes; every process calls it, and gets the same attacker.
 
+        Once is enough: metrics that share the attacker may call it again, to no effect.
+
         Raises:
             ValueError: if there were too few pairs.
         """
+        if self.is_fitted:
+            return
         with torch.inference_mode(mode=False):
             self._solve()
         self._seen = set().union(*gathered(self._seen))
         self.is_fitted = True
 
-    def check_unseen(self, ids: Iterable[Id]) -> None:
+    def check_unseen(self, ids: Iterable[Id] | Ids) -> None:
         """Raise a :class:`FitOverlapError` if one of the ids belongs to a pair of the fit split."""
-        seen = [str(name) for name in ids if _hash(name) in self._seen]
+        seen = [name for name in names_of(ids) if _hash(name) in self._seen]
         if seen:
             raise FitOverlapError(
                 f"{len(seen)} images were in the fit split, such as {seen[0]!r}; score only images that"
@@ -154,6 +166,14 @@ def _hash(name: Id) -> int:
     return int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=8).digest(), "big")
 
 
-def _check_ids(ids: Sequence[Id] | None, count: int) -> None:
-    if ids is not None and len(ids) != count:
-        raise ValueError(f"ids must name each of the {count} pairs, got {len(ids)}.")
+def names_of(ids: Iterable[Id] | Ids, count: int | None = None) -> list[str]:
+    """The ids as text, the same whether they came as a list, an array or a tensor.
+
+    Raises:
+        ValueError: if they are not ``count`` of them.
+    """
+    values = ids.tolist() if isinstance(ids, Tensor | np.ndarray) else ids
+    names = [str(value.item() if isinstance(value, Tensor) else value) for value in values]
+    if count is not None and len(names) != count:
+        raise ValueError(f"ids must name each of the {count} pairs, got {len(names)}.")
+    return names

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -53,15 +54,24 @@ class CNNAttacker(LearnedAttacker):
         self.converged: bool | None = None
         """Whether the training loss stood still at the end: it fell by less than 5 % over the last two fifths."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
             self.network = _ResidualNetwork()
         self.network.requires_grad_(requires_grad=False)
         self.register_buffer("level", torch.zeros(2, 3, 1, 1))
         self.register_buffer("spread", torch.ones(2, 3, 1, 1))
-        self._tiles: list[tuple[int, int, Tensor]] = []  # a heap, the largest hash on top: (-hash, tie breaker, pixels)
+        self._tiles: list[tuple[int, bytes, int, Tensor]] = []  # a heap, the largest hash on top, the tile behind
 
     def __repr__(self) -> str:
         return f"CNNAttacker(steps={self.steps}, seed={self.seed})"
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Also whether the training had converged, which a report must know."""
+        return {**super().get_extra_state(), "converged": self.converged}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`get_extra_state` returned."""
+        super().set_extra_state(state)
+        self.converged = state["converged"]
 
     def _observe(self, noisy: Tensor, clean: Tensor, keys: Sequence[str]) -> None:
         if min(noisy.shape[2:]) < _TILE:
@@ -71,14 +81,16 @@ class CNNAttacker(LearnedAttacker):
             for top in range(0, image.shape[1] - _TILE + 1, _TILE):
                 for left in range(0, image.shape[2] - _TILE + 1, _TILE):
                     rank = -_hash(f"{key} {top} {left}")
-                    if len(self._tiles) < _TILES or rank > self._tiles[0][0]:
+                    if len(self._tiles) < _TILES or rank >= self._tiles[0][0]:
                         tile = image[:, top : top + _TILE, left : left + _TILE].cpu().clone()
-                        push = heapq.heappush if len(self._tiles) < _TILES else heapq.heapreplace
-                        push(self._tiles, (rank, id(tile), tile))
+                        # Draws of one image share its name: their pixels decide, not the order in which they come.
+                        pixels = hashlib.blake2b(tile.numpy().tobytes(), digest_size=8).digest()
+                        push = heapq.heappush if len(self._tiles) < _TILES else heapq.heappushpop
+                        push(self._tiles, (rank, pixels, id(tile), tile))  # tensors cannot be ordered
 
     def _solve(self) -> None:
-        everyones = [tile for mine in gathered([(rank, tile) for rank, _, tile in self._tiles]) for tile in mine]
-        chosen = [tile for _, tile in sorted(everyones, key=lambda ranked: -ranked[0])[:_TILES]]
+        everyones = [ranked for mine in gathered(self._tiles) for ranked in mine]
+        chosen = [tile for *_, tile in sorted(everyones, key=lambda ranked: ranked[:2], reverse=True)[:_TILES]]
         if not chosen:
             raise ValueError("CNNAttacker saw no finite pair: call fit_update on the fit split first.")
         pairs = torch.stack(chosen).view(-1, 2, 3, _TILE, _TILE).transpose(0, 1)  # (2, tiles, 3, H, W)
@@ -100,7 +112,8 @@ class CNNAttacker(LearnedAttacker):
         optimizer = torch.optim.Adam(self.network.parameters(), lr=_RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         losses = []
-        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with torch.enable_grad(), torch.autocast(device.type, enabled=False), exact:
             for _ in range(self.steps):
                 batch = torch.randint(len(x), (_BATCH,), generator=draws)
                 loss = F.mse_loss(self.network(x[batch]), y[batch])

@@ -23,8 +23,9 @@ class NormalEquations(Metric):
 
     State: the second moments of ``(x, 1, y)``, one float64 matrix, summed across processes by one collective.
 
-    The solution is that of the centred equations with a ridge of 1e-10 times the mean variance of x (at least 1e-16), which
-    matters only where they are singular, such as for noisy pictures without colour.
+    The solution is that of the centred equations with a ridge of 1e-10 times the variance of each x (at least 1e-16), which
+    matters only where they are singular, such as for noisy pictures without colour. A faint x beside strong ones keeps its
+    own, small ridge.
 
     Args:
         inputs: length of x.
@@ -70,8 +71,9 @@ class NormalEquations(Metric):
         means = scaled[self.inputs]
         centred = scaled - means[:, None] * means
         xx, xy = centred[: self.inputs, : self.inputs], centred[: self.inputs, self.inputs + 1 :]
-        ridge = (_RIDGE * xx.diagonal().mean()).clamp(min=_RIDGE_FLOOR)
-        weights = torch.linalg.solve(xx + ridge * torch.eye(self.inputs, dtype=xx.dtype, device=xx.device), xy)
+        ridge = (_RIDGE * xx.diagonal()).clamp(min=_RIDGE_FLOOR)
+        scale = (xx.diagonal() + ridge).clamp(min=_RIDGE_FLOOR).sqrt()[:, None]
+        weights = torch.linalg.solve((xx + ridge.diag()) / (scale * scale.T), xy / scale) / scale
         offsets = means[self.inputs + 1 :] - means[: self.inputs] @ weights
         return torch.cat((weights, offsets[None]))
 
@@ -89,14 +91,14 @@ class LinearAttacker(LearnedAttacker):
     does within blocks, such as a permutation of their pixels; blocks start at the upper left corner.
 
     The fit is exact and has no hyper-parameters: :class:`NormalEquations`. It costs about the same per image as scoring
-    does.
+    does. Least squares follow extreme values: where an obfuscation plants such pixels, a low score proves nothing.
 
     Args:
         kernel_size: side of the window in pixels, >= stride; their difference is even.
         stride: side of the block that a window restores, >= 1.
 
     Raises:
-        ValueError: for other sizes.
+        ValueError: for other sizes, or images that are smaller than a block or the mirrored border.
 
     Example:
         >>> import torch
@@ -133,7 +135,7 @@ class LinearAttacker(LearnedAttacker):
             raise ValueError(f"images of {tuple(noisy.shape[2:])} pixels hold no block of {stride} x {stride}.")
         cropped = slice(0, rows * stride), slice(0, columns * stride)
         x, y = (
-            self._padded(noisy[..., cropped[0], cropped[1]].double()),
+            self._padded(noisy[..., cropped[0], cropped[1]].double() - _LEVEL),
             clean[..., cropped[0], cropped[1]].double() - _LEVEL,
         )
         step = max(1, _POSITIONS // columns)
@@ -152,12 +154,26 @@ class LinearAttacker(LearnedAttacker):
 
     def _view(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        weights = self.weights.to(x)
+        weights = self.weights.to(x.device)
         kernels = weights[:-1].T.reshape(-1, 3, self.kernel_size, self.kernel_size)
-        extended = F.pad(x, (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
-        blocks = F.conv2d(self._padded(extended), kernels, weights[-1], stride=self.stride)
-        return F.pixel_shuffle(blocks, self.stride)[..., :height, :width] + _LEVEL
+        # Faint pictures have huge weights: what these make of the image's level is added apart, where it has digits enough.
+        level = x.detach().mean(dim=(2, 3))
+        of_level = (level.double() - _LEVEL) @ kernels.sum(dim=(2, 3)).T + weights[-1] + _LEVEL
+        extended = F.pad(x - level[:, :, None, None], (0, -width % self.stride, 0, -height % self.stride), mode="replicate")
+        blocks = F.conv2d(self._padded(extended), kernels.to(x), stride=self.stride) + of_level[:, :, None, None].to(x)
+        return F.pixel_shuffle(blocks, self.stride)[..., :height, :width]
 
     def _padded(self, x: Tensor) -> Tensor:
         border = (self.kernel_size - self.stride) // 2
-        return F.pad(x - _LEVEL, (border,) * 4, mode="reflect") if border else x - _LEVEL
+        if min(x.shape[2:]) <= border:
+            raise ValueError(
+                f"images of {x.shape[2]} x {x.shape[3]} pixels are too small for a window of {self.kernel_size}: a border of"
+                f" {border} is mirrored; take a smaller kernel_size."
+            )
+        return F.pad(x, (border,) * 4, mode="reflect") if border else x
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        """Follow ``fn`` to its device, but keep float64: the weights of faint pictures are beyond float16."""
+        device = fn(self.weights.new_zeros(())).device
+        moved: torch.nn.Module = super()._apply(lambda value: value.to(device), *args, **kwargs)  # type: ignore[no-untyped-call]
+        return moved

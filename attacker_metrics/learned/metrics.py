@@ -10,7 +10,7 @@ from torch import Tensor
 from attacker_metrics.attacker_metric import AttackerMetric, NanStrategy
 from attacker_metrics.attackers import clamp, luma
 from attacker_metrics.components import Component
-from attacker_metrics.learned.attacker import Id, LearnedAttacker
+from attacker_metrics.learned.attacker import Ids, LearnedAttacker, names_of
 from attacker_metrics.learned.cnn import CNNAttacker
 from attacker_metrics.learned.linear import LinearAttacker
 from attacker_metrics.pair import Pair
@@ -33,6 +33,7 @@ class LearnedAttackerMetric(AttackerMetric):
     Raises:
         NotFittedError: in ``update`` and ``forward``, before ``fit_compute``.
         FitOverlapError: in ``update`` and ``forward``, if an id was in the fit split.
+        ValueError: if ids are not as many as pairs.
 
     Example:
         >>> import torch
@@ -53,7 +54,7 @@ class LearnedAttackerMetric(AttackerMetric):
         super().__init__(component, nan_strategy=nan_strategy, **kwargs)
         self.attacker = attacker
 
-    def fit_update(self, noisy: Tensor, clean: Tensor, ids: Sequence[Id] | None = None) -> None:
+    def fit_update(self, noisy: Tensor, clean: Tensor, ids: Ids | None = None) -> None:
         """Learn from a batch of the fit split; see :meth:`LearnedAttacker.fit_update`."""
         self.attacker.fit_update(noisy, clean, ids)
 
@@ -61,26 +62,28 @@ class LearnedAttackerMetric(AttackerMetric):
         """Fit; see :meth:`LearnedAttacker.fit_compute`."""
         self.attacker.fit_compute()
 
-    def update(self, preds: Tensor | Pair, target: Tensor | None = None, ids: Sequence[Id] | None = None) -> None:
+    def update(self, preds: Tensor | Pair, target: Tensor | None = None, ids: Ids | None = None) -> None:
         """Add a batch.
 
         Args:
             preds: noisy images ``(B, 3, H, W)``, or a :class:`~attacker_metrics.Pair` shared by several metrics.
             target: clean images in [0, 1] of the same shape; left out with a pair.
-            ids: the names under which the pairs would have been fitted; one that was is refused.
+            ids: the names under which the pairs would have been fitted; one that was is refused. Without them nothing is
+                checked: a :class:`~attacker_metrics.MultiAttackerPrivacy` passes none on, so call
+                ``attacker.check_unseen(ids)`` beside it.
         """
-        self._check_attacker(ids)
+        self._check_attacker(preds, ids)
         super().update(preds, target)
 
-    def forward(self, preds: Tensor | Pair, target: Tensor | None = None, ids: Sequence[Id] | None = None) -> Tensor:
+    def forward(self, preds: Tensor | Pair, target: Tensor | None = None, ids: Ids | None = None) -> Tensor:
         """Add a batch and return its own mean score, differentiable; arguments as :meth:`update`."""
-        self._check_attacker(ids)
+        self._check_attacker(preds, ids)
         return super().forward(preds, target)
 
-    def _check_attacker(self, ids: Sequence[Id] | None) -> None:
+    def _check_attacker(self, preds: Tensor | Pair, ids: Ids | None) -> None:
         self.attacker.check_fitted()
         if ids is not None:
-            self.attacker.check_unseen(ids)
+            self.attacker.check_unseen(names_of(ids, len(preds)))
 
 
 class LinearAttackerMSSSIM(LearnedAttackerMetric):

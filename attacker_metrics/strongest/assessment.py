@@ -16,7 +16,7 @@ from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.learned.attacker import LearnedAttacker, in_fit_split
 from attacker_metrics.learned.metrics import LearnedAttackerMetric
 from attacker_metrics.pair import Pair
-from attacker_metrics.strongest.null import Floats, NullDistribution, Strongest, unrelated_pairs
+from attacker_metrics.strongest.null import Floats, NullDistribution, Strongest, plain, unrelated_pairs
 
 Images = Callable[[int], tuple[Tensor, Tensor]]
 """Position of an image -> its noisy and its clean picture, ``(3, H, W)`` each; called once per use, so nothing is kept."""
@@ -45,6 +45,8 @@ class Assessment:
 
     def success(self, rate: float, *, attacker: str | None = None) -> NDArray[np.bool_]:
         """``(n,)``: whose picture is read at a false-positive rate, by the strongest attacker or by one of them.
+
+        False also for images without a score (a pixel is not finite): a rate is that among ``strongest.scored``.
 
         Raises:
             ValueError: if there are too few unrelated pairs for the rate.
@@ -84,7 +86,8 @@ def assess(
         anchors: whether to score the ceiling and noise of equal error too, at twice the cost.
 
     Raises:
-        ValueError: if names are not unique, lengths differ, nothing is left to score, or all images are of one group.
+        ValueError: if there are no images, names are missing or not unique, lengths differ, nothing is left to score, or all
+            images are of one group.
         FitOverlapError: if an attacker was fitted on one of the images.
 
     Example:
@@ -96,7 +99,8 @@ def assess(
         >>> float(found.success(rate=0.01).mean())
         1.0
     """
-    _check(ids, groups, fit)
+    ids, groups = plain(ids), None if groups is None else plain(groups)
+    _check(ids, groups, fit, batch_size)
     attackers = attackers_of(privacy)
     learned = {id(m.attacker): m.attacker for m in attackers.values() if isinstance(m, LearnedAttackerMetric)}
     unfitted = [attacker for attacker in learned.values() if not attacker.is_fitted]
@@ -206,7 +210,11 @@ def _means(scores: dict[str, Floats]) -> dict[str, float]:
     return {name: float(np.nanmean(values)) for name, values in scores.items()}
 
 
-def _check(ids: Sequence[Hashable], groups: Sequence[Hashable] | None, fit: Sequence[bool] | None) -> None:
+def _check(ids: Sequence[Hashable], groups: Sequence[Hashable] | None, fit: Sequence[bool] | None, batch_size: int) -> None:
+    if not ids:
+        raise ValueError("there are no images: ids is empty.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size!r}.")
     if len(set(ids)) != len(ids):
         raise ValueError("ids must be unique: results are matched by them.")
     for name, given in (("groups", groups), ("fit", fit)):

@@ -45,7 +45,8 @@ def flags(
     """Look for what makes the scores of a run misleading.
 
     Args:
-        scores: component -> the score of every image, under the names of ``standard-v1``.
+        scores: component -> the score of every image, under the names of ``standard-v1``; images without a score (NaN)
+            count for nothing.
         draws: component -> scores ``(K, n)`` of K draws of a random obfuscation of the same images.
         clipped: the share of clipped values of every noisy image; see :func:`clipped_share`.
         learned: name -> fitted attacker.
@@ -64,9 +65,10 @@ def flags(
         >>> [flag.name for flag in raised]
         ['collapsed', 'structure', 'too_few']
     """
-    raised = [*_collapsed(scores), *_structure(scores), *_filters(scores)]
+    has_score = {name: values[~np.isnan(values)] for name, values in scores.items()}
+    raised = [*_collapsed(has_score), *_structure(scores), *_filters(scores)]
     if draws:
-        spread = {name: float(np.nanmean(np.nanstd(values, axis=0))) for name, values in draws.items()}
+        spread = {name: _mean(np.std(values, axis=0)) for name, values in draws.items()}
         name = max(spread, key=lambda key: spread[key])
         if spread[name] >= NOTICEABLE:
             message = (
@@ -81,7 +83,7 @@ def flags(
         if getattr(attacker, "converged", True) is False:
             message = f"{name} was still learning when its budget ended: its scores understate what can be learned."
             raised.append(Flag("not_converged", 1.0, message))
-    count = max(map(len, scores.values()), default=0)
+    count = min(map(len, has_score.values()), default=0)
     return [*raised, *_too_few(count, rates, null_count)]
 
 
@@ -128,7 +130,8 @@ def _structure(scores: Scores) -> list[Flag]:
         view = name.removeprefix("pearson_")
         partner = {"rgb": "rgb_clamp", "gray": "gray_clamp"}.get(view, f"{view}_gray")
         if name != view and partner in scores:
-            shares[partner] = _share((pearson > HIGH_PEARSON) & (scores[partner] < LOW_MS_SSIM))
+            both = ~np.isnan(pearson) & ~np.isnan(scores[partner])
+            shares[partner] = _share(((pearson > HIGH_PEARSON) & (scores[partner] < LOW_MS_SSIM))[both])
     raised = {name: share for name, share in shares.items() if share >= COLLAPSED}
     if not raised:
         return []
@@ -148,7 +151,7 @@ def _filters(scores: Scores) -> list[Flag]:
     ):
         for name in names:
             if name in scores and control in scores:
-                gains[name, control] = float(np.nanmean(scores[name]) - np.nanmean(scores[control]))
+                gains[name, control] = _mean(scores[name] - scores[control])
     if not gains:
         return []
     (name, control), gain = max(gains.items(), key=lambda item: item[1])
@@ -179,3 +182,9 @@ def _too_few(count: int, rates: Sequence[float], null_count: int | None) -> list
 
 def _share(which: NDArray[np.bool_]) -> float:
     return float(np.mean(which)) if which.size else 0.0
+
+
+def _mean(values: Floats) -> float:
+    """The mean over the images that have a score; 0, which raises nothing, if none has."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else 0.0

@@ -132,10 +132,15 @@ def is_called_leaking(found: Assessment, *, attacker: str | None = None) -> bool
     Args:
         found: of one case.
         attacker: judge by one attacker; by default by the strongest.
+
+    Raises:
+        ValueError: if no image has a score, or there are too few unrelated pairs.
     """
     from scipy.stats import binomtest
 
-    success = found.success(RATE, attacker=attacker)
+    success = found.success(RATE, attacker=attacker)[found.strongest.scored]
+    if not len(success):
+        raise ValueError(f"none of {len(found.ids)} images has a score of every attacker: there is nothing to judge.")
     return bool(binomtest(int(success.sum()), len(success), RATE, alternative="greater").pvalue < _LEVEL)
 
 

@@ -38,7 +38,7 @@ def unrelated_pairs(
         The noisy images and the clean images of the pairs, as positions: two arrays of one length.
 
     Raises:
-        ValueError: if no two images have different groups and one kind, or the lengths differ.
+        ValueError: if no two images have different groups and one kind, a group is missing (NaN), or the lengths differ.
 
     Example:
         >>> noisy, clean = unrelated_pairs(["a", "a", "b", "c"])
@@ -47,12 +47,13 @@ def unrelated_pairs(
     """
     if kinds is not None and len(kinds) != len(groups):
         raise ValueError(f"kinds must have one entry per image, got {len(kinds)} for {len(groups)} images.")
+    groups, kinds = plain(groups), None if kinds is None else plain(kinds)
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit!r}.")
     generator = np.random.default_rng(seed)
     by_kind: dict[Hashable, dict[Hashable, list[int]]] = {}
     for i, group in enumerate(groups):
-        by_kind.setdefault(kinds[i] if kinds else None, {}).setdefault(group, []).append(i)
+        by_kind.setdefault(None if kinds is None else kinds[i], {}).setdefault(group, []).append(i)
     noisy: list[int] = []
     clean: list[int] = []
     for members in by_kind.values():
@@ -75,6 +76,22 @@ def unrelated_pairs(
     return np.array(noisy, dtype=np.int64)[kept], np.array(clean, dtype=np.int64)[kept]
 
 
+def plain(names: Sequence[Hashable]) -> list[Hashable]:
+    """Names as Python values: elements of a tensor are never equal, so each would be a group of its own.
+
+    Raises:
+        ValueError: if one is missing (NaN or None).
+    """
+    values: list[Hashable] = names.tolist() if hasattr(names, "tolist") else list(names)
+    values = [value.tolist() if hasattr(value, "tolist") else value for value in values]
+    missing = [i for i, value in enumerate(values) if value is None or value != value]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} images have no id or group (NaN or None), such as number {missing[0]}: give each one."
+        )
+    return values
+
+
 @dataclass(frozen=True)
 class Strongest:
     """The strongest attacker of every image.
@@ -91,10 +108,16 @@ class Strongest:
     winner: NDArray[np.str_]
     p_value: Floats
 
-    def success(self, rate: float) -> NDArray[np.bool_]:
-        """``(n,)``: who is read at a false-positive rate; False for images without a score.
+    @property
+    def scored(self) -> NDArray[np.bool_]:
+        """``(n,)``: which images have a score of every attacker."""
+        return ~np.isnan(self.p_value)
 
-        Use :meth:`NullDistribution.check_rate` first: without enough unrelated pairs nobody succeeds.
+    def success(self, rate: float) -> NDArray[np.bool_]:
+        """``(n,)``: who is read at a false-positive rate; False for images without a score, which says nothing about them.
+
+        A success rate is that among :attr:`scored` images. Use :meth:`NullDistribution.check_rate` first: without enough
+        unrelated pairs nobody succeeds.
         """
         return self.p_value <= rate * (1 + 1e-12)
 
@@ -218,6 +241,8 @@ class NullDistribution:
             ValueError: if there are too few unrelated pairs for the rate.
         """
         self.check_rate(rate)
+        if name not in self.names:
+            raise ValueError(f"attacker must be one of {', '.join(map(repr, self.names))}, got {name!r}.")
         ordered = self._sorted[self.names.index(name)]
         as_large = self.count - np.searchsorted(ordered, scores, side="left")
         succeeds: NDArray[np.bool_] = (1 + as_large) / (self.count + 1) <= rate * (1 + 1e-12)

@@ -107,4 +107,4 @@ def _winners(found: Assessment) -> dict[str, int]:
 
 
 def _rate(found: Assessment, attacker: str | None) -> float:
-    return 100 * float(found.success(RATE, attacker=attacker).mean())
+    return 100 * float(found.success(RATE, attacker=attacker)[found.strongest.scored].mean())
