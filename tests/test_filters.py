@@ -17,7 +17,7 @@ from attacker_metrics.similarity import SquaredPearson
 
 SIZES = [(176, 176), (61, 90)]
 EVERY = (invert, Equalize(), median, Unsharp(), Wiener(), JPEG())
-every_filter = pytest.mark.parametrize("attacker", EVERY, ids=str)
+every_filter = pytest.mark.parametrize("attacker", EVERY, ids=lambda a: getattr(a, "__name__", None) or str(a))
 
 
 def gray(height, width, obfuscation="noise"):
