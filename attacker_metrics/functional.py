@@ -219,7 +219,7 @@ def mean_or_zero(pair: Pair, scores: Tensor) -> Tensor:
     """Batch means of scores ``(B, ...)``; with an intact graph but zero, and a warning, unless all images are finite."""
     if not torch.compiler.is_compiling():
         warn_of(
-            pair.counts[1],
+            pair.skipped,
             f"{{}} of {len(pair)} pairs of images hold NaN or infinite pixels: the result is 0 with zero gradients, which"
             " does not mean that nothing leaks. multi_attacker_scores tells which pairs.",
         )

@@ -69,7 +69,12 @@ class Pair:
     @cached_property
     def counts(self) -> tuple[Tensor, Tensor, Tensor]:
         """How many pairs are finite, how many are not, and how many clean images leave [0, 1]: int64 scalars."""
-        return self.finite.sum(), (~self.finite).sum(), (~self.clean_in_range).sum()
+        return self.finite.sum(), self.skipped, (~self.clean_in_range).sum()
+
+    @cached_property
+    def skipped(self) -> Tensor:
+        """How many pairs are not finite: int64 scalar."""
+        return (~self.finite).sum()
 
     @cached_property
     def counted(self) -> tuple[int, int, int]:
