@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attacker_metrics._warnings import warn
+from attacker_metrics.attackers import Attacker, Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
 from attacker_metrics.backends import eager
+from attacker_metrics.program import MSSSIMComparison, PearsonComparison, Program
 
+_MADE: tuple[tuple[Attacker, int], ...] = (
+    *((luma, 0), (luma, 1), (clamp, 2), (clamp, 0), (minmax, 0), (minmax, 2)),  # views 2 to 7
+    *((sobel, 2), (sobel, 3), (minmax, 8), (minmax, 9), (Blur(2.0), 4), (Blur(2.0), 3)),  # 8 to 13
+    *(
+        (standardize, 2),
+        (standardize, 3),
+        (Gamma(0.5), 4),
+        (Gamma(0.5), 3),
+        (Wavelet(0.1), 4),
+        (Wavelet(0.1), 3),
+    ),  # to 19
+)
+_BY_MS_SSIM = ((5, 1), (6, 1), (4, 3), (7, 3), (10, 11), (12, 13), (14, 15), (16, 17), (18, 19))
+_BY_PEARSON = ((5, 1), (4, 3), (8, 9), (12, 13), (16, 17), (18, 19))
+_PROGRAM = Program(
+    _MADE,
+    tuple(MSSSIMComparison(k, 1, *views, (0.5, 0.5), "relu") for k, views in enumerate(_BY_MS_SSIM)),
+    tuple(PearsonComparison(k, 1, *views, 1e-12) for k, views in enumerate(_BY_PEARSON, start=len(_BY_MS_SSIM))),
+    len(_BY_MS_SSIM) + len(_BY_PEARSON),
+)
+"""The fifteen components at two scales."""
 _SCORES, _GRADIENTS = 1e-4, 1e-2  # absolute, and relative in L2: a wrong kernel is far off, rounding far below
 
 
@@ -62,22 +86,19 @@ def disagreement(device: torch.device) -> str:
     return "" if far <= _GRADIENTS else f"their gradients are off by {far:.1g} of their norm"
 
 
-def _results(module: object, device: torch.device) -> list[Tensor]:
-    """Scores of two small pairs of pictures after every standard attacker, and a gradient in either side."""
-    from attacker_metrics.components import program_of, standard_components
-
+def _results(module: Any, device: torch.device) -> list[Tensor]:
+    """Scores of two small pairs of pictures after every attacker, and a gradient in either side."""
     height, width = 26, 22
     generator = torch.Generator().manual_seed(0)
     clean, noise = torch.rand(2, 2, 3, height, width, generator=generator)
     noisy = 0.7 * clean + 0.4 * noise
-    program = program_of(list(standard_components(betas=(0.5, 0.5)).values()), 3, height, width)
-    counts = program.channels(3)
-    planes = sum(counts[m.noisy] for m in program.ms_ssim)
+    counts = _PROGRAM.channels(3)
+    planes = sum(counts[m.noisy] for m in _PROGRAM.ms_ssim)
     noisy, clean = noisy.to(device), clean.to(device)
     finite = torch.ones(2, dtype=torch.bool, device=device)
-    scores = torch.empty(2, program.components, device=device)
+    scores = torch.empty(2, _PROGRAM.components, device=device)
     slopes = [torch.empty(2, planes, height, width, device=device) for _ in range(2)]
     totals = [torch.empty_like(noisy) for _ in range(2)]
-    module.forward(noisy, clean, finite, program, scores, slopes)  # type: ignore[attr-defined]
-    module.backward(torch.ones_like(scores), noisy, clean, finite, slopes, program, totals)  # type: ignore[attr-defined]
+    module.forward(noisy, clean, finite, _PROGRAM, scores, slopes)
+    module.backward(torch.ones_like(scores), noisy, clean, finite, slopes, _PROGRAM, totals)
     return [scores.cpu(), *(total.cpu() for total in totals)]
