@@ -111,9 +111,13 @@ def _keep_freed_memory() -> None:
 
 
 def _images(noisy: Tensor, clean: Tensor, finite: Tensor, part: slice, dtype: torch.dtype) -> list[Tensor]:
-    """Some pairs as they are computed with: cast, cut, and black where not finite."""
+    """Some pairs as they are computed with: cast, cut, black where not finite, and in one layout.
+
+    Over other layouts torch's sums round worse: by 2e-5 for pictures that were transposed from (H, W, C, B).
+    """
     unusable = ~_per_image(finite[part])
-    return [side[part].to(dtype).clamp(-LARGEST, LARGEST).masked_fill_(unusable, 0.0) for side in (noisy, clean)]
+    given = (side[part].to(dtype).contiguous() for side in (noisy, clean))
+    return [side.clamp(-LARGEST, LARGEST).masked_fill_(unusable, 0.0) for side in given]
 
 
 def _views(images: list[Tensor], program: Program) -> list[Tensor]:
