@@ -225,7 +225,7 @@ def test_intervals_of_clustered_rows_are_wider_than_if_they_were_independent():
     widths = []
     for labels in (clusters, np.arange(1000)):
         weights = draw_weights(labels, 400, seed=0)
-        low, high = interval(weights @ values / weights.sum(axis=1))
+        low, high = interval(weights @ values / weights.sum(axis=1), len(np.unique(labels)))
         widths.append(high - low)
     assert widths[0] == pytest.approx(np.sqrt(20) * widths[1], rel=0.3)
     assert widths[0] == pytest.approx(2 * 1.96 * per_cluster.std() / np.sqrt(50), rel=0.2)
@@ -243,6 +243,30 @@ def test_the_paired_test_keeps_its_level():
         difference = np.asarray([first(row)[0] - second(row)[0] for row in weights])
         rejected += two_sided_p(first()[0] - second()[0], difference, 40) < 0.05
     assert 1 <= rejected <= 16
+
+
+def test_few_clusters_are_no_evidence_however_much_their_draws_agree():
+    ids = [str(k) for k in range(12)]
+    rising = np.arange(12.0)
+    votes = {"ann": rising > 5, "bob": np.ones(12)}
+    table = Annotations(["d"] * 12, [i for i in "abc" for _ in range(4)], ["x"] * 12, ["only"] * 12, ids, votes)
+    outcome = faithfulness(Scores(ids, {"psnr": rising, "mse": rising}), table, draws=100)  # one is right, one is reversed
+    assert np.isnan(outcome.image.statistics["psnr"]["roc_auc"].low)  # one original: every draw is the same
+    for level in (outcome.image, outcome.model):
+        assert level is not None
+        assert all(comparison.difference.value != 0 and not comparison.decided for comparison in level.comparisons)
+    assert two_sided_p(2.0, np.full(100, 2.0), 8) == 2 / 2**8
+
+
+def test_an_annotator_without_a_correlation_leaves_the_ceiling_of_the_others():
+    votes = {"ann": [1, 1, 0, 0], "bob": [1, 1, 0, 1], "always": [1, 1, 1, 1]}
+    keys = [["d"] * 4, ["m"] * 4, ["x"] * 4, list("1234"), list("1234")]
+    agreement = human_agreement(Annotations(*keys, votes), draws=100)
+    left_out = agreement.left_out["spearman"]
+    assert np.isnan(left_out["always"])
+    assert agreement.mean["spearman"][0] == pytest.approx((left_out["ann"] + left_out["bob"]) / 2)
+    alone = Annotations(*keys, {"ann": [1, 1, np.nan, 0], "bob": [1, 1, 1, np.nan]})  # the only no has no second answer
+    assert human_agreement(alone, draws=100).krippendorff_alpha is None
 
 
 def test_a_good_and_a_useless_metric_are_told_apart_and_two_copies_are_not():
@@ -325,6 +349,9 @@ def test_the_direction_is_declared_or_an_error():
         Scores(["a"], {"dreamsim": [0.5]})
     with pytest.raises(ValueError, match="'up'; it is 'higher' or 'lower'"):
         Scores(["a"], {"dreamsim": [0.5]}, {"dreamsim": "up"})
+    with pytest.raises(ValueError, match="'psnr' declares that 'higher' means more leakage, not 'lower'"):
+        Scores(["a"], {"psnr": [20.0]}, {"psnr": "lower"})
+    assert Scores(["a"], {"psnr": [20.0]}, {"psnr": "higher"}).directions == {"psnr": "higher"}
     assert leakage_direction(MeanMSSSIM()) == "higher"
     assert {leakage_direction(name) for name in MultiAttackerPrivacy(suite="standard-v1")} == {"higher"}
     with pytest.raises(ValueError, match="declares leakage_direction=None"):
@@ -370,6 +397,13 @@ def test_annotations_in_csv_and_parquet(tmp_path):
         np.testing.assert_array_equal(table.votes["x"], [1, np.nan])
         np.testing.assert_array_equal(table.votes["y"], [1, 0])
         np.testing.assert_array_equal(table.recognizable, [np.nan, 1])
+
+
+def test_not_a_number_is_no_answer(tmp_path):
+    columns = TABLE | {"annotator_x": ["3.0", "nan"], "annotator_y": ["NaN", "-1.0"], "class": ["3", "3"]}
+    table = read_annotations(write_csv(tmp_path / "table.csv", columns))
+    np.testing.assert_array_equal(table.votes["x"], [1, np.nan])
+    np.testing.assert_array_equal(table.votes["y"], [np.nan, 0])
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,12 @@ class HumanAgreement:
     Args:
         annotators: their names.
         left_out: statistic -> annotator -> that annotator's votes against the mean of the others', per image.
-        mean: statistic -> mean over annotators, with its 95 % interval over originals.
+        mean: statistic -> mean over the annotators who have one (whoever always gave the same answer has no correlation),
+            with its 95 % interval over originals; NaN if nobody has.
         model_left_out: annotator -> Spearman's rho of the annotator's share per model with the mean of the others'; empty
             with fewer than three models.
         fleiss_kappa: None unless every annotator answered every row.
-        krippendorff_alpha: nominal; None with fewer than two annotators or where all votes agree.
+        krippendorff_alpha: nominal; None with fewer than two annotators or where all votes are the same.
     """
 
     annotators: tuple[str, ...]
@@ -55,11 +56,12 @@ def human_agreement(
     if len(votes) < 2:
         return HumanAgreement(tuple(votes), {}, {}, {}, None, None)
     table = np.stack(list(votes.values()))
-    weights = draw_weights(annotations.clusters[rows], draws, seed)
+    clusters = annotations.clusters[rows]
+    weights, count = draw_weights(clusters, draws, seed), len(np.unique(clusters))
     values, drawn, per_model = [], [], {}
     models = annotations.models[rows]
     for k, name in enumerate(votes):
-        others = _mean_of_others(table, k)
+        others = _mean(np.delete(table, k, axis=0))
         both = ~np.isnan(table[k]) & ~np.isnan(others)
         statistics = RankStatistics(others[both], table[k][both])
         values.append(statistics())
@@ -69,23 +71,23 @@ def human_agreement(
             counts = np.bincount(codes)
             shares = (np.bincount(codes, column[both]) / counts for column in (table[k], others))
             per_model[name] = float(RankStatistics(*shares)()[0])
-    mean, mean_drawn = np.mean(values, axis=0), np.mean(drawn, axis=0)
+    mean, mean_drawn = _mean(np.stack(values)), _mean(np.stack(drawn))
     return HumanAgreement(
         annotators=tuple(votes),
         left_out={
             statistic: {name: float(values[k][j]) for k, name in enumerate(votes)} for j, statistic in enumerate(STATISTICS)
         },
-        mean={statistic: (float(mean[j]), *interval(mean_drawn[:, j])) for j, statistic in enumerate(STATISTICS)},
+        mean={statistic: (float(mean[j]), *interval(mean_drawn[:, j], count)) for j, statistic in enumerate(STATISTICS)},
         model_left_out=per_model,
         fleiss_kappa=_fleiss_kappa(table),
         krippendorff_alpha=_krippendorff_alpha(table),
     )
 
 
-def _mean_of_others(table: Floats, left_out: int) -> Floats:
-    others = np.delete(table, left_out, axis=0)
-    asked = (~np.isnan(others)).sum(axis=0)
-    mean: Floats = np.divide(np.nansum(others, axis=0), asked, out=np.full(table.shape[1], np.nan), where=asked > 0)
+def _mean(table: Floats) -> Floats:
+    """Mean over the first axis of the values that there are; NaN where there is none."""
+    there = (~np.isnan(table)).sum(axis=0)
+    mean: Floats = np.divide(np.nansum(table, axis=0), there, out=np.full(table.shape[1:], np.nan), where=there > 0)
     return mean
 
 
@@ -96,7 +98,8 @@ def _fleiss_kappa(table: Floats) -> float | None:
 
 
 def _krippendorff_alpha(table: Floats) -> float | None:
-    answers = table[~np.isnan(table)]
-    if answers.min() == answers.max() or (~np.isnan(table)).sum(axis=0).max() < 2:
+    answered = ~np.isnan(table)
+    pairable = table[answered & (answered.sum(axis=0) >= 2)]  # a single answer agrees with nobody
+    if pairable.size == 0 or pairable.min() == pairable.max():
         return None
     return float(krippendorff.alpha(reliability_data=table, level_of_measurement="nominal"))

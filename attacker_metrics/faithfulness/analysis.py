@@ -190,6 +190,7 @@ def _level(
     seed: int,
 ) -> LevelResult:
     weights = draw_weights(clusters, draws, seed)
+    count = len(np.unique(clusters))
     values, drawn = {}, {}
     for name, column in scores.items():
         statistics = RankStatistics(column, target, positive)
@@ -197,12 +198,11 @@ def _level(
         drawn[name] = np.stack([statistics(row) for row in weights])
     estimates = {
         name: {
-            statistic: Estimate(float(values[name][k]), *interval(drawn[name][:, k]))
+            statistic: Estimate(float(values[name][k]), *interval(drawn[name][:, k], count))
             for k, statistic in enumerate(STATISTICS)
         }
         for name in scores
     }
-    count = len(np.unique(clusters))
     comparisons = [
         comparison for statistic in ("spearman", "roc_auc") for comparison in _comparisons(statistic, values, drawn, count)
     ]
@@ -219,7 +219,7 @@ def _comparisons(statistic: str, values: dict[str, Floats], drawn: dict[str, Flo
     p = [two_sided_p(difference, drawn_, clusters) for difference, drawn_ in zip(differences, draws, strict=True)]
     corrected = holm(np.nan_to_num(p, nan=1.0))
     return [
-        Comparison(a, b, statistic, Estimate(difference, *interval(drawn_)), raw, float(holm))
+        Comparison(a, b, statistic, Estimate(difference, *interval(drawn_, clusters)), raw, float(holm))
         for (a, b), difference, drawn_, raw, holm in zip(pairs, differences, draws, p, corrected, strict=True)
     ]
 

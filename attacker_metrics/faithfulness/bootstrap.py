@@ -26,10 +26,13 @@ def draw_weights(clusters: Any, draws: int, seed: int) -> Floats:
     return counts[:, codes].astype(np.float64)
 
 
-def interval(values: Floats) -> tuple[float, float]:
-    """The 95 % percentile interval of a statistic's draws ``(draws,)``; NaN if no draw has a value."""
+def interval(values: Floats, clusters: int) -> tuple[float, float]:
+    """The 95 % percentile interval of a statistic's draws ``(draws,)`` of that many clusters.
+
+    NaN if no draw has a value, or with a single cluster, of which every draw is the same.
+    """
     values = values[~np.isnan(values)]
-    if values.size == 0:
+    if values.size == 0 or clusters < 2:
         return float("nan"), float("nan")
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
@@ -39,7 +42,8 @@ def two_sided_p(difference: float, draws: Floats, clusters: int) -> float:
     """Student's t-test of a difference against 0 with its bootstrap standard error.
 
     A share of draws could not fall below one over their number, and no difference of many metrics would survive Holm's
-    correction.
+    correction. But it is never below 2 ** (1 - clusters), the least that exchanging two metrics within whole clusters
+    can give: few clusters can agree by chance, and then the standard error is 0.
 
     Args:
         difference: the estimate.
@@ -54,5 +58,5 @@ def two_sided_p(difference: float, draws: Floats, clusters: int) -> float:
         return float("nan")
     error = draws.std(ddof=1)
     if error == 0:
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * student_t.sf(abs(difference) / error, df=max(clusters - 1, 1)))
+        return 1.0 if difference == 0 else 2.0 ** (1 - clusters)
+    return max(float(2 * student_t.sf(abs(difference) / error, df=max(clusters - 1, 1))), 2.0 ** (1 - clusters))

@@ -35,8 +35,8 @@ def sentences(outcome: Faithfulness) -> list[str]:
     if "spearman" in humans.mean:
         rho, low, high = humans.mean["spearman"]
         said.append(
-            f"One annotator's votes against the mean of the others': rho {rho:.3f} ({low:.3f} to {high:.3f}) per image, ROC"
-            f" area {humans.mean['roc_auc'][0]:.3f}."
+            f"One annotator's votes against the mean of the others': rho {_estimate(Estimate(rho, low, high))} per image,"
+            f" ROC area {_number(humans.mean['roc_auc'][0])}."
         )
         said.append(
             f"{len(humans.annotators)} annotators agree with Fleiss' kappa {_number(humans.fleiss_kappa)}, Krippendorff's"
