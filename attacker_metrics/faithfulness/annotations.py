@@ -20,6 +20,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 KEYS = ("dataset", "model", "attack", "original", "reconstruction")
 CLASS, RECOGNIZABLE, PREFIX = "class", "recognizable", "annotator_"
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
+_MISSING = ("", "nan", "NaN")  # what an empty cell of a table of floats becomes
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,8 @@ def read_annotations(path: Path) -> Annotations:
 def _yes_or_no(path: Path, name: str, cells: Column) -> Floats:
     values = np.full(len(cells), np.nan)
     for row, cell in enumerate(cells, start=1):
-        text = cell.lower().removesuffix(".0")  # tables written by way of floats, because of empty cells
+        # Tables are written by way of floats, because of empty cells.
+        text = "" if cell in _MISSING else cell.lower().removesuffix(".0")
         if text in _YES or text in _NO:
             values[row - 1] = text in _YES
         elif text:
@@ -183,7 +185,7 @@ def _answers(path: Path, cells: Column, truth: Column) -> Floats:
     for row, (cell, true_class) in enumerate(zip(cells, truth, strict=True), start=1):
         if true_class == "":
             raise TableError(f"{path}, row {row}: {CLASS} is empty; it holds the true class.")
-        if cell:
+        if cell not in _MISSING:
             values[row - 1] = cell.removesuffix(".0") == true_class.removesuffix(".0")
     return values
 

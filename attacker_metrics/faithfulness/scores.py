@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from attacker_metrics.faithfulness.annotations import Annotations, Floats
 from attacker_metrics.faithfulness.tables import TableError, read_table, shown
-from attacker_metrics.leakage_direction import Direction, leakage_direction
+from attacker_metrics.leakage_direction import METRIC_FACTS, Direction, leakage_direction
 
 ID_COLUMNS = ("reconstruction", "id")
 ALIGNMENT_COLUMNS = ("flipped", "shift_y", "shift_x")
@@ -32,7 +32,8 @@ class Scores:
         aligned: ``(N,)`` whether the original was flipped or shifted to fit before scoring, if alignment was asked for.
 
     Raises:
-        ValueError: if an id occurs twice, a column has another length, or a metric's direction is declared nowhere.
+        ValueError: if an id occurs twice, a column has another length, or a metric's direction is declared nowhere or given
+            as the opposite of what it declares.
 
     Example:
         >>> scores = Scores(["a", "b"], {"psnr": [21.0, 9.5], "mine": [0.2, 0.9]}, {"mine": "lower"})
@@ -64,6 +65,11 @@ class Scores:
         for name, direction in given.items():
             if direction not in ("higher", "lower"):
                 raise ValueError(f"the direction of {name!r} is {direction!r}; it is 'higher' or 'lower' (= more leakage).")
+            if name in METRIC_FACTS and direction != leakage_direction(name):
+                raise ValueError(
+                    f"{name!r} declares that {leakage_direction(name)!r} means more leakage, not {direction!r}; if the"
+                    " column holds something else, give it another name."
+                )
         object.__setattr__(self, "columns", columns)
         object.__setattr__(self, "directions", {name: given.get(name) or leakage_direction(name) for name in columns})
 
