@@ -25,7 +25,7 @@ class MetricFacts:
         leakage_direction: ``"higher"`` if a higher value means that more of the original leaks, ``"lower"`` otherwise.
         scaling: how the metric wants its images; :class:`attacker_metrics.quality.ReconstructionQuality` takes [0, 1] and
             converts.
-        level: ``"image"`` for a mean over images, ``"set"`` for a number that only a whole set of images has.
+        level: ``"image"`` if every image has a value of its own, ``"set"`` if only a whole set of images has one.
     """
 
     name: str

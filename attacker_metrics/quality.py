@@ -95,6 +95,7 @@ class SSIM(StructuralSimilarityIndexMeasure):
         """Add a batch."""
         check_reconstructions(preds, target)
         if len(preds) > 0:
+            _check_window(preds)
             super().update(preds.clamp(0, 1), target)
 
 
@@ -292,7 +293,8 @@ def quality_scores(preds: Tensor, target: Tensor, *, lpips_network: nn.Module | 
         of :data:`attacker_metrics.leakage_direction.METRIC_FACTS`.
 
     Raises:
-        ValueError: as :func:`attacker_metrics.mean_over_images.check_reconstructions`, and for an empty batch.
+        ValueError: as :func:`attacker_metrics.mean_over_images.check_reconstructions`, for an empty batch, and for images
+            smaller than 6 x 6.
 
     Example:
         >>> original = torch.full((1, 3, 16, 16), 0.5)
@@ -302,6 +304,7 @@ def quality_scores(preds: Tensor, target: Tensor, *, lpips_network: nn.Module | 
     check_reconstructions(preds, target)
     if len(preds) == 0:
         raise ValueError("the batch is empty.")
+    _check_window(preds)
     shown = preds.clamp(0, 1)
     mse = (shown - target).square().flatten(1).mean(dim=1)
     ssim = structural_similarity_index_measure(shown, target, data_range=1.0, reduction="none")
@@ -309,6 +312,12 @@ def quality_scores(preds: Tensor, target: Tensor, *, lpips_network: nn.Module | 
     if lpips_network is not None:
         scores["lpips"] = lpips_network(2 * shown - 1, 2 * target - 1).reshape(len(preds))
     return scores
+
+
+def _check_window(images: Tensor) -> None:
+    height, width = images.shape[-2:]
+    if min(height, width) < 6:
+        raise ValueError(f"images are {height} x {width}; SSIM, whose window mirrors 5 pixels at each border, needs 6 x 6.")
 
 
 def _alexnet_lpips() -> nn.Module:

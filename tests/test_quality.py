@@ -139,6 +139,9 @@ def test_what_cannot_be_scored_is_an_error(metric):
         metric().update(noisy[:2], clean)
     with pytest.raises(TypeError, match="uint8"):
         metric().update(noisy, (255 * clean).byte())
+    if metric is SSIM:
+        with pytest.raises(ValueError, match="images are 32 x 5; SSIM"):
+            metric().update(noisy[..., :32, :5], clean[..., :32, :5])
     empty = metric()
     before = copy.deepcopy(empty.metric_state)
     empty.update(noisy[:0], clean[:0])
