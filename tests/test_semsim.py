@@ -27,7 +27,7 @@ from attacker_metrics.quality import ReconstructionQuality
 from attacker_metrics.semsim import Encoder, Preprocessing, SemSim, load_encoder, save_encoder, semsim, small_image_resnet
 from attacker_metrics.semsim.checkpoint import CheckpointError, read_training
 from attacker_metrics.semsim.scoring import score_table
-from attacker_metrics.semsim.training import Recipe, split, train
+from attacker_metrics.semsim.training import Recipe, TripletTraining, split, train
 from attacker_metrics.semsim.triplets import Triplets, originals_of
 
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
@@ -70,6 +70,17 @@ def test_l2_is_the_root_of_twice_the_cosine_distance_also_close_to_zero():
         l2, cosine = (semsim(close, clean, nn.Flatten(), distance=distance) for distance in ("l2", "cosine"))
         torch.testing.assert_close(l2, (2 * cosine).sqrt(), rtol=1e-4, atol=0)
     assert semsim(clean, clean, nn.Flatten()).tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_images_of_another_precision_than_the_encoder(dtype):
+    noisy, clean = (images.half() for images in pairs())  # values that every precision holds
+    encoder = small_cnn().eval()
+    wanted = semsim(noisy.float(), clean.float(), encoder)
+    torch.testing.assert_close(semsim(noisy.to(dtype), clean.to(dtype), encoder), wanted)
+    in_double = semsim(noisy.double(), clean.double(), encoder.double())
+    assert in_double.dtype == torch.float64
+    torch.testing.assert_close(in_double.float(), wanted, rtol=0, atol=1e-5)
 
 
 def test_the_scale_of_embeddings_does_not_matter():
@@ -345,6 +356,31 @@ def test_a_run_that_was_stopped_resumes_and_another_recipe_is_refused(material, 
     assert len(steps) == 3 * 3  # the first epoch was not trained again
 
 
+def test_a_damaged_checkpoint_a_missing_device_and_a_diverging_run_are_told_and_leave_no_encoder(material, tmp_path):
+    folder, table = material
+    annotations, recipe = read_annotations(table), tiny_recipe(epochs=1)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    for damaged in (b"", b"no checkpoint", b"PK\x03\x04 cut short"):
+        last.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"last\.ckpt cannot be resumed from"):
+            train(annotations, folder, tmp_path, recipe, backbone=small_cnn(), resume=True)
+    with pytest.raises(ValueError, match="Lightning cannot train with"):
+        train(annotations, folder, tmp_path, recipe, backbone=small_cnn(), accelerator="cpu", devices="0")
+    broken = small_cnn()
+    broken[0].weight.data.fill_(math.nan)
+    with pytest.raises(ValueError, match=r"became NaN or infinite.*learning_rate is 0\.05"):
+        train(annotations, folder, tmp_path, recipe, backbone=broken, accelerator="cpu")
+    assert not (tmp_path / "semsim.safetensors").exists()
+
+
+@pytest.mark.parametrize(("epochs", "milestones"), [(1, []), (2, [1, 1]), (100, [37, 62, 87])])
+def test_the_first_epoch_has_the_full_rate(epochs, milestones):
+    (optimizer,), (schedule,) = TripletTraining(Recipe(epochs=epochs), small_cnn()).configure_optimizers()
+    assert optimizer.param_groups[0]["lr"] == 0.05
+    assert sorted(schedule.milestones.elements()) == milestones
+
+
 def test_training_on_several_processes(material, tmp_path):
     if HAS_TORCHVISION and "cpu_torchvision" in sys.modules:
         pytest.skip("the plug-in for torchvision does not reach other processes")
@@ -439,4 +475,8 @@ def test_the_command_line_says_what_is_wrong(material, tmp_path, capsys):
     assert "there is no such data set; there are first, second" in capsys.readouterr().err
     assert main(["semsim", "score", *files[:4], "--checkpoint", "none", "--output", str(tmp_path / "s.csv")]) == 2
     assert "there is no such checkpoint" in capsys.readouterr().err
+    for size in ("0", "-5"):
+        score = ["semsim", "score", *files[:4], "--checkpoint", "none", "--size", size]
+        assert main([*score, "--output", str(tmp_path / "s.csv")]) == 2
+        assert f"--size is {size}; it is at least 16" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -66,11 +66,13 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(self.preprocessing.std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Unit embeddings ``(B, D)`` of images ``(B, 3, H, W)``; values outside [0, 1] are clamped."""
+        """Unit embeddings ``(B, D)`` of images ``(B, 3, H, W)``, clamped to [0, 1], in the precision of the backbone."""
+        weight = next((value for value in self.backbone.parameters() if value.is_floating_point()), images)
+        images = images.to(weight.dtype)
         images, size = images.clamp(0, 1), self.preprocessing.size
         if size is not None and images.shape[-2:] != (size, size):
             images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-        features: Tensor = self.backbone((images - self.mean) / self.std)
+        features: Tensor = self.backbone((images - self.mean.to(images)) / self.std.to(images))
         if features.ndim > 2:
             features = features.flatten(2).mean(dim=2)
         return F.normalize(features, dim=1)

@@ -8,11 +8,13 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -140,7 +142,8 @@ class TripletTraining(LightningModule):
         optimizer = torch.optim.SGD(
             self.parameters(), lr=recipe.learning_rate, momentum=0.9, weight_decay=5e-4, nesterov=True
         )
-        milestones = [recipe.epochs * eighths // 8 for eighths in (3, 5, 7)]
+        # A milestone of 0 would divide the rate before the first step of a very short run.
+        milestones = [epoch for eighths in (3, 5, 7) if (epoch := recipe.epochs * eighths // 8) > 0]
         return [optimizer], [torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=0.1)]
 
     def _step(self, stage: str, batch: Batch) -> Tensor:
@@ -184,7 +187,8 @@ def train(
         The report.
 
     Raises:
-        ValueError: if nothing can be trained on, or a run to resume had another recipe.
+        ValueError: if nothing can be trained on, a run to resume had another recipe or is damaged, the trainer cannot use
+            its arguments, or the weights became NaN or infinite.
         FileNotFoundError: if an image, or the run to resume, does not exist.
     """
     recipe = recipe or Recipe()
@@ -216,16 +220,19 @@ def train(
         callbacks.append(ModelCheckpoint(filename="best", monitor=judged, **keep))
     if recipe.patience is not None:
         callbacks.append(EarlyStopping("validation/loss", patience=recipe.patience))
-    runner = Trainer(
-        max_epochs=recipe.epochs,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(output, name="", version="tensorboard"),
-        log_every_n_steps=1,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **trainer,
-    )
+    try:
+        runner = Trainer(
+            max_epochs=recipe.epochs,
+            callbacks=callbacks,
+            logger=TensorBoardLogger(output, name="", version="tensorboard"),
+            log_every_n_steps=1,
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **trainer,
+        )
+    except MisconfigurationException as error:  # an accelerator that is not here, a number of devices that cannot be
+        raise ValueError(f"Lightning cannot train with {trainer}: {error}") from error
     with warnings.catch_warnings():
         # Lightning's advice about numbers of workers and of batches is not for the user of a command line.
         warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -240,6 +247,11 @@ def train(
         )
         best = last.with_name("best.ckpt") if judged else last
         module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        if not all(value.isfinite().all() for value in module.state_dict().values()):
+            raise ValueError(
+                f"the weights became NaN or infinite, no encoder is written; learning_rate is {recipe.learning_rate}, try a"
+                " lower one."
+            )
         tested = runner.test(module, loader(parts.test), verbose=False)[0] if parts.test else {}
         validated = runner.validate(module, loader(parts.validation), verbose=False)[0] if parts.validation else {}
     report = {
@@ -258,7 +270,12 @@ def train(
 def _check_same_recipe(last: Path, recipe: Recipe) -> None:
     if not last.is_file():
         raise FileNotFoundError(f"{last}: there is nothing to resume.")
-    before = torch.load(last, map_location="cpu", weights_only=True)["hyper_parameters"]
+    try:
+        before = torch.load(last, map_location="cpu", weights_only=True)["hyper_parameters"]
+    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        raise ValueError(
+            f"{last} cannot be resumed from, it is damaged or no checkpoint; train without --resume."
+        ) from error
     changed = {
         name: (before.get(name), value) for name, value in dataclasses.asdict(recipe).items() if before.get(name) != value
     }

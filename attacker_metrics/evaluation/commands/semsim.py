@@ -135,6 +135,8 @@ def _score(options: argparse.Namespace) -> None:
     from attacker_metrics.semsim import load_encoder, semsim
     from attacker_metrics.semsim.scoring import score_table
 
+    if options.size is not None and options.size < 16:
+        raise ValueError(f"--size is {options.size}; it is at least 16 pixels.")
     encoder = load_encoder(options.checkpoint)
     size = options.size or encoder.preprocessing.size
     if size is None:
@@ -146,7 +148,10 @@ def _score(options: argparse.Namespace) -> None:
         size=size,
         max_shift=options.align,
     )
-    with staged(options.output.parent) as stage, (stage / options.output.name).open("w", newline="") as file:
+    with (
+        staged(options.output.parent) as stage,
+        (stage / options.output.name).open("w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(table)
         writer.writerows(zip(*table.values(), strict=True))
