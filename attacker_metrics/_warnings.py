@@ -40,27 +40,31 @@ def warn(message: str) -> None:
         collected.append(message)
 
 
-def warn_of(count: Tensor, message: str) -> None:
-    """Warn, with the number for ``{}`` in the message, if an int64 scalar is not 0.
+def warn_unless(fine: Tensor, message: str) -> None:
+    """Warn, with their number for ``{}`` in the message, if any of some flags ``(B,)`` is not set.
 
-    At once on a CPU. A CUDA device is not waited for: the number is copied to the host behind the work that was queued, and
-    the warning comes with the first later call for which it has arrived. Nothing is said while a CUDA graph is captured.
+    At once on a CPU. A CUDA device is not waited for: the flags are copied to the host behind the work that was queued, and
+    the warning comes with the first later call for which they have arrived. Nothing is said while a CUDA graph is captured.
     """
-    if count.device.type != "cuda":
-        if int(count):
-            warn(message.format(int(count)))
+    if fine.device.type != "cuda":
+        _warn_of_unset(fine, message)
         return
-    with torch.cuda.device(count.device), _lock, at_most_one_warning():
+    with torch.cuda.device(fine.device), _lock, at_most_one_warning():
         if torch.cuda.is_current_stream_capturing():
             return
         while _on_the_way and _on_the_way[0][0].query():  # type: ignore[no-untyped-call]
             _, arrived, earlier = _on_the_way.popleft()
-            if int(arrived):
-                warn("In an earlier call " + earlier.format(int(arrived)))
-        number = torch.empty((), dtype=count.dtype, pin_memory=True).copy_(count, non_blocking=True)
+            _warn_of_unset(arrived, "In an earlier call " + earlier)
+        flags = torch.empty(fine.shape, dtype=torch.bool, pin_memory=True).copy_(fine, non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
-        _on_the_way.append((event, number, message))
+        _on_the_way.append((event, flags, message))
+
+
+def _warn_of_unset(fine: Tensor, message: str) -> None:
+    unset = len(fine) - int(fine.sum())
+    if unset:
+        warn(message.format(unset))
 
 
 @contextmanager

@@ -65,6 +65,12 @@ def component_names(*, compute_ms_ssim: bool = True, compute_pearson: bool = Tru
     return MS_SSIM_COMPONENT_NAMES * compute_ms_ssim + PEARSON_COMPONENT_NAMES * compute_pearson
 
 
+def families(names: Sequence[str]) -> dict[str, slice]:
+    """Name of each mean -> where its components stand among some that hold all of a family or none."""
+    first = {mean: names.index(members[0]) for mean, members in MEANS.items() if members[0] in names}
+    return {mean: slice(start, start + len(MEANS[mean])) for mean, start in first.items()}
+
+
 @dataclass(frozen=True)
 class Component:
     """One score: the similarity of two views, one per side.

@@ -43,7 +43,7 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
         noisy, clean = (image.clone() if image.is_inference() else image for image in sides)
     with torch.autocast(noisy.device.type, enabled=False):
         scores: Tensor = _scores(noisy, clean, finite, *program.to_numbers(), *wanted, compiling)[0]
-    return torch.where(finite[:, None], scores, torch.nan)
+    return scores
 
 
 def _has_tangent(image: Tensor) -> bool:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from attacker_metrics._warnings import warn_of
+from attacker_metrics._warnings import warn_unless
 from attacker_metrics.attackers import (
     DEFAULT_GAMMA_ATTACK_VALUES,
     DEFAULT_GAUSSIAN_BLUR_SIGMA,
     DEFAULT_WAVELET_SOFT_THRESHOLD,
 )
-from attacker_metrics.components import MEANS, Component, component_names, standard_components
+from attacker_metrics.batch_means import batch_means
+from attacker_metrics.components import Component, component_names, families, standard_components
 from attacker_metrics.pair import Pair
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Normalize, SquaredPearson, check_floating
 
@@ -65,8 +66,7 @@ def multi_attacker_privacy_loss(
     pair, scores, names = _evaluate(
         noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
     )
-    means = mean_or_zero(pair, scores).to(pair.dtype)
-    return {name: means[i] for i, name in enumerate(names)}
+    return means_or_zeros(pair, scores, names, pair.dtype)
 
 
 def multi_attacker_scores(
@@ -109,8 +109,9 @@ def multi_attacker_scores(
     pair, scores, names = _evaluate(
         noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
     )
-    scores = scores.to(pair.dtype)
-    return {name: scores[:, i] for i, name in enumerate(names)}
+    of_families = [scores[:, members].mean(dim=1, keepdim=True) for members in families(names).values()]
+    columns = torch.cat([scores, *of_families], dim=1).to(pair.dtype).unbind(dim=1)
+    return dict(zip((*names, *families(names)), columns, strict=True))
 
 
 def pearson_sq_mean(pred: Tensor, target: Tensor, *, eps: float = 1e-12) -> Tensor:
@@ -180,7 +181,8 @@ def safe_ms_ssim(
     """
     similarity = MSSSIM(tuple(betas), data_range, normalize)
     pair = Pair(pred, target, channels=None)
-    return mean_or_zero(pair, pair.score(Component("ms_ssim", similarity))).to(pred.dtype)
+    scores = pair.scores_side_by_side([Component("ms_ssim", similarity)])
+    return means_or_zeros(pair, scores, ["ms_ssim"], pred.dtype)["ms_ssim"]
 
 
 def _evaluate(
@@ -192,36 +194,27 @@ def _evaluate(
     compute_ms_ssim: bool,
     compute_pearson: bool,
     betas: Sequence[float],
-) -> tuple[Pair, Tensor, list[str]]:
-    """The pair, its scores and their means ``(B, columns)``, and the columns' names."""
+) -> tuple[Pair, Tensor, tuple[str, ...]]:
+    """The pair, its scores ``(B, components)``, and the components' names."""
     names = component_names(compute_ms_ssim=compute_ms_ssim, compute_pearson=compute_pearson)
     table = standard_components(
         gamma_values=gamma_values, blur_sigma=blur_sigma, wavelet_threshold=wavelet_threshold, betas=betas
     )
     pair = Pair(noisy, clean)
-    return pair, *scores_and_means(pair, {name: table[name] for name in names})
+    return pair, pair.scores_side_by_side([table[name] for name in names]), names
 
 
-def scores_and_means(pair: Pair, table: Mapping[str, Component]) -> tuple[Tensor, list[str]]:
-    """Scores of components of one or both families, then the families' means, ``(B, columns)``; and the columns' names."""
-    names = list(table)
-    scores = pair.scores_side_by_side(list(table.values()))
-    columns, means = names.copy(), [scores]
-    for mean, members in MEANS.items():
-        if members[0] in names:
-            first = names.index(members[0])
-            means.append(scores[:, first : first + len(members)].mean(dim=1, keepdim=True))
-            columns.append(mean)
-    return torch.cat(means, dim=1), columns
+def means_or_zeros(pair: Pair, scores: Tensor, names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Batch means of components' scores ``(B, components)``, then of their families; all 0 unless all images are finite.
 
-
-def mean_or_zero(pair: Pair, scores: Tensor) -> Tensor:
-    """Batch means of scores ``(B, ...)``; with an intact graph but zero, and a warning, unless all images are finite."""
+    The zeros have an intact graph with zero gradients, and come with a warning.
+    """
     if not torch.compiler.is_compiling():
-        warn_of(
-            pair.skipped,
+        warn_unless(
+            pair.finite,
             f"{{}} of {len(pair)} pairs of images hold NaN or infinite pixels: the result is 0 with zero gradients, which"
             " does not mean that nothing leaks. multi_attacker_scores tells which pairs.",
         )
-    counted = torch.where(pair.finite.view(-1, *[1] * (scores.ndim - 1)), scores, 0.0)
-    return torch.where(pair.finite.all(), counted.mean(dim=0), 0.0)
+    means = families(names)
+    values = batch_means(scores, pair.finite.all(), tuple(means.values()), dtype)
+    return dict(zip((*names, *means), values, strict=True))

@@ -18,7 +18,7 @@ from attacker_metrics.attackers import (
 )
 from attacker_metrics.components import MEANS, Component, component_names, program_of, standard_components
 from attacker_metrics.filters import invert
-from attacker_metrics.functional import mean_or_zero, scores_and_means
+from attacker_metrics.functional import means_or_zeros
 from attacker_metrics.pair import Pair, check_images
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Normalize
 
@@ -137,10 +137,12 @@ class MultiAttackerPrivacyLoss(nn.Module):
         """
         prepared = clean.images if isinstance(clean, PreparedClean) else self._denormalised(clean)
         pair = Pair(self._denormalised(noisy), prepared)
-        scores, columns = scores_and_means(pair, self._table)
+        scores, names = pair.scores_side_by_side(list(self._table.values())), list(self._table)
         if INVERTED in self.weights:
-            scores, columns = torch.cat((scores, pair.score(self._inverted)[:, None]), dim=1), [*columns, INVERTED]
-        means = dict(zip(columns, mean_or_zero(pair, scores).unbind(), strict=True))
+            scores, names = torch.cat((scores, pair.score(self._inverted)[:, None]), dim=1), [*names, INVERTED]
+        means = means_or_zeros(pair, scores, names, scores.dtype)
+        if INVERTED in means:
+            means[INVERTED] = means.pop(INVERTED)  # behind the function's keys
         self.components = {name: value.detach() for name, value in means.items()}
         return torch.stack([weight * means[name] for name, weight in self.weights.items()]).sum()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -48,11 +49,9 @@ class Pair:
         self.dtype = torch.promote_types(noisy.dtype, clean.dtype)
         """Promoted dtype of the two inputs, in which the functions answer."""
         self._given = noisy, clean
-        compute_dtype = torch.promote_types(self.dtype, torch.float32)
-        images = [image.detach().flatten(1) for image in (noisy, clean)]
-        bounds = [bound(image, dim=1).to(compute_dtype) for image in images for bound in (torch.amin, torch.amax)]
-        self._clean_bounds = bounds[2:]
-        self.finite = (torch.stack(bounds) * 0).sum(dim=0) == 0  # NaN and infinity show in the bounds, and stay NaN
+        (low, high), self._clean_bounds = ([b.to(self.dtype) for b in _bounds(image)] for image in (noisy, clean))
+        bounds = torch.stack([low, high, *self._clean_bounds])  # NaN and infinity show in them
+        self.finite: Tensor = torch.linalg.vector_norm(bounds, math.inf, dim=0) < math.inf
         """``(B,)`` bool: no pixel of either image is NaN or infinite."""
         self._grad = torch.is_grad_enabled()
         self._views: dict[tuple[int, View], Tensor] = {}
@@ -69,12 +68,7 @@ class Pair:
     @cached_property
     def counts(self) -> tuple[Tensor, Tensor, Tensor]:
         """How many pairs are finite, how many are not, and how many clean images leave [0, 1]: int64 scalars."""
-        return self.finite.sum(), self.skipped, (~self.clean_in_range).sum()
-
-    @cached_property
-    def skipped(self) -> Tensor:
-        """How many pairs are not finite: int64 scalar."""
-        return (~self.finite).sum()
+        return self.finite.sum(), (~self.finite).sum(), (~self.clean_in_range).sum()
 
     @cached_property
     def counted(self) -> tuple[int, int, int]:
@@ -90,7 +84,7 @@ class Pair:
     @property
     def clean_in_range(self) -> Tensor:
         """``(B,)`` bool: every finite clean value lies in [0, 1], give or take 1e-3."""
-        low, high = self._clean_bounds
+        low, high = (bound.to(torch.promote_types(self.dtype, torch.float32)) for bound in self._clean_bounds)
         return ~self.finite | ((low >= -_CLEAN_TOLERANCE) & (high <= 1 + _CLEAN_TOLERANCE))
 
     def views(self, component: Component) -> list[tuple[Tensor, Tensor]]:
@@ -165,6 +159,15 @@ class Pair:
                 mask = self.finite.view(-1, 1, 1, 1)
                 self._views[side, view] = torch.where(mask, as_computed(self._given[side], dtype), 0.0)
         return self._views[side, view]
+
+
+def _bounds(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of every image, by what is fastest on its device."""
+    values = images.detach().flatten(1)
+    if values.is_cuda:  # in one pass
+        low, high = torch.aminmax(values, dim=1)
+        return low, high
+    return values.amin(dim=1), values.amax(dim=1)
 
 
 def check_images(noisy: Any, clean: Any, *, channels: int | None = 3, allow_empty: bool = False) -> None:

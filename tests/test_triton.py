@@ -10,10 +10,11 @@ import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from attacker_metrics import engine, standard_components
+from attacker_metrics import engine, multi_attacker_privacy_loss, standard_components
 from attacker_metrics.attackers import Blur, Gamma, clamp, luma, minmax
 from attacker_metrics.backends import backend, self_check
 from attacker_metrics.components import program_of
@@ -91,6 +92,7 @@ def assert_same(noisy, clean, program, wanted=(True, True), finite=None, scores_
     assert triton_kernels.launches - before <= 40
     right, gradients = reference(noisy, clean, finite, program, weights.double())
     torch.testing.assert_close(scores.double()[finite], right[finite], rtol=0, atol=scores_within, equal_nan=True)
+    assert scores[~finite].isnan().all()
     for total, gradient, want in zip(totals, gradients, wanted, strict=True):
         if want:
             assert total.isfinite().all()
@@ -198,6 +200,33 @@ def test_launches_of_the_whole_table(monkeypatch):
         launched = []
         evaluate(noisy, clean, ones, program, torch.ones(2, 15), wanted)
         assert len(launched) <= most
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations of torch that are work for a device: neither views nor allocations."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), settings=None):
+        name = function.overloadpacket.__name__
+        free = function.is_view or name.startswith(("empty", "promote", "_local"))
+        ours = function.namespace == "attacker_metrics"  # counted kernel by kernel
+        self.count += not (free or ours or name == "amin")  # a device finds both bounds at once, by aminmax
+        return function(*arguments, **(settings or {}))
+
+
+@here
+def test_launches_of_a_whole_step(monkeypatch):
+    launched = []
+    monkeypatch.setattr(triton_kernels, "_launch", lambda kernel, *_, **__: launched.append(kernel))
+    monkeypatch.setattr(engine, "implementation", lambda *_, **__: triton_kernels)
+    clean = torch.rand(2, 3, 176, 176, device=DEVICE)
+    noisy = (1 - clean).requires_grad_()
+    with Launches() as around:
+        loss = multi_attacker_privacy_loss(noisy, clean)
+        (loss["ms_ssim"] + loss["pearson"]).backward()
+    assert len(launched) == 20
+    assert 15 <= around.count <= 20, around.count
 
 
 @here

@@ -8,7 +8,7 @@ Each has two functions that fill tensors made by the caller, in the dtype of the
 ``scores`` and their ``gradient`` are ``(B, components)``. ``slopes`` and ``totals`` are two tensors each, of the noisy and
 of the clean side, empty where not wanted: the slope of every MS-SSIM comparison in every plane that it compares
 ``(B, planes, H, W)``, in the order of the program, and the gradients of the images ``(B, C, H, W)``. Pairs that are not
-``finite`` count as black, with zero gradient.
+``finite`` score NaN, with zero gradient whatever that of their scores is.
 """
 
 from __future__ import annotations

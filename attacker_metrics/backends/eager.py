@@ -44,6 +44,7 @@ def forward(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scor
                 if slope is not None:
                     kept[part, first : first + sum(counts)] = slope[0].view(-1, sum(counts), *slope.shape[2:])
             first += sum(counts)
+    scores.masked_fill_(~finite[:, None], math.nan)
 
 
 def backward(

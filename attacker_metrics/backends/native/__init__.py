@@ -114,6 +114,7 @@ def loaded() -> ctypes.CDLL | None:
 def forward(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scores: Tensor, slopes: list[Tensor]) -> None:
     """Fill the scores and, where not empty, the slopes; see :mod:`attacker_metrics.backends`."""
     _call("attacker_metrics_forward", noisy, clean, finite, program, [scores, *slopes])
+    scores.masked_fill_(~finite[:, None], math.nan)
 
 
 def backward(

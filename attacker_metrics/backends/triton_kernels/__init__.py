@@ -43,7 +43,8 @@ together                                                                        
 ====================  =============================================================================  =====
 
 The others (block sums merged, the coarsest border folded) move a few bytes per block. These are 20 launches, 23 with both
-gradients.
+gradients. Around them a step of the loss takes 20 small ones of torch: the check for pixels that are not finite, which
+reads the images once more (24 bytes), and the batch's means (:mod:`attacker_metrics.batch_means`).
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
@@ -111,7 +112,7 @@ def forward(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scor
     Args:
         noisy: images ``(B, C, H, W)`` in float32, bfloat16 or float16.
         clean: the same shape and device.
-        finite: ``(B,)`` bool: which pairs to read; the others are taken to be black.
+        finite: ``(B,)`` bool: which pairs to read; the others are taken to be black, and score NaN.
         program: what to evaluate, one that is supported.
         scores: ``(B, components)`` float32, to be filled.
         slopes: two tensors ``(B, planes, H, W)`` float32 to be filled, or empty.
@@ -194,8 +195,9 @@ def _forward_part(
         )  # fmt: skip
     most = max((triton.next_power_of_2(layout[3]) for layout in layouts), default=1)
     _launch(
-        _scores_kernel, batch * plan.components, tuple(terms) or (offsets,), moments, weights, scores, height * width, tiles,
-        tuple(layout[3] for layout in layouts), tuple(1.0 / layout[4] for layout in layouts), most, plan, tile, warps=1,
+        _scores_kernel, batch * plan.components, finite, tuple(terms) or (offsets,), moments, weights, scores,
+        height * width, tiles, tuple(layout[3] for layout in layouts), tuple(1.0 / layout[4] for layout in layouts), most,
+        plan, tile, warps=1,
     )  # fmt: skip
     for place, side in enumerate(sides if planes else []):
         rows, columns, pitch = layouts[-1][:3]

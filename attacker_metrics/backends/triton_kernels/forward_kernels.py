@@ -423,7 +423,18 @@ def _ring_window(slot, pair, MAP: tl.constexpr, TAPS: tl.constexpr, BLOCK: tl.co
 
 @triton.jit
 def _scores_kernel(
-    terms, moments, weights, scores, size, tiles, parts, shares, PARTS: tl.constexpr, PLAN: tl.constexpr, BLOCK: tl.constexpr
+    finite,
+    terms,
+    moments,
+    weights,
+    scores,
+    size,
+    tiles,
+    parts,
+    shares,
+    PARTS: tl.constexpr,
+    PLAN: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """One score of an image, and what the slopes of every scale's term in every plane are multiplied by."""
     at = (tl.program_id(0) // PLAN.components).to(tl.int64)
@@ -439,7 +450,7 @@ def _scores_kernel(
                     _x, _y, xx, yy, xy = _correlation(moments, at, tiles, size, PLAN, p, BLOCK)
                     r = xy / tl.maximum(_deviations(xx, yy), PLAN.pearson[p].eps ** 0.5)
                     score += tl.minimum(r * r, 1.0) / PLAN.pearson[p].of
-            tl.store(scores + at * PLAN.components + c, score)
+            tl.store(scores + at * PLAN.components + c, tl.where(tl.load(finite + at), score, float("nan")))
 
 
 @triton.jit
