@@ -172,7 +172,7 @@ _scores_backward.register_autograd(_refuse)
 
 def _cast(gradient: Tensor, dtype: torch.dtype) -> Tensor:
     """In float16 saturated instead of infinite."""
-    if gradient.dtype == dtype:
-        return gradient
-    limit = torch.finfo(dtype).max
-    return gradient.clamp_(-limit, limit).to(dtype)
+    if dtype == torch.float16:
+        limit = torch.finfo(dtype).max
+        gradient = gradient.clamp_(-limit, limit)
+    return gradient.to(dtype)

@@ -110,8 +110,8 @@ def multi_attacker_scores(
         noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
     )
     of_families = [scores[:, members].mean(dim=1, keepdim=True) for members in families(names).values()]
-    columns = torch.cat([scores, *of_families], dim=1).to(pair.dtype).unbind(dim=1)
-    return dict(zip((*names, *families(names)), columns, strict=True))
+    columns = torch.cat([scores, *of_families], dim=1).to(pair.dtype)
+    return {name: columns[:, k] for k, name in enumerate((*names, *families(names)))}
 
 
 def pearson_sq_mean(pred: Tensor, target: Tensor, *, eps: float = 1e-12) -> Tensor:

@@ -5,8 +5,10 @@ device one test runs this file again, in a process that has it.
 """
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +33,7 @@ here = pytest.mark.skipif(
     reason="needs a CUDA device or TRITON_INTERPRET=1; run in a process below",
 )
 DEVICE = "cpu" if INTERPRETED else "cuda"
+SOURCES = Path(engine.__file__).parent / "backends" / "triton_kernels"
 TWO = (0.5, 0.5)
 PEARSON = tuple(name for name in standard_components() if name.startswith("pearson"))
 
@@ -276,3 +279,16 @@ def test_the_self_check_survives_kernels_that_do_not_compile(monkeypatch):
 def test_without_a_device_the_kernels_are_not_chosen(monkeypatch):
     monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
     assert backend("cuda") == "torch"
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+def test_every_kernel_compiles_for_an_h200_without_one(tmp_path):
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    script = Path(__file__).with_name("compile_kernels_script.py")
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    compiled = dict(line.split() for line in done.stdout.splitlines())
+    modules = (SOURCES / f"{direction}_kernels.py" for direction in ("forward", "backward"))
+    defined = {name for module in modules for name in re.findall(r"^def (\w+_kernel)\(", module.read_text(), re.MULTILINE)}
+    assert set(compiled) == defined
+    assert all(int(size) > 10_000 for size in compiled.values())
