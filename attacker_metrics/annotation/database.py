@@ -1,0 +1,161 @@
+"""The tables of a study in SQLite, by SQLAlchemy: settings, items, annotators, their trials, their votes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint, create_engine, event, inspect, text
+from sqlalchemy.engine import URL, Connection
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+FORMAT = 1
+"""Of the tables; another one is refused."""
+
+_BUSY_SECONDS = 30
+
+
+class Base(DeclarativeBase):
+    """Of all tables."""
+
+
+class Study(Base):
+    """The one row of settings."""
+
+    __tablename__ = "study"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    format: Mapped[int]
+    name: Mapped[str]  # random: cookies of two studies on one host must not meet
+    task: Mapped[str]
+    seed: Mapped[int]
+    repeats: Mapped[float]
+    catch: Mapped[float]
+
+
+class StoredItem(Base):
+    """A row of the manifest, ``content`` as JSON."""
+
+    __tablename__ = "items"
+
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class Annotator(Base):
+    """Who votes; ``number`` decides the order, ``token`` is the secret of the personal link."""
+
+    __tablename__ = "annotators"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(unique=True)
+    name: Mapped[str]
+    folded_name: Mapped[str] = mapped_column(unique=True)
+    token: Mapped[str] = mapped_column(unique=True)
+
+    @property
+    def key(self) -> str:
+        """What the personal link and the cookie hold."""
+        return f"{self.id}-{self.token}"
+
+
+class Trial(Base):
+    """One showing to one annotator, written when they are registered: a restart changes nothing."""
+
+    __tablename__ = "trials"
+    __table_args__ = (UniqueConstraint("annotator_id", "position"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    position: Mapped[int]
+    kind: Mapped[str]
+    item: Mapped[int] = mapped_column(ForeignKey("items.position"))
+    partner: Mapped[int | None] = mapped_column(ForeignKey("items.position"))
+    token: Mapped[str] = mapped_column(unique=True)
+    shown_at: Mapped[float | None]
+
+    annotator: Mapped[Annotator] = relationship()
+
+
+class Vote(Base):
+    """An answer; None = cannot tell. Undone ones stay, at most one per trial counts."""
+
+    __tablename__ = "votes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trials.id"))
+    annotator_id: Mapped[int] = mapped_column(ForeignKey("annotators.id"))
+    answer: Mapped[str | None]
+    shown_at: Mapped[float]
+    answered_at: Mapped[float]
+    visible_ms: Mapped[int | None]
+    undone_at: Mapped[float | None]
+
+    trial: Mapped[Trial] = relationship()
+
+    __table_args__ = (
+        Index("one_vote_per_trial", "trial_id", unique=True, sqlite_where=text("undone_at IS NULL")),
+        Index("votes_of_an_annotator", "annotator_id", sqlite_where=text("undone_at IS NULL")),
+    )
+
+
+class DatabaseFileError(ValueError):
+    """A file that is no database of this app, or of another study; the message says which and what to do."""
+
+
+class Database:
+    """Transactions on a file.
+
+    Args:
+        path: of the SQLite file; with ``must_exist`` no new one is made.
+        must_exist: whether its absence is an error.
+
+    Raises:
+        DatabaseFileError: if it is absent, or no SQLite file.
+    """
+
+    def __init__(self, path: Path, *, must_exist: bool = False) -> None:
+        if must_exist and not path.is_file():
+            raise DatabaseFileError(f"{path}: there is no such database.")
+        if not path.parent.is_dir():
+            raise DatabaseFileError(f"{path}: there is no folder {path.parent}; make it first.")
+        self.path = path
+        self._engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": _BUSY_SECONDS})
+        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "begin", _begin)
+        try:
+            with self._engine.connect() as connection:
+                self.is_new = not inspect(connection).get_table_names()
+        except DatabaseError as error:
+            self.close()
+            raise DatabaseFileError(f"{path} cannot be used as a database: {error.orig}") from error
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A consistent view."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """One transaction, alone; it is on the disk when the block has ended."""
+        with Session(self._engine.execution_options(writes=True), expire_on_commit=False) as session, session.begin():
+            yield session
+
+
+def _prepare(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy's BEGIN, not the driver's
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    # A writer that began as a reader could find that another one was faster.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")

@@ -1,0 +1,118 @@
+"""A study and an address -> a running server."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import uvicorn
+
+from attacker_metrics.annotation.app import create_app
+from attacker_metrics.annotation.database import Database
+from attacker_metrics.annotation.store import DEFAULT_CATCH, DEFAULT_REPEATS, RefusedError, Settings, Store
+from attacker_metrics.annotation.tasks import TaskName, read_tasks
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+_SHORTEST_TOKEN = 12
+
+
+def open_study(
+    manifest: Path,
+    database: Database,
+    *,
+    task: TaskName | None = None,
+    seed: int | None = None,
+    repeats: float | None = None,
+    catch: float | None = None,
+) -> Store:
+    """The study of a new database, or the one that it holds if it is about the same tasks.
+
+    Args:
+        manifest: the rows to judge.
+        database: where votes go.
+        task: ``"category"`` (default) or ``"pair"``; None here and below: as the database has it, or the default.
+        seed: of candidates and orders (default: 0).
+        repeats: share of the items that are shown twice (default: 0.1).
+        catch: share of catch trials (default: 0.1, in a pair task 0.5).
+
+    Raises:
+        TableError: if the manifest cannot be used.
+        DatabaseFileError: if the database is about something else, naming what differs.
+        ValueError: if a setting is out of range.
+    """
+    store = None if database.is_new else Store(database)
+    task = task or (store.settings.task if store else "category")
+    known = store.settings if store else Settings(task, catch=DEFAULT_CATCH[task], repeats=DEFAULT_REPEATS)
+    settings = Settings(
+        task,
+        known.seed if seed is None else seed,
+        known.repeats if repeats is None else repeats,
+        known.catch if catch is None else catch,
+    )
+    if store is not None:
+        # The items of another task differ in everything; say that it is another task.
+        store.check_unchanged(settings, store.items)
+        store.check_unchanged(settings, read_tasks(manifest, task, seed=settings.seed))
+        return store
+    return Store.create(database, settings, read_tasks(manifest, task, seed=settings.seed))
+
+
+def serve(
+    store: Store,
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    owner_token: str | None = None,
+    annotators: Sequence[str] = (),
+    tell: Callable[[str], None] = print,
+) -> None:
+    """Serve the study until Ctrl-C or SIGTERM.
+
+    Args:
+        store: the study.
+        folder: of the manifest.
+        host: address to listen on.
+        port: to listen on; 0 takes a free one.
+        owner_token: opens the owner's page; by default a random one.
+        annotators: names; if any, only they take part, each by a personal link.
+        tell: is given the addresses, a line each.
+
+    Raises:
+        ValueError: if the token is short or a name is none.
+        OSError: if the address cannot be used.
+    """
+    if owner_token is not None and len(owner_token) < _SHORTEST_TOKEN:
+        raise ValueError(f"the owner's token has {len(owner_token)} characters; use {_SHORTEST_TOKEN} at least, or none.")
+    owner_token = owner_token or secrets.token_urlsafe(16)
+    known = {annotator.folded_name for annotator in store.annotators()}
+    for name in annotators:
+        if name.casefold() not in known:
+            try:
+                store.register(name)
+            except RefusedError as error:
+                raise ValueError(f"annotator {name!r}: {error}") from error
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.create_server((host, port), family=family)) as listening:
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        tell(f"annotators: {address}/")
+        tell(f"owner:      {address}/owner?token={owner_token}")
+        for annotator in store.annotators():
+            tell(f"{annotator.name}: {address}/a/{annotator.key}")
+        if host not in LOCAL:
+            tell(
+                f"warning: {host} can be reached from other machines, and pages, votes and tokens travel unencrypted;"
+                " put a server with HTTPS before it on a network that you do not trust."
+            )
+        app = create_app(
+            store,
+            folder,
+            owner_token,
+            hosts=("127.0.0.1", "localhost", "[::1]") if host in LOCAL else ("*",),
+            open_to_all=not annotators,
+        )
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off")
+        uvicorn.Server(config).run(sockets=[listening])

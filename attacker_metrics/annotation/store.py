@@ -1,0 +1,297 @@
+"""The study's rules: who sees which trial, which votes count, how the last one is taken back."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from attacker_metrics.annotation.database import (
+    FORMAT,
+    Annotator,
+    Base,
+    Database,
+    DatabaseFileError,
+    StoredItem,
+    Study,
+    Trial,
+    Vote,
+)
+from attacker_metrics.annotation.order import plan
+from attacker_metrics.annotation.tasks import Item, TaskName
+
+SAME, DIFFERENT = "same", "different"
+DEFAULT_REPEATS = 0.1
+DEFAULT_CATCH: dict[TaskName, float] = {"category": 0.1, "pair": 0.5}
+
+_NAME = re.compile(r"\w[\w .-]{0,39}")
+_LONGEST_VISIBLE_MS = 24 * 3600 * 1000
+
+
+class RefusedError(ValueError):
+    """What an annotator asked for is not possible; the message tells them why."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides candidates and order; fixed when the database is made.
+
+    Args:
+        task: ``"category"``: choose what the reconstruction shows; ``"pair"``: does it show this original?
+        seed: of candidates and orders.
+        repeats: share of the items that an annotator sees twice.
+        catch: share of catch trials, relative to the items: originals, or in a pair task pairs that do not belong together.
+    """
+
+    task: TaskName
+    seed: int = 0
+    repeats: float = DEFAULT_REPEATS
+    catch: float = DEFAULT_CATCH["category"]
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"the seed is {self.seed}; it is 0 or more.")
+        for name in ("repeats", "catch"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a share of the items, between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Where an annotator is.
+
+    Args:
+        answered: how many trials are done.
+        total: of how many.
+        trial: the one to answer; None at the end.
+        undoable: token of the trial whose answer can be taken back, if any.
+    """
+
+    answered: int
+    total: int
+    trial: Trial | None
+    undoable: str | None
+
+
+class Store:
+    """A study in its database.
+
+    Args:
+        database: an opened one, made by :meth:`create`.
+
+    Raises:
+        DatabaseFileError: if it holds no study, or one of another version.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        with database.reading() as session:
+            study = None if database.is_new else session.get(Study, 1)
+            if study is None or study.format != FORMAT:
+                raise DatabaseFileError(f"{database.path} holds no study of this version of the app; pass another file.")
+            self.name = study.name
+            self.settings = Settings(study.task, study.seed, study.repeats, study.catch)  # type: ignore[arg-type]
+            stored = session.scalars(select(StoredItem).order_by(StoredItem.position))
+            self.items = [_item(row.content) for row in stored]
+
+    @classmethod
+    def create(cls, database: Database, settings: Settings, items: Sequence[Item]) -> Store:
+        """Write a new study, in one transaction."""
+        if settings.task == "pair" and settings.catch and len({item.source for item in items}) < 2:
+            raise ValueError("a pair task needs two originals at least, to show pairs that do not belong together.")
+        with database.writing() as session:
+            Base.metadata.create_all(session.connection())
+            session.add(Study(id=1, format=FORMAT, name=secrets.token_hex(4), **asdict(settings)))
+            session.add_all(StoredItem(position=k, content=asdict(item)) for k, item in enumerate(items))
+        database.is_new = False
+        return cls(database)
+
+    def check_unchanged(self, settings: Settings, items: Sequence[Item]) -> None:
+        """Refuse to go on with other tasks than those that the votes are about.
+
+        Raises:
+            DatabaseFileError: naming what differs.
+        """
+        found = [
+            f"{field.name} is {getattr(settings, field.name)!r}, was {getattr(self.settings, field.name)!r}"
+            for field in fields(Settings)
+            if getattr(settings, field.name) != getattr(self.settings, field.name)
+        ]
+        if len(items) != len(self.items):
+            found.append(f"the manifest has {len(items)} rows, had {len(self.items)}")
+        for row, (new, old) in enumerate(zip(items, self.items, strict=False), start=1):
+            for field in fields(Item):
+                now, before = getattr(new, field.name), getattr(old, field.name)
+                if now != before:
+                    change = "another picture has this name" if field.name == "pictures" else f"is {now!r}, was {before!r}"
+                    found.append(f"row {row}: {field.name}: {change}")
+        if found:
+            more = f"; {len(found) - 5} more" if len(found) > 5 else ""
+            raise DatabaseFileError(
+                f"{self.database.path} was made for other tasks: {'; '.join(found[:5])}{more}. Restore them, or begin a new"
+                " study with another --database."
+            )
+
+    def annotators(self) -> list[Annotator]:
+        """All, in the order of their registration."""
+        with self.database.reading() as session:
+            return list(session.scalars(select(Annotator).order_by(Annotator.number)))
+
+    def register(self, name: str) -> Annotator:
+        """Add an annotator and write their trials.
+
+        Raises:
+            RefusedError: if the name is taken, or no name.
+        """
+        name = " ".join(name.split())
+        if not _NAME.fullmatch(name):
+            raise RefusedError("A name has 1 to 40 letters, digits, spaces, dots, dashes or underscores.")
+        with self.database.writing() as session:
+            if session.scalar(select(Annotator).where(Annotator.folded_name == name.casefold())) is not None:
+                raise RefusedError(
+                    f"The name {name} is taken. If it is yours, use your personal link; otherwise choose another."
+                )
+            number = session.scalar(select(func.count()).select_from(Annotator)) or 0
+            annotator = Annotator(number=number, name=name, folded_name=name.casefold(), token=secrets.token_urlsafe(16))
+            session.add(annotator)
+            session.flush()
+            trials = plan(
+                self.items,
+                self.settings.task,
+                number,
+                repeats=self.settings.repeats,
+                catch=self.settings.catch,
+                seed=self.settings.seed,
+            )
+            session.add_all(
+                Trial(
+                    annotator_id=annotator.id,
+                    position=position,
+                    kind=trial.kind,
+                    item=trial.item,
+                    partner=trial.partner,
+                    token=secrets.token_urlsafe(16),
+                )
+                for position, trial in enumerate(trials)
+            )
+        return annotator
+
+    def annotator(self, key: str) -> Annotator | None:
+        """The annotator with this key, compared in constant time."""
+        number, _, token = key.partition("-")
+        if not (number.isascii() and number.isdecimal() and len(number) < 10):
+            return None
+        with self.database.reading() as session:
+            found = session.get(Annotator, int(number))
+        if found is None or not secrets.compare_digest(found.token.encode(), token.encode()):
+            return None
+        return found
+
+    def turn(self, annotator: Annotator) -> Turn:
+        """Where the annotator is."""
+        with self.database.reading() as session:
+            return self._turn(session, annotator)
+
+    def show(self, annotator: Annotator) -> Turn:
+        """The same, and the clock of the trial starts."""
+        with self.database.writing() as session:
+            turn = self._turn(session, annotator)
+            if turn.trial is not None:
+                turn.trial.shown_at = time.time()
+        return turn
+
+    def vote(self, annotator: Annotator, token: str, answer: str | None, visible_ms: int | None = None) -> bool:
+        """Count an answer, unless the trial has one already.
+
+        Args:
+            annotator: who.
+            token: of the trial.
+            answer: a candidate, ``"same"`` or ``"different"``; None = cannot tell.
+            visible_ms: how long the picture was in sight, as the browser says.
+
+        Returns:
+            Whether it was counted; a form that is sent twice, or again after the back button, is not.
+
+        Raises:
+            RefusedError: if the trial or the answer does not exist.
+        """
+        with self.database.writing() as session:
+            trial = self._trial(session, annotator, token)
+            if answer is not None and answer not in self.answers(trial):
+                raise RefusedError("That is none of the answers.")
+            now = time.time()
+            if trial.position != self._answered(session, annotator):
+                return False
+            known = visible_ms if visible_ms is not None and 0 <= visible_ms <= _LONGEST_VISIBLE_MS else None
+            session.add(
+                Vote(
+                    trial_id=trial.id,
+                    annotator_id=annotator.id,
+                    answer=answer,
+                    shown_at=now if trial.shown_at is None else trial.shown_at,
+                    answered_at=now,
+                    visible_ms=known,
+                )
+            )
+        return True
+
+    def undo(self, annotator: Annotator, token: str) -> bool:
+        """Take back the answer to the trial before the present one; it stays in the history.
+
+        Only that one: what is seen later must not change what was said earlier.
+
+        Returns:
+            Whether it was; a form that is sent twice is not.
+
+        Raises:
+            RefusedError: if there is no such trial.
+        """
+        with self.database.writing() as session:
+            self._trial(session, annotator, token)
+            if self._turn(session, annotator).undoable != token:
+                return False
+            vote = session.scalars(select(Vote).join(Trial).where(Trial.token == token, Vote.undone_at.is_(None))).one()
+            vote.undone_at = time.time()
+        return True
+
+    def trial(self, annotator: Annotator, token: str) -> Trial:
+        """The annotator's trial with this token.
+
+        Raises:
+            RefusedError: if there is none.
+        """
+        with self.database.reading() as session:
+            return self._trial(session, annotator, token)
+
+    def answers(self, trial: Trial) -> tuple[str, ...]:
+        """What can be answered beside "cannot tell"."""
+        return (SAME, DIFFERENT) if self.settings.task == "pair" else self.items[trial.item].candidates
+
+    def _turn(self, session: Session, annotator: Annotator) -> Turn:
+        own = select(Trial).where(Trial.annotator_id == annotator.id)
+        answered = self._answered(session, annotator)
+        total = session.scalar(select(func.count()).select_from(own.subquery())) or 0
+        trial = session.scalar(own.where(Trial.position == answered))
+        before = session.scalar(own.where(Trial.position == answered - 1))
+        was_taken_back = trial is not None and session.scalar(select(Vote.id).where(Vote.trial_id == trial.id).limit(1))
+        return Turn(answered, total, trial, None if before is None or was_taken_back else before.token)
+
+    def _answered(self, session: Session, annotator: Annotator) -> int:
+        """Trials are answered in order: the number of votes that count is the position of the next one."""
+        votes = select(func.count()).select_from(Vote).where(Vote.annotator_id == annotator.id, Vote.undone_at.is_(None))
+        return session.scalar(votes) or 0
+
+    def _trial(self, session: Session, annotator: Annotator, token: str) -> Trial:
+        trial = session.scalar(select(Trial).where(Trial.token == token, Trial.annotator_id == annotator.id))
+        if trial is None:
+            raise RefusedError("That picture is none of yours.")
+        return trial
+
+
+def _item(content: dict[str, object]) -> Item:
+    return Item(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})  # type: ignore[arg-type]

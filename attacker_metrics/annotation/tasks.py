@@ -1,0 +1,174 @@
+"""MANIFEST -> the items that people judge: checked, with their candidates, with digests of the pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from attacker_metrics.evaluation.images import ImageError, decode_image, read_bytes
+from attacker_metrics.faithfulness.annotations import CLASS, KEYS
+from attacker_metrics.faithfulness.tables import Column, TableError, read_table, shown
+
+TaskName = Literal["category", "pair"]
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
+MAX_CANDIDATES = 20
+CANNOT_TELL = "-1"
+"""What the exported table holds for "cannot tell": an answer, and a no."""
+
+_CANDIDATES, _SEPARATOR = "candidates", ";"
+_RESERVED = (CANNOT_TELL, "nan", "NaN")  # what the annotation table means by these is no class
+
+
+@dataclass(frozen=True)
+class Item:
+    """A row of the manifest.
+
+    Args:
+        dataset: as in the annotation table, like the next four.
+        model: what was attacked.
+        attack: how.
+        original: path, relative to the manifest.
+        reconstruction: path, relative to the manifest; unique.
+        category: the right one; empty if the manifest of a pair task has no classes.
+        candidates: what one chooses from, sorted; empty in a pair task.
+        pictures: digests of the original's and the reconstruction's file.
+    """
+
+    dataset: str
+    model: str
+    attack: str
+    original: str
+    reconstruction: str
+    category: str
+    candidates: tuple[str, ...]
+    pictures: tuple[str, str]
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """Which original this is a reconstruction of."""
+        return self.dataset, self.original
+
+
+def read_tasks(manifest: Path, task: TaskName, *, seed: int = 0) -> list[Item]:
+    """Read a manifest, CSV or Parquet, and every picture that it names, so that no annotator meets a broken one.
+
+    Columns: ``dataset, model, attack, original, reconstruction`` (paths relative to the manifest), ``class`` (the right
+    category; a pair task can do without) and optionally ``candidates``, separated by semicolons. By default the classes
+    of the manifest are the candidates; of more than 20, nineteen wrong ones are drawn per original, so that the
+    reconstructions of one original do not tell the right one by what their candidates share.
+
+    Args:
+        manifest: the file.
+        task: ``"category"`` or ``"pair"``.
+        seed: of the candidates.
+
+    Raises:
+        TableError: naming the file, the row (1 = the first below the header) and what to change.
+        OSError: if the manifest cannot be read.
+    """
+    table = read_table(manifest)
+    needed = (*KEYS, CLASS) if task == "category" else KEYS
+    missing = [name for name in needed if name not in table]
+    if missing:
+        raise TableError(f"{manifest}: no column {shown(missing)}; a manifest of task {task!r} has {', '.join(needed)}.")
+    for name in needed:
+        for row, cell in enumerate(table[name], start=1):
+            if cell == "":
+                raise TableError(f"{manifest}, row {row}: {name} is empty.")
+    first: dict[str, int] = {}
+    for row, name in enumerate(table["reconstruction"], start=1):
+        if first.setdefault(name, row) != row:
+            raise TableError(f"{manifest}: reconstruction {name!r} is in row {first[name]} and in row {row}; list it once.")
+    rows = len(table["reconstruction"])
+    categories = table.get(CLASS, [""] * rows)
+    candidates: Sequence[tuple[str, ...]] = [()] * rows
+    if task == "category":
+        _check_names(manifest, categories)
+        candidates = _candidates(manifest, table, seed)
+    digests = _digests(manifest, table)
+    keys = zip(*(table[name] for name in KEYS), strict=True)
+    return [
+        Item(*key, category, chosen, (digests[key[3]], digests[key[4]]))
+        for key, category, chosen in zip(keys, categories, candidates, strict=True)
+    ]
+
+
+def _check_names(manifest: Path, categories: Column) -> None:
+    for row, name in enumerate(categories, start=1):
+        if name in _RESERVED or _SEPARATOR in name:
+            raise TableError(
+                f"{manifest}, row {row}: class is {name!r}, which the annotation table cannot hold ({', '.join(_RESERVED)}"
+                f" mean something else, {_SEPARATOR!r} separates candidates); rename it."
+            )
+    number_like: dict[str, str] = {}
+    for name in categories:
+        # The annotation table reads 7.0 as 7, because spreadsheets write it so.
+        other = number_like.setdefault(name.removesuffix(".0"), name)
+        if other != name:
+            raise TableError(f"{manifest}: classes {other!r} and {name!r} are one to the annotation table; rename one.")
+
+
+def _candidates(manifest: Path, table: dict[str, Column], seed: int) -> list[tuple[str, ...]]:
+    classes = sorted(set(table[CLASS]))
+    listed = table.get(_CANDIDATES, [""] * len(table[CLASS]))
+    found = []
+    for row, (cell, right) in enumerate(zip(listed, table[CLASS], strict=True), start=1):
+        if cell:
+            names = [name.strip() for name in cell.split(_SEPARATOR)]
+            _check_candidates(f"{manifest}, row {row}", names, right)
+        elif len(classes) > MAX_CANDIDATES:
+            source = f"{table['dataset'][row - 1]}\0{table['original'][row - 1]}"
+            entropy = int.from_bytes(hashlib.blake2b(source.encode(), digest_size=8).digest(), "big")
+            wrong = [name for name in classes if name != right]
+            names = [
+                right,
+                *np.random.default_rng([seed, entropy]).choice(wrong, MAX_CANDIDATES - 1, replace=False).tolist(),
+            ]
+        else:
+            names = classes
+        if len(names) < 2:
+            raise TableError(
+                f"{manifest}, row {row}: {right!r} is the only candidate; there must be a choice of two at least."
+            )
+        found.append(tuple(sorted(names)))  # in whatever order they are listed, it must not tell
+    return found
+
+
+def _check_candidates(where: str, names: list[str], right: str) -> None:
+    if len(names) > MAX_CANDIDATES:
+        raise TableError(
+            f"{where}: {len(names)} candidates, but at most {MAX_CANDIDATES} can be chosen from; leave some out."
+        )
+    if len(set(names)) < len(names) or "" in names:
+        raise TableError(f"{where}: a candidate is empty or listed twice: {_SEPARATOR.join(names)!r}.")
+    if right not in names:
+        raise TableError(f"{where}: the right class {right!r} is not among the candidates; add it.")
+    if any(name in _RESERVED for name in names):
+        raise TableError(f"{where}: a candidate is named {' or '.join(_RESERVED)}, which means no class; rename it.")
+
+
+def _digests(manifest: Path, table: dict[str, Column]) -> dict[str, str]:
+    """Of every picture, decoded once."""
+    digests: dict[str, str] = {}
+    broken = []
+    for row, names in enumerate(zip(table["original"], table["reconstruction"], strict=True), start=1):
+        for name in names:
+            if name in digests:
+                continue
+            path = manifest.parent / name
+            digests[name] = ""
+            try:
+                content = read_bytes(path)
+                decode_image(content, path)
+                digests[name] = hashlib.blake2b(content, digest_size=16).hexdigest()
+            except ImageError as error:
+                broken.append(f"row {row}: {'there is no file ' + str(path) if not path.is_file() else error}")
+    if broken:
+        more = f"; {len(broken) - 5} more" if len(broken) > 5 else ""
+        raise TableError(f"{manifest}: {'; '.join(broken[:5])}{more}. Paths are relative to the manifest.")
+    return digests
