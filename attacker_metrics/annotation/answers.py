@@ -103,7 +103,7 @@ def annotation_table(store: Store, answers: Sequence[Answer]) -> Annotations:
 
 
 def read_votes(database: Path | str) -> Annotations:
-    """The annotation table of a study's database, as :func:`attacker_metrics.faithfulness.read_annotations` has it of a file.
+    """The annotation table of a study's database, as ``attacker_metrics.faithfulness.read_annotations`` has it of a file.
 
     Repeats and catch trials are not in it. It can be read while people vote.
 

@@ -6,6 +6,7 @@ its makers unless told not to, and builds pages that neither keyboard nor screen
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +28,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from attacker_metrics.annotation import export, overview, pictures
 from attacker_metrics.annotation.database import Annotator, DatabaseFileError, Trial
 from attacker_metrics.annotation.store import DIFFERENT, SAME, RefusedError, Store
+from attacker_metrics.evaluation.images import ImageError
 
 LETTERS = "1234567890qwertasdfg"
 """Keys of the candidates, in their order; u, p and x are taken."""
 
+_LOGGER = logging.getLogger(__name__)
 _LONGEST_FORM = 8192
 _COOKIE_SECONDS = 90 * 24 * 3600
 _HEADERS = {
@@ -77,7 +80,11 @@ def create_app(
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
             Middleware(_SameOrigin),
         ],
-        exception_handlers={RefusedError: pages.refused, DatabaseFileError: pages.refused},
+        exception_handlers={
+            RefusedError: pages.refused,
+            DatabaseFileError: pages.refused,
+            ImageError: pages.unreadable,
+        },
     )
 
 
@@ -175,6 +182,10 @@ class _Pages:
 
     def refused(self, _: Request, error: Exception) -> Response:
         return self._page("error", 400, message=str(error))
+
+    def unreadable(self, _: Request, error: Exception) -> Response:
+        _LOGGER.error("%s", error)  # the owner may know the name of the file, the annotator must not
+        return Response("The picture cannot be read; please tell the owner of the study.", 500)
 
     def _vote(self, annotator: Annotator, token: str, choice: str, visible_ms: int | None) -> None:
         trial = self._store.trial(annotator, token)

@@ -12,7 +12,9 @@ from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-FORMAT = 1
+_APPLICATION = 0x616D_616E
+"""SQLite's mark of whose file it is."""
+_FORMAT = 1
 """Of the tables; another one is refused."""
 
 _BUSY_SECONDS = 30
@@ -28,7 +30,6 @@ class Study(Base):
     __tablename__ = "study"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    format: Mapped[int]
     name: Mapped[str]  # random: cookies of two studies on one host must not meet
     task: Mapped[str]
     seed: Mapped[int]
@@ -114,7 +115,7 @@ class Database:
         must_exist: whether its absence is an error.
 
     Raises:
-        DatabaseFileError: if it is absent, or no SQLite file.
+        DatabaseFileError: if it is absent, no SQLite file, or one of another application; it is left as it was.
     """
 
     def __init__(self, path: Path, *, must_exist: bool = False) -> None:
@@ -124,18 +125,24 @@ class Database:
             raise DatabaseFileError(f"{path}: there is no folder {path.parent}; make it first.")
         self.path = path
         self._engine = create_engine(URL.create("sqlite", database=str(path)), connect_args={"timeout": _BUSY_SECONDS})
-        event.listen(self._engine, "connect", _prepare)
+        event.listen(self._engine, "connect", self._prepare)
         event.listen(self._engine, "begin", _begin)
-        try:
-            with self._engine.connect() as connection:
-                self.is_new = not inspect(connection).get_table_names()
-        except DatabaseError as error:
-            self.close()
-            raise DatabaseFileError(f"{path} cannot be used as a database: {error.orig}") from error
+        self.is_new = not path.exists()
+        if not self.is_new:
+            try:
+                self._look()
+            finally:
+                self.close()  # a new file's connections are set up otherwise
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    def create_tables(self, session: Session) -> None:
+        """Make the tables, within a transaction."""
+        Base.metadata.create_all(session.connection())
+        session.execute(text(f"PRAGMA application_id = {_APPLICATION}"))
+        session.execute(text(f"PRAGMA user_version = {_FORMAT}"))
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -148,12 +155,23 @@ class Database:
         """One transaction, alone; it is on the disk when the block has ended."""
         with Session(self._engine.execution_options(writes=True), expire_on_commit=False) as session, session.begin():
             yield session
+        self.is_new = False
 
+    def _look(self) -> None:
+        try:
+            with self._engine.connect() as connection:
+                self.is_new = not inspect(connection).get_table_names()
+                mark = tuple(connection.scalar(text(f"PRAGMA {name}")) for name in ("application_id", "user_version"))
+        except DatabaseError as error:
+            raise DatabaseFileError(f"{self.path} cannot be used as a database: {error.orig}") from error
+        if not self.is_new and mark != (_APPLICATION, _FORMAT):
+            raise DatabaseFileError(f"{self.path} holds no study of this version of the app; pass another file.")
 
-def _prepare(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # SQLAlchemy's BEGIN, not the driver's
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    def _prepare(self, connection: Any, _: object) -> None:
+        connection.isolation_level = None  # SQLAlchemy's BEGIN, not the driver's
+        # The write-ahead log, which lets readers and a writer work at once, is the file's property for good.
+        for pragma in (*(("journal_mode = WAL",) if self.is_new else ()), "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""What an annotator sees in which order: every item once, balanced over annotators, repeats and catch trials hidden in it."""
+"""What an annotator sees in which order: every item, balanced over annotators, with hidden repeats and catch trials."""
 
 from __future__ import annotations
 

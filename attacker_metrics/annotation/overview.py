@@ -78,15 +78,12 @@ def overview(store: Store) -> Overview:
     common, kappa, alpha = 0, None, None
     if main_answers(answers):
         common, kappa, alpha = _agreement(annotation_table(store, answers))
-    if store.settings.task == "category":
-        chance = float(np.mean([1 / len(item.candidates) for item in store.items]))
-    else:
-        chance = 0.5
+    choices = [2 if store.settings.task == "pair" else len(item.candidates) for item in store.items]
     figures = [
         _figures(store, annotator, [answer for answer in answers if answer.annotator == annotator.name])
         for annotator in store.annotators()
     ]
-    return Overview(tuple(figures), chance, common, kappa, alpha)
+    return Overview(tuple(figures), float(np.mean(1 / np.asarray(choices))), common, kappa, alpha)
 
 
 def _agreement(table: Annotations) -> tuple[int, float | None, float | None]:

@@ -8,13 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from attacker_metrics.annotation.database import (
-    FORMAT,
     Annotator,
-    Base,
     Database,
     DatabaseFileError,
     StoredItem,
@@ -85,15 +83,15 @@ class Store:
         database: an opened one, made by :meth:`create`.
 
     Raises:
-        DatabaseFileError: if it holds no study, or one of another version.
+        DatabaseFileError: if it is a new one.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        if database.is_new:
+            raise DatabaseFileError(f"{database.path} is empty: there is no study in it.")
         with database.reading() as session:
-            study = None if database.is_new else session.get(Study, 1)
-            if study is None or study.format != FORMAT:
-                raise DatabaseFileError(f"{database.path} holds no study of this version of the app; pass another file.")
+            study = session.get_one(Study, 1)
             self.name = study.name
             self.settings = Settings(study.task, study.seed, study.repeats, study.catch)  # type: ignore[arg-type]
             stored = session.scalars(select(StoredItem).order_by(StoredItem.position))
@@ -105,10 +103,9 @@ class Store:
         if settings.task == "pair" and settings.catch and len({item.source for item in items}) < 2:
             raise ValueError("a pair task needs two originals at least, to show pairs that do not belong together.")
         with database.writing() as session:
-            Base.metadata.create_all(session.connection())
-            session.add(Study(id=1, format=FORMAT, name=secrets.token_hex(4), **asdict(settings)))
-            session.add_all(StoredItem(position=k, content=asdict(item)) for k, item in enumerate(items))
-        database.is_new = False
+            database.create_tables(session)
+            session.add(Study(id=1, name=secrets.token_hex(4), **asdict(settings)))
+            session.execute(insert(StoredItem), [{"position": k, "content": asdict(item)} for k, item in enumerate(items)])
         return cls(database)
 
     def check_unchanged(self, settings: Settings, items: Sequence[Item]) -> None:
@@ -168,17 +165,18 @@ class Store:
                 catch=self.settings.catch,
                 seed=self.settings.seed,
             )
-            session.add_all(
-                Trial(
-                    annotator_id=annotator.id,
-                    position=position,
-                    kind=trial.kind,
-                    item=trial.item,
-                    partner=trial.partner,
-                    token=secrets.token_urlsafe(16),
-                )
+            rows = [
+                {
+                    "annotator_id": annotator.id,
+                    "position": position,
+                    "kind": trial.kind,
+                    "item": trial.item,
+                    "partner": trial.partner,
+                    "token": secrets.token_urlsafe(16),
+                }
                 for position, trial in enumerate(trials)
-            )
+            ]
+            session.execute(insert(Trial), rows)
         return annotator
 
     def annotator(self, key: str) -> Annotator | None:

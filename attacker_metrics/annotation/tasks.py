@@ -88,29 +88,41 @@ def read_tasks(manifest: Path, task: TaskName, *, seed: int = 0) -> list[Item]:
     categories = table.get(CLASS, [""] * rows)
     candidates: Sequence[tuple[str, ...]] = [()] * rows
     if task == "category":
-        _check_names(manifest, categories)
+        _check_classes(manifest, categories)
         candidates = _candidates(manifest, table, seed)
+        _check_distinct(manifest, sorted({*categories, *(name for names in candidates for name in names)}))
     digests = _digests(manifest, table)
-    keys = zip(*(table[name] for name in KEYS), strict=True)
     return [
-        Item(*key, category, chosen, (digests[key[3]], digests[key[4]]))
-        for key, category, chosen in zip(keys, categories, candidates, strict=True)
+        Item(
+            dataset=table["dataset"][k],
+            model=table["model"][k],
+            attack=table["attack"][k],
+            original=table["original"][k],
+            reconstruction=table["reconstruction"][k],
+            category=categories[k],
+            candidates=candidates[k],
+            pictures=(digests[table["original"][k]], digests[table["reconstruction"][k]]),
+        )
+        for k in range(rows)
     ]
 
 
-def _check_names(manifest: Path, categories: Column) -> None:
+def _check_classes(manifest: Path, categories: Column) -> None:
     for row, name in enumerate(categories, start=1):
         if name in _RESERVED or _SEPARATOR in name:
             raise TableError(
                 f"{manifest}, row {row}: class is {name!r}, which the annotation table cannot hold ({', '.join(_RESERVED)}"
                 f" mean something else, {_SEPARATOR!r} separates candidates); rename it."
             )
-    number_like: dict[str, str] = {}
-    for name in categories:
-        # The annotation table reads 7.0 as 7, because spreadsheets write it so.
-        other = number_like.setdefault(name.removesuffix(".0"), name)
+
+
+def _check_distinct(manifest: Path, names: list[str]) -> None:
+    """The annotation table reads 7.0 as 7, because spreadsheets write it so."""
+    read_as: dict[str, str] = {}
+    for name in names:
+        other = read_as.setdefault(name.removesuffix(".0"), name)
         if other != name:
-            raise TableError(f"{manifest}: classes {other!r} and {name!r} are one to the annotation table; rename one.")
+            raise TableError(f"{manifest}: {other!r} and {name!r} are one class to the annotation table; rename one.")
 
 
 def _candidates(manifest: Path, table: dict[str, Column], seed: int) -> list[tuple[str, ...]]:

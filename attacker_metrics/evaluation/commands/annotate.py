@@ -79,7 +79,6 @@ def _serve(options: argparse.Namespace) -> None:
     from attacker_metrics.annotation import Database, open_study, serve
 
     manifest = Path(options.manifest)
-    was_there = options.database.exists()
     database = Database(options.database)
     try:
         store = open_study(
@@ -98,10 +97,7 @@ def _serve(options: argparse.Namespace) -> None:
     except KeyboardInterrupt:  # uvicorn has finished what it was doing
         print(f"stopped; the votes are in {options.database}.")
     finally:
-        is_empty = database.is_new
         database.close()
-        if is_empty and not was_there:
-            options.database.unlink(missing_ok=True)
 
 
 def _export(options: argparse.Namespace) -> None:
