@@ -12,22 +12,17 @@ from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
+import uvicorn
 from annotation_study import CLASSES, make_study
 from PIL import Image
-
-for _name in ("sqlalchemy", "starlette", "uvicorn", "playwright"):
-    pytest.importorskip(_name, reason=f"{_name} is not installed (extras annotate, test)")
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("Chromium is not installed", allow_module_level=True)
-
-import uvicorn
 from playwright.sync_api import expect, sync_playwright
 
 from attacker_metrics.annotation import Database, Store, create_app, open_study, read_votes
 from attacker_metrics.annotation.answers import read_answers
 from attacker_metrics.evaluation.cli import main
 
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 OWNER = "a-token-of-the-owner"
 DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 375, "height": 740}

@@ -114,5 +114,7 @@ def serve(
             hosts=("127.0.0.1", "localhost", "[::1]") if host in LOCAL else ("*",),
             open_to_all=not annotators,
         )
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=5
+        )
         uvicorn.Server(config).run(sockets=[listening])
