@@ -84,6 +84,22 @@ class Store:
 
     Raises:
         DatabaseFileError: if it is a new one.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import mkdtemp
+        >>> from attacker_metrics.annotation import Database, Item, overview, read_votes
+        >>> item = Item("faces", "lenet", "dlg", "7.png", "lenet/7.png", "cat", ("cat", "dog"), pictures=("", ""))
+        >>> database = Database(Path(mkdtemp()) / "votes.sqlite")
+        >>> store = Store.create(database, Settings("category", repeats=0, catch=0), [item])
+        >>> ann = store.register("ann")
+        >>> store.vote(ann, store.show(ann).trial.token, "cat")  # as the app does it
+        True
+        >>> overview(store).annotators[0].recognized
+        Share(hits=1, count=1)
+        >>> read_votes(database.path).votes
+        {'ann': array([1.])}
+        >>> database.close()
     """
 
     def __init__(self, database: Database) -> None:
