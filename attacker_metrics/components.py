@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from attacker_metrics.attackers import (
     DEFAULT_GAMMA_ATTACK_VALUES,
@@ -23,7 +24,8 @@ from attacker_metrics.attackers import (
     sobel,
     standardize,
 )
-from attacker_metrics.program import MSSSIMComparison, PearsonComparison, Program, is_built_in
+from attacker_metrics.filters import AffineFit, Unsharp, Wiener
+from attacker_metrics.program import FitTo, MSSSIMComparison, PearsonComparison, Program, is_built_in
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Normalize, Similarity, SquaredPearson
 
 View = tuple[Attacker, ...]
@@ -175,10 +177,18 @@ def standard_components(
     return {row.name: row for row in rows}
 
 
-def is_known(component: Component) -> bool:
-    """Whether the engine can evaluate a component: only attackers and similarities of this library, data range 1."""
+def is_known(component: Component, *, one_way: bool = False) -> bool:
+    """Whether the engine can evaluate a component: only attackers and similarities of this library, data range 1.
+
+    Args:
+        component: any.
+        one_way: whether no gradient is wanted; the engine then knows the attackers that suites add, too.
+    """
+    similarity = component.similarity
+    if one_way and type(similarity) is AffineFit:
+        similarity = similarity.similarity
     attackers = (*component.noisy, *component.clean, *component.variants)
-    return is_known_similarity(component.similarity) and all(map(is_built_in, attackers))
+    return is_known_similarity(similarity) and all(is_built_in(attacker, one_way=one_way) for attacker in attackers)
 
 
 def is_known_similarity(similarity: Similarity) -> bool:
@@ -198,21 +208,25 @@ def program_of(components: Sequence[Component], channels: int, height: int, widt
     Raises:
         ValueError: if the images are too small for an attacker or a similarity, or the numbers of channels do not fit.
     """
-    numbers: dict[tuple[int, View], int] = {(0, ()): 0, (1, ()): 1}
-    made: list[tuple[Attacker, int]] = []
+    numbers: dict[tuple[int, tuple[Any, ...]], int] = {(0, ()): 0, (1, ()): 1}
+    made: list[tuple[Any, int]] = []
     ms_ssim, pearson = [], []
 
-    def number(side: int, view: View) -> int:
+    def number(side: int, view: tuple[Any, ...]) -> int:
         if (side, view) not in numbers:
             parent = number(side, view[:-1])
-            if isinstance(view[-1], Blur):
-                view[-1].check_size(height, width)
+            if isinstance(view[-1], (Blur, Unsharp, Wiener)):
+                Blur(view[-1].blur_sigma).check_size(height, width)
             made.append((view[-1], parent))
             numbers[side, view] = len(made) + 1
         return numbers[side, view]
 
     for k, component in enumerate(components):
-        branches, similarity = component.branches, component.similarity
+        branches: Sequence[tuple[tuple[Any, ...], tuple[Any, ...]]] = component.branches
+        similarity = component.similarity
+        if isinstance(similarity, AffineFit):
+            similarity = similarity.similarity
+            branches = [((*noisy, FitTo(number(1, clean)), luma), (*clean, luma)) for noisy, clean in branches]
         if isinstance(similarity, MSSSIM):
             similarity.check_size(height, width)
         for noisy, clean in branches:

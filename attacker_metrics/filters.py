@@ -11,13 +11,16 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attacker_metrics.attackers import DEFAULT_GAUSSIAN_BLUR_SIGMA, Blur, gaussian_taps, luma
-from attacker_metrics.similarity import Similarity
+
+if TYPE_CHECKING:
+    from attacker_metrics.similarity import Similarity
 
 _PIXELS = (2, 3)
 
@@ -172,38 +175,33 @@ class Wiener:
         height, width = x.shape[-2:]
         Blur(self.blur_sigma).check_size(height, width)
         level = x.mean(dim=_PIXELS, keepdim=True)  # no noise hides it: the filter must not dim it
-        x = x - level
-        x = _mirrored(_mirrored(x, 2, self._margin), 3, self._margin)
-        down = self._response(torch.fft.fftfreq(x.shape[2], dtype=x.dtype, device=x.device))
-        across = self._response(torch.fft.rfftfreq(x.shape[3], dtype=x.dtype, device=x.device))
+        (above, below), (left, right) = self._margins(height), self._margins(width)
+        mirrored = F.pad(x - level, (left, right, above, below), mode="reflect")
+        down = self._response(torch.fft.fftfreq(mirrored.shape[2], dtype=x.dtype, device=x.device))
+        across = self._response(torch.fft.rfftfreq(mirrored.shape[3], dtype=x.dtype, device=x.device))
         response = down[:, None] * across
-        spectrum = torch.fft.rfft2(x) * (response / (response.square() + self.noise_to_signal))
-        restored: Tensor = torch.fft.irfft2(spectrum, s=x.shape[-2:])[..., :height, :width] + level
-        return restored.clamp(0.0, 1.0)
+        inverse = response / (response.square() + self.noise_to_signal)
+        spectrum = torch.fft.rfft2(mirrored) * inverse
+        rows = torch.fft.ifft(spectrum, dim=2).narrow(2, above, height)
+        restored = torch.fft.irfft(rows, n=mirrored.shape[3], dim=3).narrow(3, left, width)
+        return (restored + level).clamp(0.0, 1.0)
 
-    @property
-    def _margin(self) -> int:
-        return 8 * math.ceil(3 * self.blur_sigma)
+    def _margins(self, length: int) -> tuple[int, int]:
+        """How far to mirror a side at its start and at its end, so that a circular border is a mirrored one.
+
+        The whole mirror image is exact; of large images a margin as wide as the filter reaches is enough, and faster.
+        """
+        margin = 8 * math.ceil(3 * self.blur_sigma)
+        whole = length - 2
+        added = min(whole, -(-(length + 2 * margin) // 32) * 32 - length)  # multiples of 32 transform fast
+        end = (added + 1) // 2 if added < whole else whole
+        return added - end, end
 
     def _response(self, frequencies: Tensor) -> Tensor:
         radius = math.ceil(3 * self.blur_sigma)
         half = gaussian_taps(self.blur_sigma, radius)[radius:]
         waves = (2 * tap * torch.cos(2 * math.pi * i * frequencies) for i, tap in enumerate(half) if i)
         return sum(waves, torch.full_like(frequencies, half[0]))
-
-
-def _mirrored(x: Tensor, dim: int, margin: int) -> Tensor:
-    """Continue images behind their end by their mirror images, so that a circular border is a mirrored one.
-
-    A whole mirror image is exact; for large images it is enough, and faster, to mirror a margin on both sides of the seam.
-    """
-    length = x.shape[dim]
-    whole = 2 * length - 2
-    extended = min(whole, -(-(length + 2 * margin) // 32) * 32)  # multiples of 32 transform fast
-    behind = (extended - length + 1) // 2 if extended < whole else length - 2
-    before = extended - length - behind
-    mirrored = x.flip(dim)
-    return torch.cat((x, mirrored.narrow(dim, 1, behind), mirrored.narrow(dim, length - 1 - before, before)), dim=dim)
 
 
 @dataclass(frozen=True)
@@ -239,12 +237,12 @@ class JPEG:
         height, width = x.shape[-2:]
         levels = _round(x.clamp(0.0, 1.0) * 255) - 128
         levels = F.pad(levels, (0, -width % 8, 0, -height % 8), mode="replicate")
-        rows, columns = levels.shape[2] // 8, levels.shape[3] // 8
-        blocks = levels.reshape(*x.shape[:2], rows, 8, columns, 8).transpose(3, 4)
         cosines = torch.tensor(_cosines(), dtype=x.dtype, device=x.device)
         table = torch.tensor(_quantisation(self.quality), dtype=x.dtype, device=x.device)
-        coefficients = _round(cosines @ blocks @ cosines.T / table + _UPWARD) * table
-        levels = (cosines.T @ coefficients @ cosines).transpose(3, 4).flatten(4, 5).flatten(2, 3)[..., :height, :width]
+        transform = torch.kron(cosines, cosines)  # of a whole block at once: one large product instead of many small ones
+        coefficients = _to_blocks(levels) @ transform.T / table.flatten()
+        blocks = _round(coefficients + _UPWARD) * table.flatten() @ transform
+        levels = _from_blocks(blocks, levels.shape)[..., :height, :width]
         return _round(levels + 128).clamp(0, 255) / 255
 
 
@@ -252,7 +250,17 @@ _UPWARD = 1e-4  # steps: means of 8-bit values lie halfway between two steps, wh
 
 
 def _round(x: Tensor) -> Tensor:
-    return x + (x.round() - x).detach()
+    return x + (x.round() - x).detach() if x.requires_grad else x.round()
+
+
+def _to_blocks(x: Tensor) -> Tensor:
+    """The 8 x 8 blocks of images as rows, ``(blocks, 64)``."""
+    return x.unflatten(2, (-1, 8)).unflatten(4, (-1, 8)).transpose(3, 4).reshape(-1, 64)
+
+
+def _from_blocks(blocks: Tensor, shape: torch.Size) -> Tensor:
+    batch, channels, height, width = shape
+    return blocks.view(batch, channels, height // 8, width // 8, 8, 8).transpose(3, 4).reshape(shape)
 
 
 @functools.cache
@@ -312,10 +320,10 @@ class AffineFit:
         offset, target = x.mean(dim=_PIXELS, keepdim=True), y.mean(dim=_PIXELS, keepdim=True)
         x = x - offset
         rest = x.mean(dim=_PIXELS, keepdim=True)  # what rounding left of the mean matters where the contrast is tiny
-        offset, x = offset + rest, x - rest
+        x = x - rest
         variance = x.square().mean(dim=_PIXELS, keepdim=True)
         slope = (x * (y - target)).mean(dim=_PIXELS, keepdim=True) / variance.clamp(min=1e-30)
-        return ((noisy - offset) * slope + target).clamp(0.0, 1.0)
+        return ((noisy - offset - rest) * slope + target).clamp(0.0, 1.0)
 
 
 def mean_of_draws(draws: Tensor) -> Tensor:

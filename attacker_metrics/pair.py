@@ -54,6 +54,8 @@ class Pair:
         self.finite: Tensor = torch.linalg.vector_norm(bounds, math.inf, dim=0) < math.inf
         """``(B,)`` bool: no pixel of either image is NaN or infinite."""
         self._grad = torch.is_grad_enabled()
+        differentiated = self._grad and (noisy.requires_grad or clean.requires_grad)
+        self._one_way = noisy.device.type == "cpu" and not differentiated  # elsewhere not every backend knows the suites'
         self._views: dict[tuple[int, View], Tensor] = {}
         self._scores: dict[Component, Tensor] = {}
 
@@ -108,7 +110,7 @@ class Pair:
         if not missing:
             return [score for _, score in found if score is not None]
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
-            known = [component for component in missing if is_known(component)]
+            known = [component for component in missing if is_known(component, one_way=self._one_way)]
             if known:
                 scores = self._evaluate(known)
                 self._scores.update((component, scores[:, k]) for k, component in enumerate(known))

@@ -3,7 +3,7 @@
 A registered operator takes tensors and numbers, no Python objects. A :class:`Program` therefore turns into two flat lists
 and back::
 
-    integers:  number of made views; of each: attacker (its place in ATTACKERS), parent, place of its setting in numbers
+    integers:  number of made views; of each: attacker (its place in ATTACKERS), parent, place of its settings in numbers
                number of MS-SSIM comparisons; of each: component, comparisons of that component, noisy view, clean view,
                    place of its first beta in numbers, number of betas, place in NORMALIZATIONS
                number of squared Pearsons; of each: component, comparisons of that component, noisy view, clean view,
@@ -12,18 +12,41 @@ and back::
     numbers:   the settings
 
 Views are numbered: 0 is the noisy image, 1 the clean one, then the made ones, every parent before its children. The score
-of a component is the mean over its comparisons.
+of a component is the mean over its comparisons. The attackers of :data:`ONE_WAY` are evaluated only: no backend pulls a
+gradient back through them.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
 
 from attacker_metrics.attackers import Attacker, Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
+from attacker_metrics.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, invert, median
 
-ATTACKERS: tuple[Attacker | type, ...] = (luma, clamp, minmax, sobel, standardize, Blur, Gamma, Wavelet)
+
+@dataclass(frozen=True)
+class FitTo:
+    """A view in the making: the channels of its parent, each brought as close to those of a clean view as it gets.
+
+    Args:
+        clean: number of the clean view.
+    """
+
+    clean: int
+
+    def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
+        """The fitted view, given both; see :class:`~attacker_metrics.filters.AffineFit`."""
+        return AffineFit.fitted(noisy, clean)
+
+
+ONE_WAY: tuple[Any, ...] = (invert, Equalize, median, Unsharp, Wiener, JPEG, FitTo)
+"""What is evaluated without gradients only."""
+ATTACKERS: tuple[Any, ...] = (luma, clamp, minmax, sobel, standardize, Blur, Gamma, Wavelet, *ONE_WAY)
 NORMALIZATIONS = (None, "relu", "simple", "fold")
 FOLD = 0.01
 """Terms of MS-SSIM below are bent under ``"fold"``."""
@@ -67,7 +90,7 @@ class Program:
         components: how many scores an image gets.
     """
 
-    made: tuple[tuple[Attacker, int], ...]
+    made: tuple[tuple[Attacker | FitTo, int], ...]
     ms_ssim: tuple[MSSSIMComparison, ...]
     pearson: tuple[PearsonComparison, ...]
     components: int
@@ -78,6 +101,14 @@ class Program:
         for attacker, parent in self.made:
             counts.append(1 if attacker is luma else counts[parent])
         return counts
+
+    def chain(self, view: int) -> tuple[list[Attacker], int]:
+        """The attackers that make a view, in their order, and the number of the image that they begin with."""
+        attackers: list[Attacker] = []
+        while view > 1:
+            attacker, view = self.made[view - 2]
+            attackers.insert(0, attacker)
+        return attackers, view
 
     def to_numbers(self) -> tuple[list[int], list[float]]:
         """The two lists of the module's docstring."""
@@ -115,8 +146,7 @@ def _from_numbers(integers: tuple[int, ...], numbers: tuple[float, ...]) -> Prog
     made = []
     for _ in range(next(rest)):
         kind, parent, at = take(3)
-        attacker = ATTACKERS[kind]
-        made.append((attacker(numbers[at]) if isinstance(attacker, type) else attacker, parent))
+        made.append((_with_settings(ATTACKERS[kind], numbers[at:]), parent))
     ms_ssim = []
     for _ in range(next(rest)):
         k, of, noisy, clean, at, count, normalize = take(7)
@@ -128,14 +158,22 @@ def _from_numbers(integers: tuple[int, ...], numbers: tuple[float, ...]) -> Prog
     return Program(tuple(made), tuple(ms_ssim), tuple(pearson), next(rest))
 
 
-def is_built_in(attacker: Attacker) -> bool:
-    """Whether the engine knows the attacker."""
-    return type(attacker) in ATTACKERS or any(attacker is known for known in ATTACKERS if not isinstance(known, type))
+def is_built_in(attacker: Attacker, *, one_way: bool = False) -> bool:
+    """Whether the engine knows the attacker.
+
+    Args:
+        attacker: any.
+        one_way: whether no gradient is wanted.
+    """
+    known = ATTACKERS if one_way else ATTACKERS[: -len(ONE_WAY)]
+    return any(type(attacker) is kind if isinstance(kind, type) else attacker is kind for kind in known)
 
 
-def _settings(attacker: Attacker) -> list[float]:
-    if isinstance(attacker, Blur):
-        return [attacker.blur_sigma]
-    if isinstance(attacker, Gamma):
-        return [attacker.gamma]
-    return [attacker.wavelet_threshold] if isinstance(attacker, Wavelet) else []
+def _settings(attacker: Any) -> list[float]:
+    return [float(value) for value in astuple(attacker)] if is_dataclass(type(attacker)) else []
+
+
+def _with_settings(kind: Any, numbers: Sequence[float]) -> Any:
+    if not isinstance(kind, type):
+        return kind
+    return kind(*(int(number) if field.type == "int" else number for field, number in zip(fields(kind), numbers)))

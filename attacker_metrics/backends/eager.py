@@ -16,7 +16,7 @@ from torch import Tensor
 from attacker_metrics.attackers import pull_back
 from attacker_metrics.ms_ssim import ms_ssim
 from attacker_metrics.pearson import correlate
-from attacker_metrics.program import LARGEST, MSSSIMComparison, Program
+from attacker_metrics.program import LARGEST, FitTo, MSSSIMComparison, Program
 
 _SHARE = 50_000  # pixels that give a CPU thread enough to do in one operation and leave what it makes in the cache
 _PLANES = 16  # that are compared at once at least: filters are several times slower on a single plane
@@ -26,7 +26,7 @@ _ON_DEVICE = 2**28  # values of one map, over all planes, that are worked on at 
 def forward(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scores: Tensor, slopes: list[Tensor]) -> None:
     """Fill the scores and, where not empty, the slopes; see :mod:`attacker_metrics.backends`."""
     wanted = (slopes[0].numel() > 0, slopes[1].numel() > 0)
-    for part in _parts(noisy, program):
+    for part in parts(noisy, program):
         views = _views(_images(noisy, clean, finite, part, scores.dtype), program)
         scores[part] = 0.0
         for p in program.pearson:
@@ -58,7 +58,7 @@ def backward(
 ) -> None:
     """Fill the gradients that are not empty; see :mod:`attacker_metrics.backends`."""
     wanted = (totals[0].numel() > 0, totals[1].numel() > 0)
-    for part in _parts(noisy, program):
+    for part in parts(noisy, program):
         images = _images(noisy, clean, finite, part, gradient.dtype)
         views = _views(images, program)
         reached: list[Tensor | None] = [None] * len(views)  # the gradient in every view
@@ -87,7 +87,7 @@ def backward(
                 total[part] = at_image.masked_fill_(stopped, 0.0)
 
 
-def _parts(noisy: Tensor, program: Program) -> Iterator[slice]:
+def parts(noisy: Tensor, program: Program) -> Iterator[slice]:
     """The images that are worked on at once: a few on a CPU; on other devices as many as leave memory bounded."""
     batch, channels, height, width = noisy.shape
     if noisy.device.type == "cpu":
@@ -112,20 +112,23 @@ def _keep_freed_memory() -> None:
 
 
 def _images(noisy: Tensor, clean: Tensor, finite: Tensor, part: slice, dtype: torch.dtype) -> list[Tensor]:
-    """Some pairs as they are computed with: cast, cut, black where not finite, and in one layout.
+    """Some pairs as they are computed with, one tensor per side."""
+    return [as_computed(side[part], finite[part], dtype) for side in (noisy, clean)]
+
+
+def as_computed(images: Tensor, finite: Tensor, dtype: torch.dtype) -> Tensor:
+    """One side of some pairs as it is computed with: cast, cut, black where not finite, and in one layout.
 
     Over other layouts torch's sums round worse: by 2e-5 for pictures that were transposed from (H, W, C, B).
     """
-    unusable = ~_per_image(finite[part])
-    given = (side[part].to(dtype).contiguous() for side in (noisy, clean))
-    return [side.clamp(-LARGEST, LARGEST).masked_fill_(unusable, 0.0) for side in given]
+    return images.to(dtype).contiguous().clamp(-LARGEST, LARGEST).masked_fill_(~_per_image(finite), 0.0)
 
 
 def _views(images: list[Tensor], program: Program) -> list[Tensor]:
     """Every view of the images, by number."""
     views = list(images)
     for attacker, parent in program.made:
-        views.append(attacker(views[parent]))
+        views.append(attacker(views[parent], views[attacker.clean]) if isinstance(attacker, FitTo) else attacker(views[parent]))
     return views
 
 

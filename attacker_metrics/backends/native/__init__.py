@@ -16,11 +16,16 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from attacker_metrics.attackers import Attacker
+from attacker_metrics.backends.eager import as_computed, parts
+from attacker_metrics.filters import Wiener
 from attacker_metrics.program import Program
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
@@ -106,14 +111,17 @@ def loaded() -> ctypes.CDLL | None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     images = (pointer, pointer, pointer, number, number, number, number, ctypes.c_int)
-    kernel.attacker_metrics_forward.argtypes = (pointer, pointer, *images, *(pointer,) * 3)
+    kernel.attacker_metrics_forward.argtypes = (pointer, pointer, *images, *(pointer,) * 4)
     kernel.attacker_metrics_backward.argtypes = (pointer, pointer, *images, *(pointer,) * 5)
     return kernel
 
 
 def forward(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scores: Tensor, slopes: list[Tensor]) -> None:
     """Fill the scores and, where not empty, the slopes; see :mod:`attacker_metrics.backends`."""
-    _call("attacker_metrics_forward", noisy, clean, finite, program, [scores, *slopes])
+    given = _views_in_torch(noisy, clean, finite, program)
+    places = [given[number].data_ptr() if number in given else None for number in range(len(program.made) + 2)]
+    pointers = (ctypes.c_void_p * len(places))(*places)
+    _call("attacker_metrics_forward", noisy, clean, finite, program, [scores, *slopes], pointers)
     scores.masked_fill_(~finite[:, None], math.nan)
 
 
@@ -137,7 +145,27 @@ def backward(
     )
 
 
-def _call(function: str, noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, rest: list[Tensor]) -> None:
+def _views_in_torch(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> dict[int, Tensor]:
+    """The views, by number, that the kernel leaves to torch, whose Fourier transforms are faster than any of ours."""
+    views = {}
+    for number, (attacker, _) in enumerate(program.made, start=2):
+        if isinstance(attacker, Wiener):
+            chain, root = program.chain(number)
+            images = clean if root else noisy
+            made = [_follow(chain, as_computed(images[part], finite[part], torch.float32)) for part in parts(noisy, program)]
+            views[number] = torch.cat(made)
+    return views
+
+
+def _follow(chain: Sequence[Attacker], view: Tensor) -> Tensor:
+    for attacker in chain:
+        view = attacker(view)
+    return view.contiguous()
+
+
+def _call(
+    function: str, noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, rest: list[Tensor], *given: Any
+) -> None:
     kernel = loaded()
     assert kernel is not None
     integers, numbers = program.to_numbers()
@@ -147,5 +175,5 @@ def _call(function: str, noisy: Tensor, clean: Tensor, finite: Tensor, program: 
     others = [tensor.data_ptr() if tensor.numel() else None for tensor in rest]
     batch, _, height, width = noisy.shape
     threads = min(torch.get_num_threads(), math.ceil(batch * height * width / _SHARE))
-    if getattr(kernel, function)(*lists, *pointers, *noisy.shape, threads, *others):
+    if getattr(kernel, function)(*lists, *pointers, *noisy.shape, threads, *given, *others):
         raise MemoryError(f"not enough memory for the views of images of {height} x {width} pixels.")

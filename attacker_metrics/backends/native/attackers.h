@@ -266,7 +266,7 @@ void wavelet(const float* x, const float* gradient, float* out, Shape shape, flo
 
 void make_view(const Node& node, const float* x, float* view, Shape shape) {
   const int64_t size = shape.size(), count = node.channels * size;
-  const float number = static_cast<float>(node.number);
+  const float number = node.op >= BLUR ? static_cast<float>(node.settings[0]) : 0.0f;
   if (node.op == LUMA) luma(x, view, size);
   if (node.op == MINMAX) minmax(x, view, count);
   if (node.op == STANDARDIZE) Standardize(x, count).view(x, view, count);
@@ -275,14 +275,14 @@ void make_view(const Node& node, const float* x, float* view, Shape shape) {
     for (int64_t i = 0; i < count; ++i) view[i] = clamped(x[i], 0.0f, 1.0f);
   for (int64_t c = 0; c < count; c += size) {  // channel by channel
     if (node.op == SOBEL) Sobel(x + c, shape).view(view + c);
-    if (node.op == BLUR) blur(node.number, shape).view(x + c, view + c);
+    if (node.op == BLUR) blur(node.settings[0], shape).view(x + c, view + c);
     if (node.op == WAVELET) wavelet<false>(x + c, nullptr, view + c, shape, number);
   }
 }
 
 void pull_back(const Node& node, const float* x, const float* view, const float* gradient, float* total, Shape shape) {
   const int64_t size = shape.size(), count = node.channels * size;
-  const float number = static_cast<float>(node.number);
+  const float number = node.op >= BLUR ? static_cast<float>(node.settings[0]) : 0.0f;
   if (node.op == LUMA) pull_back_luma(gradient, total, size);
   if (node.op == MINMAX) pull_back_minmax(x, view, gradient, total, count);
   if (node.op == STANDARDIZE) Standardize(x, count).pull_back(x, view, gradient, total, count);
@@ -291,7 +291,7 @@ void pull_back(const Node& node, const float* x, const float* view, const float*
     for (int64_t i = 0; i < count; ++i) total[i] += x[i] >= 0.0f && x[i] <= 1.0f ? gradient[i] : 0.0f;
   for (int64_t c = 0; c < count; c += size) {
     if (node.op == SOBEL) Sobel(x + c, shape).pull_back(view + c, gradient + c, total + c);
-    if (node.op == BLUR) blur(node.number, shape).pull_back(gradient + c, total + c);
+    if (node.op == BLUR) blur(node.settings[0], shape).pull_back(gradient + c, total + c);
     if (node.op == WAVELET) wavelet<true>(x + c, gradient + c, total + c, shape, number);
   }
 }

@@ -15,6 +15,7 @@
 
 #include "attackers.h"
 #include "basics.h"
+#include "filters.h"
 #include "ms_ssim.h"
 #include "pearson.h"
 #include "program.h"
@@ -29,6 +30,7 @@ struct Call {  // the arguments; [0] is of the noisy image or views, [1] of the 
   int64_t batch, channels;
   Shape shape;
   float *scores, *slopes[2];         // of the forward
+  const float* const* given;         // per node: the views that are made elsewhere
   const float *gradient, *saved[2];  // of the backward: of the scores, and the forward's slopes
   float* gradients[2];
 };
@@ -94,8 +96,16 @@ class Images {  // the memory in which one thread, or several together, work on 
     for (int depth = 1; depth <= program_.depth; ++depth)
       for_nodes_of(depth, chosen, [&](int i) {
         const Node& node = program_.nodes[i];
-        float* view = memory_[i].get(node.channels * shape_.size());
-        make_view(node, views_[node.parent], view, shape_);
+        const int64_t count = node.channels * shape_.size();
+        if (node.op == WIENER) {
+          views_[i] = call_.given[i] + image * count;
+          return;
+        }
+        float* view = memory_[i].get(count);
+        if (node.op < INVERT)
+          make_view(node, views_[node.parent], view, shape_);
+        else
+          make_filtered_view(node, views_[node.parent], node.op == FIT ? views_[node.other()] : nullptr, view, shape_);
         views_[i] = view;
       });
   }
@@ -243,13 +253,14 @@ int for_every_image(const int64_t* code, const double* numbers, const Call& call
 // Images: float32 (batch, channels, height, width). finite: (batch,), 0 where a pair counts as all zeros and has no
 // gradient. Scores and their gradient: (batch, components). Slopes: (batch, planes of all MS-SSIM branches, height, width),
 // each that of its branch's score in this plane of the view. Slopes and gradients of a side may be null where not wanted.
+// Given: per node, the views (batch, channels, height, width) of attackers that are not compiled (WIENER), else null.
 // The result is 0, or 1 if there was not enough memory.
 
 extern "C" int attacker_metrics_forward(const int64_t* program, const double* numbers, const float* noisy,
                                         const float* clean, const std::uint8_t* finite, int64_t batch, int64_t channels,
-                                        int64_t height, int64_t width, int threads, float* scores, float* slopes_noisy,
-                                        float* slopes_clean) {
-  const Call call{{noisy, clean}, finite, batch, channels, {height, width}, scores, {slopes_noisy, slopes_clean},
+                                        int64_t height, int64_t width, int threads, const float* const* given,
+                                        float* scores, float* slopes_noisy, float* slopes_clean) {
+  const Call call{{noisy, clean}, finite, batch, channels, {height, width}, scores, {slopes_noisy, slopes_clean}, given,
                   nullptr, {}, {}};
   return for_every_image(program, numbers, call, threads, &Images::forward);
 }
@@ -259,7 +270,7 @@ extern "C" int attacker_metrics_backward(const int64_t* program, const double* n
                                          int64_t height, int64_t width, int threads, const float* gradient,
                                          const float* slopes_noisy, const float* slopes_clean, float* gradient_noisy,
                                          float* gradient_clean) {
-  const Call call{{noisy, clean}, finite, batch, channels, {height, width}, nullptr, {},
+  const Call call{{noisy, clean}, finite, batch, channels, {height, width}, nullptr, {}, nullptr,
                   gradient, {slopes_noisy, slopes_clean}, {gradient_noisy, gradient_clean}};
   return for_every_image(program, numbers, call, threads, &Images::backward);
 }

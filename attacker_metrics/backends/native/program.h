@@ -8,16 +8,20 @@
 
 namespace {
 
-enum Op : int64_t { LUMA, CLAMP, MINMAX, SOBEL, STANDARDIZE, BLUR, GAMMA, WAVELET };
+enum Op : int64_t {
+  LUMA, CLAMP, MINMAX, SOBEL, STANDARDIZE, BLUR, GAMMA, WAVELET,
+  INVERT, EQUALIZE, MEDIAN, UNSHARP, WIENER, JPEG, FIT  // without pull-back
+};
 enum Normalize : int64_t { NONE, RELU, SIMPLE, FOLD };
 
 struct Node {
   Op op;
   int64_t parent;
-  double number;
+  const double* settings;
   int64_t channels;
   int depth;  // attackers between the image and this view
   std::vector<int> children;
+  int64_t other() const { return static_cast<int64_t>(settings[0]); }  // of FIT: the clean view
 };
 
 struct Branch {  // two views that are compared
@@ -40,12 +44,14 @@ struct Program {
   int depth = 0;
 
   Program(const int64_t* code, const double* numbers, int64_t channels) {
-    for (int root = 0; root < 2; ++root) nodes.push_back({CLAMP, -1, 0.0, channels, 0, {}});
+    for (int root = 0; root < 2; ++root) nodes.push_back({CLAMP, -1, nullptr, channels, 0, {}});
     for (int64_t left = *code++; left > 0; --left, code += 3) {
       Node& parent = nodes[code[1]];
       const Op op = static_cast<Op>(code[0]);
       const int64_t its_channels = op == LUMA ? 1 : parent.channels;
-      const Node node{op, code[1], op >= BLUR ? numbers[code[2]] : 0.0, its_channels, parent.depth + 1, {}};
+      const double* settings = numbers + code[2];
+      Node node{op, code[1], settings, its_channels, parent.depth + 1, {}};
+      if (op == FIT) node.depth = std::max(node.depth, nodes[node.other()].depth + 1);
       parent.children.push_back(static_cast<int>(nodes.size()));
       depth = std::max(depth, node.depth);
       nodes.push_back(node);
