@@ -33,12 +33,15 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
         ``(B, components)`` in float32, or float64 if an input is; NaN with zero gradient where not finite.
 
     Raises:
-        NotImplementedError: for forward-mode derivatives, which would be 0.
+        NotImplementedError: for forward-mode derivatives, which would be 0, and where a gradient would have to pass an
+            attacker that is :data:`~attacker_metrics.program.ONE_WAY`.
     """
     compiling, sides = torch.compiler.is_compiling(), (noisy, clean)
     if not compiling and any(map(_has_tangent, sides)):
         raise NotImplementedError("the scores have no forward-mode derivatives: use backward() or torch.autograd.grad.")
     wanted = [torch.is_grad_enabled() and image.requires_grad for image in sides]
+    if any(wanted) and program.one_way:
+        raise NotImplementedError("the program has attackers without pull-backs: evaluate it without gradients.")
     if any(wanted) and not compiling:  # what was made in inference mode cannot be kept for a backward
         noisy, clean = (image.clone() if image.is_inference() else image for image in sides)
     with torch.autocast(noisy.device.type, enabled=False):

@@ -183,7 +183,7 @@ class Wiener:
         inverse = response / (response.square() + self.noise_to_signal)
         spectrum = torch.fft.rfft2(mirrored) * inverse
         rows = torch.fft.ifft(spectrum, dim=2).narrow(2, above, height)
-        restored = torch.fft.irfft(rows, n=mirrored.shape[3], dim=3).narrow(3, left, width)
+        restored: Tensor = torch.fft.irfft(rows, n=mirrored.shape[3], dim=3).narrow(3, left, width)
         return (restored + level).clamp(0.0, 1.0)
 
     def _margins(self, length: int) -> tuple[int, int]:
@@ -199,9 +199,9 @@ class Wiener:
 
     def _response(self, frequencies: Tensor) -> Tensor:
         radius = math.ceil(3 * self.blur_sigma)
-        half = gaussian_taps(self.blur_sigma, radius)[radius:]
-        waves = (2 * tap * torch.cos(2 * math.pi * i * frequencies) for i, tap in enumerate(half) if i)
-        return sum(waves, torch.full_like(frequencies, half[0]))
+        half = frequencies.new_tensor(gaussian_taps(self.blur_sigma, radius)[radius:])
+        waves = torch.cos(2 * math.pi * frequencies[:, None] * torch.arange(radius + 1, device=frequencies.device))
+        return 2 * (waves * half).sum(dim=1) - half[0]
 
 
 @dataclass(frozen=True)
@@ -235,32 +235,23 @@ class JPEG:
     def __call__(self, x: Tensor) -> Tensor:
         """Compress and decompress images ``(B, C, H, W)`` in [0, 1]."""
         height, width = x.shape[-2:]
-        levels = _round(x.clamp(0.0, 1.0) * 255) - 128
+        levels = _round(x.clamp(0.0, 1.0) * 255 + _UPWARD) - 128
         levels = F.pad(levels, (0, -width % 8, 0, -height % 8), mode="replicate")
+        rows, columns = levels.shape[2] // 8, levels.shape[3] // 8
+        blocks = levels.reshape(*x.shape[:2], rows, 8, columns, 8).transpose(3, 4)
         cosines = torch.tensor(_cosines(), dtype=x.dtype, device=x.device)
         table = torch.tensor(_quantisation(self.quality), dtype=x.dtype, device=x.device)
-        transform = torch.kron(cosines, cosines)  # of a whole block at once: one large product instead of many small ones
-        coefficients = _to_blocks(levels) @ transform.T / table.flatten()
-        blocks = _round(coefficients + _UPWARD) * table.flatten() @ transform
-        levels = _from_blocks(blocks, levels.shape)[..., :height, :width]
-        return _round(levels + 128).clamp(0, 255) / 255
+        coefficients = _round(cosines @ blocks @ cosines.T / table + _UPWARD) * table
+        levels = (cosines.T @ coefficients @ cosines).transpose(3, 4).flatten(4, 5).flatten(2, 3)[..., :height, :width]
+        return _round(levels + 128 + _UPWARD).clamp(0, 255) / 255
 
 
-_UPWARD = 1e-4  # steps: means of 8-bit values lie halfway between two steps, where rounding errors would decide
+_UPWARD = 1e-4
+"""Steps. Lumas and means of 8-bit values often lie halfway between two steps, where rounding errors would decide."""
 
 
 def _round(x: Tensor) -> Tensor:
-    return x + (x.round() - x).detach() if x.requires_grad else x.round()
-
-
-def _to_blocks(x: Tensor) -> Tensor:
-    """The 8 x 8 blocks of images as rows, ``(blocks, 64)``."""
-    return x.unflatten(2, (-1, 8)).unflatten(4, (-1, 8)).transpose(3, 4).reshape(-1, 64)
-
-
-def _from_blocks(blocks: Tensor, shape: torch.Size) -> Tensor:
-    batch, channels, height, width = shape
-    return blocks.view(batch, channels, height // 8, width // 8, 8, 8).transpose(3, 4).reshape(shape)
+    return x + (x.round() - x).detach()
 
 
 @functools.cache

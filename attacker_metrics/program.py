@@ -102,11 +102,17 @@ class Program:
             counts.append(1 if attacker is luma else counts[parent])
         return counts
 
+    @property
+    def one_way(self) -> bool:
+        """Whether it has an attacker through which no gradient is pulled back."""
+        return any(is_built_in(attacker, one_way=True) and not is_built_in(attacker) for attacker, _ in self.made)
+
     def chain(self, view: int) -> tuple[list[Attacker], int]:
         """The attackers that make a view, in their order, and the number of the image that they begin with."""
         attackers: list[Attacker] = []
         while view > 1:
             attacker, view = self.made[view - 2]
+            assert not isinstance(attacker, FitTo), "a fitted view is made of two"
             attackers.insert(0, attacker)
         return attackers, view
 
@@ -158,7 +164,7 @@ def _from_numbers(integers: tuple[int, ...], numbers: tuple[float, ...]) -> Prog
     return Program(tuple(made), tuple(ms_ssim), tuple(pearson), next(rest))
 
 
-def is_built_in(attacker: Attacker, *, one_way: bool = False) -> bool:
+def is_built_in(attacker: Attacker | FitTo, *, one_way: bool = False) -> bool:
     """Whether the engine knows the attacker.
 
     Args:
@@ -176,4 +182,5 @@ def _settings(attacker: Any) -> list[float]:
 def _with_settings(kind: Any, numbers: Sequence[float]) -> Any:
     if not isinstance(kind, type):
         return kind
-    return kind(*(int(number) if field.type == "int" else number for field, number in zip(fields(kind), numbers)))
+    settings = zip(fields(kind), numbers, strict=False)
+    return kind(*(int(number) if field.type == "int" else number for field, number in settings))

@@ -103,11 +103,13 @@ def test_jpeg_quantises_cosine_coefficients_by_the_tables_of_the_format(quality)
     images, file = gray(48, 80, "blend"), io.BytesIO()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(file, "jpeg", quality=quality)
     table = np.array(Image.open(file).quantization[0]).reshape(8, 8)
-    blocks = (np.round(255 * images) - 128).reshape(4, 6, 8, 10, 8)
+    upward = 1e-4  # decides what lies halfway
+    blocks = (np.floor(255 * images + 0.5 + upward) - 128).reshape(4, 6, 8, 10, 8)
     coefficients = fft.dctn(blocks, axes=(2, 4), norm="ortho")
     steps = table[:, None, :]
-    levels = fft.idctn(np.floor(coefficients / steps + 0.5 + 1e-4) * steps, axes=(2, 4), norm="ortho").reshape(images.shape)
-    expected = np.clip(np.round(levels + 128), 0, 255) / 255
+    quantised = np.floor(coefficients / steps + 0.5 + upward) * steps
+    levels = fft.idctn(quantised, axes=(2, 4), norm="ortho").reshape(images.shape)
+    expected = np.clip(np.floor(levels + 128.5 + upward), 0, 255) / 255
     np.testing.assert_allclose(view(JPEG(quality), images), expected, rtol=0, atol=1e-12)
 
 
@@ -130,6 +132,21 @@ def test_the_affine_fit_of_a_flat_picture_is_the_mean_of_the_clean_one():
     clean = torch.rand(2, 3, 8, 8)
     fitted = AffineFit.fitted(torch.full_like(clean, 0.3), clean)
     torch.testing.assert_close(fitted, clean.mean(dim=(2, 3), keepdim=True).expand_as(clean))
+
+
+@pytest.mark.parametrize("contrast", [1e-2, 1e-4, 1e-6])
+def test_the_affine_fit_finds_contrast_that_float32_hardly_holds(contrast):
+    clean = torch.tensor(photo_pair()[1])
+    faint = (0.7 + contrast * clean).float()
+    exact = AffineFit.fitted(faint.double(), clean)
+    torch.testing.assert_close(AffineFit.fitted(faint, clean.float()).double(), exact, rtol=0, atol=1e-5)
+
+
+def test_rounding_errors_do_not_decide_about_the_jpeg_of_8_bit_photographs():
+    """One of a thousand lumas of 8-bit colours lies halfway between two levels."""
+    clean = torch.tensor(photo_pair()[1])
+    off = JPEG()(luma(clean)) - JPEG()(luma(clean.float())).double()
+    assert (off.abs() > 0.5 / 255).double().mean() < 5e-5
 
 
 @every_filter

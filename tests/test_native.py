@@ -20,8 +20,12 @@ from attacker_metrics import (
     multi_attacker_scores,
     standard_components,
 )
-from attacker_metrics.attackers import Blur, luma, minmax
+from attacker_metrics.attackers import Blur, clamp, luma, minmax
 from attacker_metrics.backends import native
+from attacker_metrics.components import program_of
+from attacker_metrics.engine import evaluate
+from attacker_metrics.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, invert, median
+from attacker_metrics.suites import added_components
 
 SETTINGS = {"betas": (0.3, 0.3, 0.4), "gamma_values": (0.5, 2.0, 1.3), "blur_sigma": 1.7, "wavelet_threshold": 0.05}
 
@@ -105,6 +109,60 @@ def test_components_with_different_settings_and_chains(kernel):
     assert_like_torch_in_float64(*pictures(2, 44, 50), components)
 
 
+def scores_of(noisy, clean, components):
+    return torch.stack(Pair(noisy, clean, channels=None).scores(components))
+
+
+def assert_views_like_torch_in_float64(noisy, clean, components, tolerance=2e-5):
+    """Scores of attackers without pull-back in the kernel, by it and by torch, both with and without a graph."""
+    components = list(components)
+    wanted = scores_of(noisy.double(), clean.double(), components)
+    with_graph = scores_of(noisy.clone().requires_grad_(), clean, components)
+    assert with_graph.requires_grad
+    for reached in (scores_of(noisy, clean, components), with_graph):
+        torch.testing.assert_close(reached.detach().double(), wanted, rtol=0, atol=tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("obfuscation", ["noise", "pixelation", "out of range", "dimmed", "blend"])
+@pytest.mark.parametrize("size", [(176, 176), (181, 203)])
+def test_the_suite(kernel, obfuscation, size):
+    noisy, clean = (torch.tensor(x, dtype=torch.float32) for x in photo_pair(obfuscation, *size))
+    assert_views_like_torch_in_float64(noisy, clean, added_components("standard-v1").values())
+
+
+@pytest.mark.parametrize("size", [(11, 11), (13, 50), (47, 45)])
+@pytest.mark.parametrize(
+    "attacker",
+    [Equalize(2), Equalize(1000), median, Unsharp(0.7, 3.0), Wiener(1.3, 1e-3), JPEG(20), JPEG(95), invert],
+    ids=str,
+)
+def test_filters_of_any_setting_and_place_in_a_chain(kernel, attacker, size):
+    noisy, clean = pictures(2, *size)
+    ms_ssim, pearson = MSSSIM((1.0,)), SquaredPearson()
+    components = [
+        Component("colours", ms_ssim, (attacker,), (attacker,)),
+        Component("before another", pearson, (luma, attacker, Blur(1.0)), (luma,)),
+        Component("behind another", ms_ssim, (luma, minmax, attacker), (luma, clamp, attacker)),
+        Component("in variants", pearson, (luma, clamp), (luma,), variants=(attacker, median)),
+        Component("fitted", AffineFit(ms_ssim), (attacker,), (clamp,)),
+    ]
+    assert_views_like_torch_in_float64(noisy, clean, components)
+
+
+@pytest.mark.parametrize("contrast", [1e-2, 1e-4, 1e-6])
+def test_the_affine_fit_finds_contrast_that_float32_hardly_holds(kernel, contrast):
+    clean = torch.tensor(photo_pair()[1], dtype=torch.float32)
+    affine = [Component("affine", AffineFit(MSSSIM())), Component("correlated", AffineFit(SquaredPearson()))]
+    assert_views_like_torch_in_float64(0.7 + contrast * clean, clean, affine)
+
+
+def test_a_gradient_through_an_attacker_without_pull_back_is_refused(kernel):
+    noisy, clean = pictures()
+    program = program_of([Component("a", SquaredPearson(), (luma, median), (luma,))], *noisy.shape[1:])
+    with pytest.raises(NotImplementedError, match="without pull-backs"):
+        evaluate(noisy.requires_grad_(), clean, torch.ones(2, dtype=torch.bool), program)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0, -7.0, 1e9, 1e15, 3e38])
 def test_flat_and_huge_pictures_stay_finite(kernel, value):
     clean = pictures(2, 44, 44)[1]
@@ -114,6 +172,8 @@ def test_flat_and_huge_pictures_stay_finite(kernel, value):
     for noisy in (flat, spiked.requires_grad_()):
         scores = multi_attacker_scores(noisy, clean, betas=(0.3, 0.3, 0.4))
         assert all(((s >= 0) & (s <= 1)).all() for s in scores.values())
+        suite = scores_of(noisy.detach(), clean, added_components("standard-v1", betas=(0.3, 0.3, 0.4)).values())
+        assert ((suite >= 0) & (suite <= 1)).all()
         (slope,) = torch.autograd.grad(scores["ms_ssim"].sum() + scores["pearson"].sum(), noisy)
         assert slope.isfinite().all()
 
@@ -126,6 +186,10 @@ def test_a_picture_that_is_not_finite_reads_nan_and_leaves_the_others_alone(kern
     for name in scores:
         assert scores[name].isnan().tolist() == [False, True, False]
         assert torch.equal(scores[name][[0, 2]], alone[name])
+    suite = added_components("standard-v1", betas=(0.5, 0.5)).values()
+    both = [scores_of(*pair, suite) for pair in ((spoilt.detach(), clean), (noisy[[0, 2]], clean[[0, 2]]))]
+    assert both[0][:, 1].isnan().all()
+    assert torch.equal(both[0][:, [0, 2]], both[1])
     sum(scores[name][[0, 2]].sum() for name in scores).backward()
     assert spoilt.grad[1].abs().max() == 0
     assert spoilt.grad[[0, 2]].abs().amax(dim=(1, 2, 3)).min() > 0
@@ -141,7 +205,8 @@ def test_threads_and_neighbours_change_no_bit(kernel):
             leaf = noisy[part].clone().requires_grad_()
             table = standard_components(betas=(0.5, 0.5)).values()
             scores = torch.stack(Pair(leaf, clean[part]).scores(table))
-            found.append((scores, *torch.autograd.grad(scores.sum(), leaf)))
+            suite = scores_of(noisy[part], clean[part], added_components("standard-v1", betas=(0.5, 0.5)).values())
+            found.append((torch.cat((scores, suite)).detach(), *torch.autograd.grad(scores.sum(), leaf)))
     finally:
         torch.set_num_threads(before)
     for scores, slope in found[1:3]:

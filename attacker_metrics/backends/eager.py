@@ -26,7 +26,7 @@ _ON_DEVICE = 2**28  # values of one map, over all planes, that are worked on at 
 def forward(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scores: Tensor, slopes: list[Tensor]) -> None:
     """Fill the scores and, where not empty, the slopes; see :mod:`attacker_metrics.backends`."""
     wanted = (slopes[0].numel() > 0, slopes[1].numel() > 0)
-    for part in parts(noisy, program):
+    for part in _parts(noisy, program):
         views = _views(_images(noisy, clean, finite, part, scores.dtype), program)
         scores[part] = 0.0
         for p in program.pearson:
@@ -58,7 +58,7 @@ def backward(
 ) -> None:
     """Fill the gradients that are not empty; see :mod:`attacker_metrics.backends`."""
     wanted = (totals[0].numel() > 0, totals[1].numel() > 0)
-    for part in parts(noisy, program):
+    for part in _parts(noisy, program):
         images = _images(noisy, clean, finite, part, gradient.dtype)
         views = _views(images, program)
         reached: list[Tensor | None] = [None] * len(views)  # the gradient in every view
@@ -80,6 +80,7 @@ def backward(
         for i, (attacker, parent) in reversed(list(enumerate(program.made, start=2))):
             at_view, reached[i] = reached[i], None
             if at_view is not None:
+                assert not isinstance(attacker, FitTo)
                 _add(reached, parent, pull_back(attacker, views[parent], views[i], at_view))
         for total, image, at_image in zip(totals, images, reached[:2], strict=True):
             if at_image is not None:
@@ -87,11 +88,11 @@ def backward(
                 total[part] = at_image.masked_fill_(stopped, 0.0)
 
 
-def parts(noisy: Tensor, program: Program) -> Iterator[slice]:
+def _parts(noisy: Tensor, program: Program) -> Iterator[slice]:
     """The images that are worked on at once: a few on a CPU; on other devices as many as leave memory bounded."""
     batch, channels, height, width = noisy.shape
     if noisy.device.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     planes = max(1, sum(program.channels(channels)[m.noisy] for m in program.ms_ssim))
     if noisy.device.type == "cpu":
         images = max(math.ceil(_SHARE * torch.get_num_threads() / (height * width)), _PLANES // planes)
@@ -102,7 +103,7 @@ def parts(noisy: Tensor, program: Program) -> Iterator[slice]:
 
 
 @functools.cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the C library see one block of 32 MiB come and go, untouched.
 
     glibc hands freed memory back to the system beyond twice the largest such block it has seen, 64 MiB at most. By default
@@ -128,7 +129,8 @@ def _views(images: list[Tensor], program: Program) -> list[Tensor]:
     """Every view of the images, by number."""
     views = list(images)
     for attacker, parent in program.made:
-        views.append(attacker(views[parent], views[attacker.clean]) if isinstance(attacker, FitTo) else attacker(views[parent]))
+        x = views[parent]
+        views.append(attacker(x, views[attacker.clean]) if isinstance(attacker, FitTo) else attacker(x))
     return views
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from attacker_metrics.attackers import Attacker
-from attacker_metrics.backends.eager import as_computed, parts
+from attacker_metrics.backends.eager import as_computed, keep_freed_memory
 from attacker_metrics.filters import Wiener
 from attacker_metrics.program import Program
 
@@ -32,6 +32,7 @@ SOURCE = Path(__file__).with_name("kernel.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 _SHARED = ("-shared", "-fPIC", "-pthread")
 _SHARE = 65_536  # pixels that are worth a thread of their own
+_AT_ONCE = 2**17  # pixels of a view that torch makes: few enough for the cache, enough to outweigh its preparations
 _COMPILERS = ("c++", "g++", "clang++")
 
 
@@ -152,8 +153,10 @@ def _views_in_torch(noisy: Tensor, clean: Tensor, finite: Tensor, program: Progr
         if isinstance(attacker, Wiener):
             chain, root = program.chain(number)
             images = clean if root else noisy
-            made = [_follow(chain, as_computed(images[part], finite[part], torch.float32)) for part in parts(noisy, program)]
-            views[number] = torch.cat(made)
+            keep_freed_memory()
+            few = max(1, _AT_ONCE // images[0, 0].numel())
+            parts = zip(images.split(few), finite.split(few), strict=True)
+            views[number] = torch.cat([_follow(chain, as_computed(*part, torch.float32)) for part in parts])
     return views
 
 

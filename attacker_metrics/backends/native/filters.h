@@ -118,7 +118,7 @@ class Jpeg {
 
   void read(const float* x, int row) {
     float* line = line_.data();
-    for (int64_t i = 0; i < shape_.width; ++i) line[i] = std::nearbyint(clamped(x[i], 0.0f, 1.0f) * 255.0f) - 128.0f;
+    for (int64_t i = 0; i < shape_.width; ++i) line[i] = std::nearbyint(clamped(x[i], 0.0f, 1.0f) * 255.0f + UPWARD) - 128.0f;
     std::fill(line_.begin() + shape_.width, line_.end(), line[shape_.width - 1]);
     for (int column = 0; column < 8; ++column) {
       float* to = at(row, column);
@@ -133,7 +133,7 @@ class Jpeg {
       for (int64_t block = 0; block < blocks_; ++block) line[8 * block + column] = from[block];
     }
     for (int64_t i = 0; i < shape_.width; ++i)
-      view[i] = clamped(std::nearbyint(line[i] + 128.0f), 0.0f, 255.0f) / 255.0f;
+      view[i] = clamped(std::nearbyint(line[i] + 128.0f + UPWARD), 0.0f, 255.0f) / 255.0f;
   }
 
   void transform(const float (&matrix)[8][8]) {
