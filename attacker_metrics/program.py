@@ -44,9 +44,10 @@ class FitTo:
         return AffineFit.fitted(noisy, clean)
 
 
+_BOTH_WAYS: tuple[Any, ...] = (luma, clamp, minmax, sobel, standardize, Blur, Gamma, Wavelet)
 ONE_WAY: tuple[Any, ...] = (invert, Equalize, median, Unsharp, Wiener, JPEG, FitTo)
 """What is evaluated without gradients only."""
-ATTACKERS: tuple[Any, ...] = (luma, clamp, minmax, sobel, standardize, Blur, Gamma, Wavelet, *ONE_WAY)
+ATTACKERS = _BOTH_WAYS + ONE_WAY
 NORMALIZATIONS = (None, "relu", "simple", "fold")
 FOLD = 0.01
 """Terms of MS-SSIM below are bent under ``"fold"``."""
@@ -105,7 +106,7 @@ class Program:
     @property
     def one_way(self) -> bool:
         """Whether it has an attacker through which no gradient is pulled back."""
-        return any(is_built_in(attacker, one_way=True) and not is_built_in(attacker) for attacker, _ in self.made)
+        return not all(is_built_in(attacker) for attacker, _ in self.made)
 
     def chain(self, view: int) -> tuple[list[Attacker], int]:
         """The attackers that make a view, in their order, and the number of the image that they begin with."""
@@ -171,7 +172,7 @@ def is_built_in(attacker: Attacker | FitTo, *, one_way: bool = False) -> bool:
         attacker: any.
         one_way: whether no gradient is wanted.
     """
-    known = ATTACKERS if one_way else ATTACKERS[: -len(ONE_WAY)]
+    known = ATTACKERS if one_way else _BOTH_WAYS
     return any(type(attacker) is kind if isinstance(kind, type) else attacker is kind for kind in known)
 
 

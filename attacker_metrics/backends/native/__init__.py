@@ -155,7 +155,7 @@ def _views_in_torch(noisy: Tensor, clean: Tensor, finite: Tensor, program: Progr
             images = clean if root else noisy
             keep_freed_memory()
             few = max(1, _AT_ONCE // images[0, 0].numel())
-            parts = zip(images.split(few), finite.split(few), strict=True)
+            parts = zip(torch.split(images, few), torch.split(finite, few), strict=True)
             views[number] = torch.cat([_follow(chain, as_computed(*part, torch.float32)) for part in parts])
     return views
 
