@@ -10,8 +10,10 @@ from attacker_metrics.learned.metrics import (
     LinearAttackerMSSSIM,
     LinearAttackerPearson,
 )
+from attacker_metrics.learned.standard import STANDARD_LEARNED, standard_learned
 
 __all__ = [
+    "STANDARD_LEARNED",
     "CNNAttacker",
     "CNNAttackerMSSSIM",
     "CNNAttackerPearson",
@@ -24,4 +26,5 @@ __all__ = [
     "NormalEquations",
     "NotFittedError",
     "in_fit_split",
+    "standard_learned",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,10 @@ class LearnedAttacker(nn.Module, ABC):
 
     Feed the fit split through :meth:`fit_update`, batch by batch, call :meth:`fit_compute` once (in every process), then
     use it as any attacker, in a :class:`~attacker_metrics.Component` or by calling it. The gradient flows through the view,
-    not through the fit. A subclass implements ``_observe``, ``_solve`` and ``_view``.
+    not through the fit. A subclass implements ``_observe``, ``_solve`` and ``_view``, and, for fits that are stored or merged
+    half-way, ``_observed``, ``_take_over`` and ``_forget``.
+
+    ``state_dict`` also holds an unfinished fit: what *this* process has taken in.
     """
 
     def __init__(self) -> None:
@@ -56,8 +59,7 @@ class LearnedAttacker(nn.Module, ABC):
             ValueError: for other shapes, clean values outside [0, 1] by more than 1e-3, or another number of ids.
             RuntimeError: if the fit was computed already.
         """
-        if self.is_fitted:
-            raise RuntimeError(f"{type(self).__name__} is fitted; make a new one to fit it on other images.")
+        self._check_unfitted()
         pair = Pair(noisy, clean)
         names = None if ids is None else names_of(ids, len(pair))
         if not bool(pair.clean_in_range.all()):
@@ -87,6 +89,45 @@ class LearnedAttacker(nn.Module, ABC):
         self._seen = set().union(*gathered(self._seen))
         self.is_fitted = True
 
+    def fit_state(self) -> dict[str, Any]:
+        """What an unfinished fit has taken in so far, with tensors on the CPU: for :meth:`fit_merge`, in any process.
+
+        Raises:
+            RuntimeError: if the fit was computed already.
+        """
+        self._check_unfitted()
+        return {
+            "fit_count": self.fit_count,
+            "seen": sorted(self._seen),
+            "offered": self._offered,
+            "observed": self._observed(),
+        }
+
+    def fit_merge(self, state: Mapping[str, Any]) -> None:
+        """Learn from what another attacker of the same settings has taken in.
+
+        Args:
+            state: its :meth:`fit_state`.
+
+        Raises:
+            RuntimeError: if the fit was computed already.
+
+        Example:
+            >>> from attacker_metrics.learned import LinearAttacker
+            >>> clean = torch.rand(4, 3, 32, 32)
+            >>> one, other = LinearAttacker(), LinearAttacker()
+            >>> one.fit_update(1 - clean[:2], clean[:2])
+            >>> other.fit_update(1 - clean[2:], clean[2:])
+            >>> one.fit_merge(other.fit_state())
+            >>> one.fit_count
+            4
+        """
+        self._check_unfitted()
+        self.fit_count += state["fit_count"]
+        self._seen.update(state["seen"])
+        self._offered += state["offered"]
+        self._take_over(state["observed"])
+
     def check_unseen(self, ids: Iterable[Id] | Ids) -> None:
         """Raise a :class:`FitOverlapError` if one of the ids belongs to a pair of the fit split."""
         seen = [name for name in names_of(ids) if _hash(name) in self._seen]
@@ -110,16 +151,43 @@ class LearnedAttacker(nn.Module, ABC):
         return self._view(x)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What ``state_dict`` holds besides the parameters: whether it is fitted, and hashes of whom it saw."""
-        return {"is_fitted": self.is_fitted, "fit_count": self.fit_count, "seen": sorted(self._seen)}
+        """What ``state_dict`` holds besides the parameters: hashes of whom it saw, and a fit as far as it went."""
+        unfinished = None if self.is_fitted else self.fit_state()
+        return {
+            "is_fitted": self.is_fitted,
+            "fit_count": self.fit_count,
+            "seen": sorted(self._seen),
+            "unfinished": unfinished,
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` returned."""
+        self.is_fitted = False
+        self.fit_count, self._offered, self._seen = 0, 0, set()
+        self._forget()
+        if state["unfinished"] is not None:
+            self.fit_merge(state["unfinished"])
         self.is_fitted, self.fit_count, self._seen = state["is_fitted"], state["fit_count"], set(state["seen"])
+
+    def _check_unfitted(self) -> None:
+        if self.is_fitted:
+            raise RuntimeError(f"{type(self).__name__} is fitted; make a new one to fit it on other images.")
 
     @abstractmethod
     def _observe(self, noisy: Tensor, clean: Tensor, keys: Sequence[str]) -> None:
         """Take in finite pairs; the keys name them."""
+
+    @abstractmethod
+    def _observed(self) -> dict[str, Any]:
+        """What was taken in: numbers, lists and tensors on the CPU."""
+
+    @abstractmethod
+    def _take_over(self, observed: Mapping[str, Any]) -> None:
+        """Take in what :meth:`_observed` of another attacker returned."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Drop what was taken in."""
 
     @abstractmethod
     def _solve(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -81,12 +81,29 @@ class CNNAttacker(LearnedAttacker):
             for top in range(0, image.shape[1] - _TILE + 1, _TILE):
                 for left in range(0, image.shape[2] - _TILE + 1, _TILE):
                     rank = -_hash(f"{key} {top} {left}")
-                    if len(self._tiles) < _TILES or rank >= self._tiles[0][0]:
-                        tile = image[:, top : top + _TILE, left : left + _TILE].cpu().clone()
-                        # Draws of one image share its name: their pixels decide, not the order in which they come.
-                        pixels = hashlib.blake2b(tile.numpy().tobytes(), digest_size=8).digest()
-                        push = heapq.heappush if len(self._tiles) < _TILES else heapq.heappushpop
-                        push(self._tiles, (rank, pixels, id(tile), tile))  # tensors cannot be ordered
+                    if self._may_stay(rank):
+                        self._keep(rank, image[:, top : top + _TILE, left : left + _TILE].cpu().clone())
+
+    def _may_stay(self, rank: int) -> bool:
+        return len(self._tiles) < _TILES or rank >= self._tiles[0][0]
+
+    def _keep(self, rank: int, tile: Tensor) -> None:
+        # Draws of one image share its name: their pixels decide, not the order in which they come.
+        pixels = hashlib.blake2b(tile.numpy().tobytes(), digest_size=8).digest()
+        push = heapq.heappush if len(self._tiles) < _TILES else heapq.heappushpop
+        push(self._tiles, (rank, pixels, id(tile), tile))  # tensors cannot be ordered
+
+    def _observed(self) -> dict[str, Any]:
+        tiles = [tile for *_, tile in self._tiles]
+        return {"ranks": [rank for rank, *_ in self._tiles], "tiles": torch.stack(tiles) if tiles else None}
+
+    def _take_over(self, observed: Mapping[str, Any]) -> None:
+        for i, rank in enumerate(observed["ranks"]):
+            if self._may_stay(rank):
+                self._keep(rank, observed["tiles"][i].clone())
+
+    def _forget(self) -> None:
+        self._tiles = []
 
     def _solve(self) -> None:
         everyones = [ranked for mine in gathered(self._tiles) for ranked in mine]

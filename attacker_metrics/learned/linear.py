@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -146,6 +146,15 @@ class LinearAttacker(LearnedAttacker):
                 patches = F.unfold(window, self.kernel_size, stride=stride)[0]
                 blocks = F.unfold(y[image, None, :, top * stride : bottom * stride], stride, stride=stride)[0]
                 self.equations.update(patches, blocks)
+
+    def _observed(self) -> dict[str, Any]:
+        return {"moments": self.equations.moments.cpu()}
+
+    def _take_over(self, observed: Mapping[str, Any]) -> None:
+        self.equations.moments = self.equations.moments + observed["moments"].to(self.equations.moments.device)
+
+    def _forget(self) -> None:
+        self.equations.reset()
 
     def _solve(self) -> None:
         with warnings.catch_warnings():  # a process may have had no share of the fit split
