@@ -43,7 +43,7 @@ class Calibration:
     digest: str
 
     @classmethod
-    def of(cls, scores: Scores, matched: Scores, selection: Selection, names: list[str]) -> Calibration:
+    def of(cls, scores: Scores, matched: Scores, selection: Selection, names: list[str], fit: str | None) -> Calibration:
         """Measure the scores of a run against those of its images matched anew.
 
         Args:
@@ -51,6 +51,7 @@ class Calibration:
             matched: of :class:`~attacker_metrics.evaluation.unrelated.UnrelatedPairs`.
             selection: what was matched.
             names: the attackers that compete.
+            fit: the digest of the learned attackers' fit, or None.
 
         Raises:
             ValueError: if fewer than two unrelated pairs have a score.
@@ -61,7 +62,7 @@ class Calibration:
         parts = {name: np.split(matched.columns[name].astype(np.float64), [pairs, pairs + count]) for name in names}
         null = NullDistribution({name: part[0] for name, part in parts.items()})
         ceiling, noise = ({name: _mean(part[which]) for name, part in parts.items()} for which in (1, 2))
-        return cls(null, null.strongest(columns), columns, count, ceiling, noise, selection.digest(scores, names))
+        return cls(null, null.strongest(columns), columns, count, ceiling, noise, selection.digest(scores, names, fit))
 
     def columns(self) -> dict[str, pa.Array]:
         """The columns :data:`STRONGEST`; null for pairs without a score."""

@@ -17,7 +17,7 @@ from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from attacker_metrics.evaluation.images import is_url
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, load_average, load_pair_or_failure
+from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, load_draws, load_pair_or_failure
 
 COLUMNS = ("id", "clean", "noisy")
 _SEPARATOR = ";"
@@ -41,7 +41,7 @@ class ManifestPairs:
         location: path or URL of the manifest, ``.csv`` or ``.parquet``.
         side: if given, both images are scaled so that their smaller side has this many pixels.
         reserved: names that a further column must not have.
-        draws: above 1, every ``noisy`` cell lists so many files, separated by semicolons, and their mean is the noisy image.
+        draws: above 1, every ``noisy`` cell lists so many files, separated by semicolons.
 
     Raises:
         ManifestError: if the manifest is of another kind, unreadable, or lacks a column.
@@ -135,7 +135,7 @@ class ManifestPairs:
         if self._draws == 1:
             return load_pair_or_failure(clean, self._locate(row["noisy"]), index=index, side=self._side)
         draws = [self._locate(cell.strip()) for cell in row["noisy"].split(_SEPARATOR)]
-        return load_average(clean, draws, index=index, side=self._side)
+        return load_draws(clean, draws, index=index, side=self._side)
 
     def _text(self, table: pa.Table, name: str) -> pa.ChunkedArray:
         try:

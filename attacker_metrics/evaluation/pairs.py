@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
 from collections import defaultdict
@@ -39,6 +40,8 @@ class LoadedPair:
         noisy_eight_bit: whether the noisy file held 8-bit values.
         read_s: seconds that reading its files took.
         decode_s: seconds that decoding and scaling them took.
+        mean: of all draws of a random obfuscation, of which ``noisy`` is the first, or None where there is one draw.
+        random_share: how much of the draws' mean squared error varies from draw to draw; 0 for identical draws.
     """
 
     index: int
@@ -47,6 +50,8 @@ class LoadedPair:
     noisy_eight_bit: bool
     read_s: float = 0.0
     decode_s: float = 0.0
+    mean: Tensor | None = None
+    random_share: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class BuiltInPairs:
     """Four photographs that ship with the package under six obfuscations, without any file of the user.
 
     Args:
-        draws: the noisy image is the mean of so many draws of the obfuscation.
+        draws: how often every obfuscation is drawn.
     """
 
     unmatched: tuple[str, ...] = ()
@@ -166,8 +171,10 @@ class BuiltInPairs:
         with resources.as_file(resource) as path:
             clean = read_image(path).pixels
         obfuscate, generator = list(OBFUSCATIONS.values())[obfuscation], torch.Generator().manual_seed(index)
-        noisy = torch.stack([obfuscate(clean, generator) for _ in range(self._draws)]).mean(dim=0)
-        return LoadedPair(index, noisy, clean, noisy_eight_bit=False, decode_s=time.perf_counter() - begin)
+        draws = [obfuscate(clean, generator) for _ in range(self._draws)]
+        mean, share = (None, math.nan) if self._draws == 1 else averaged(draws, clean)
+        seconds = time.perf_counter() - begin
+        return LoadedPair(index, draws[0], clean, noisy_eight_bit=False, decode_s=seconds, mean=mean, random_share=share)
 
 
 def load_pair_or_failure(
@@ -180,19 +187,40 @@ def load_pair_or_failure(
         return FailedPair(index, str(error))
 
 
-def load_average(
+def load_draws(
     clean: Path | str, noisy: Sequence[Path | str], *, index: int, side: int | None = None
 ) -> LoadedPair | FailedPair:
-    """A clean picture and the mean of several draws of a random obfuscation of it, or the first error."""
+    """A clean picture with the first of several draws of a random obfuscation and their mean, or the first error."""
     pairs = [load_pair_or_failure(clean, draw, index=index, side=side) for draw in noisy]
     loaded = [pair for pair in pairs if isinstance(pair, LoadedPair)]
     for pair in pairs:
         if isinstance(pair, FailedPair):
             return pair
-    mean = torch.stack([pair.noisy for pair in loaded]).mean(dim=0)
+    mean, share = averaged([pair.noisy for pair in loaded], loaded[0].clean)
     eight_bit = any(pair.noisy_eight_bit for pair in loaded)
     seconds = sum(pair.read_s for pair in loaded), sum(pair.decode_s for pair in loaded)
-    return LoadedPair(index, mean, loaded[0].clean, eight_bit, *seconds)
+    return LoadedPair(index, loaded[0].noisy, loaded[0].clean, eight_bit, *seconds, mean, share)
+
+
+def averaged(draws: Sequence[Tensor], clean: Tensor) -> tuple[Tensor, float]:
+    """The mean of two or more draws, and which share of their mean squared error is their variance.
+
+    The variance is the unbiased one: the share is about 1 for independent noise around the picture, however few draws there
+    are, and exactly 0 for identical draws, which no mean improves.
+
+    Example:
+        >>> clean = torch.full((3, 64, 64), 0.5)
+        >>> mean, share = averaged([clean + 0.1 * torch.randn(3, 64, 64) for _ in range(2)], clean)
+        >>> 0.9 < share <= 1
+        True
+        >>> averaged([1 - clean, 1 - clean], clean)[1]
+        0.0
+    """
+    stacked = torch.stack(list(draws))
+    mean = stacked.mean(dim=0)
+    variance = float((stacked - stacked[0]).double().var(dim=0).mean())  # of differences: identical draws give exactly 0
+    error = float((stacked - clean).double().square().mean())
+    return mean, min(variance / error, 1.0) if variance else 0.0
 
 
 def load_pair(clean: Path | str, noisy: Path | str, *, index: int = 0, side: int | None = None) -> LoadedPair:

@@ -153,6 +153,14 @@ class UnfinishedRun:
                 raise ResumeError(f"part {part} is missing from {self.folder} or damaged; --resume evaluates it again.")
             yield pa.ipc.open_file(content).read_all()
 
+    def keep(self, name: str, content: bytes) -> None:
+        """Store what the processes must all know; it is stored anew whenever the run is begun or continued."""
+        _write_whole(self.folder / name, content)
+
+    def kept(self, name: str) -> bytes:
+        """What :meth:`keep` stored."""
+        return (self.folder / name).read_bytes()
+
     @property
     def exists(self) -> bool:
         """Whether there is a run to continue."""
@@ -182,7 +190,13 @@ class UnfinishedRun:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_if_empty(self) -> bool:
-        """Delete the folder, and the output if this run made it, if no part is done; return whether it did."""
+        """Delete the folder, and the output if this run made it, if no part is done in any stage; return whether it did."""
+        if any(self.folder.rglob(f"{_PREFIX}*{_SUFFIX}")):
+            return False
+        return self.remove_if_unscored()
+
+    def remove_if_unscored(self) -> bool:
+        """As :meth:`remove_if_empty`, but what other stages have stored below the folder is deleted too."""
         if self.done:
             return False
         self.remove()

@@ -38,6 +38,7 @@ def evaluate_remaining(
     plan: Plan,
     processes: Processes,
     *,
+    columns: list[str],
     device: torch.device,
     batch_size: int,
     workers: int,
@@ -54,6 +55,7 @@ def evaluate_remaining(
         run: where the parts are stored.
         plan: the parts.
         processes: who shares the work.
+        columns: what :func:`~attacker_metrics.evaluation.scoring.columns_of` says.
         device: where to compute.
         batch_size: pairs of equal size that are scored at once.
         workers: threads that read and decode files; 0 reads between the computations.
@@ -65,7 +67,6 @@ def evaluate_remaining(
     """
     seconds, begin = Seconds(), time.perf_counter()
     privacy = privacy.to(device)
-    members = len(privacy)
 
     def taken() -> Iterator[PartRows]:
         while (turn := processes.take(counter)) < len(plan.remaining):
@@ -75,7 +76,7 @@ def evaluate_remaining(
 
     stream = load_ahead(source, taken(), workers=workers, ahead=batch_size + 2 * workers)
     for part, group in itertools.groupby(stream, key=lambda item: item[0]):
-        scores = PartScores.empty(part.start, len(part.table), members)
+        scores = PartScores.empty(part.start, len(part.table), len(columns))
         pairs = (pair for _, pair in group)
         score_part(pairs, scores, privacy, device=device, batch_size=batch_size, seconds=seconds, on_done=on_done)
         run.write(part.number, scores.beside(part.kept))
@@ -91,6 +92,7 @@ def evaluate_unrelated(
     processes: Processes,
     progress: Callable[[Plan], AbstractContextManager[tuple[OnDone, Tell]]],
     *,
+    columns: list[str],
     device: torch.device,
     batch_size: int,
     workers: int,
@@ -104,6 +106,7 @@ def evaluate_unrelated(
         run: the run whose images these are.
         processes: who shares the work.
         progress: makes what is called when pairs are done, and at the end.
+        columns: of the run.
         device: where to compute.
         batch_size: pairs of equal size that are scored at once.
         workers: threads that read and decode files.
@@ -133,6 +136,7 @@ def evaluate_unrelated(
             second,
             plan,
             processes,
+            columns=columns,
             device=device,
             batch_size=batch_size,
             workers=workers,
@@ -143,7 +147,7 @@ def evaluate_unrelated(
         processes.gather("unrelated done", None, tell)
     if not processes.is_first:
         return None
-    return Scores.of_tables(second.tables(plan), list(map(str, privacy.keys(keep_base=True))), plan.total)
+    return Scores.of_tables(second.tables(plan), columns, plan.total)
 
 
 def throughput(seconds: list[dict[str, Any]], workers: int, threads: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,17 +11,36 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
 
 from attacker_metrics.attacker_metric import AttackerMetric
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, batches_of_one_size
 from attacker_metrics.pair import Pair
-from attacker_metrics.strongest.flags import clipped_share
+from attacker_metrics.strongest import attackers_of, clipped_share
 
-_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED = RESERVED = tuple(
-    f"_{name}" for name in ("scores", "collapsed", "finite", "failure", "8bit", "size", "clipped")
+_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED, _RANDOM = RESERVED = tuple(
+    f"_{name}" for name in ("scores", "collapsed", "finite", "failure", "8bit", "size", "clipped", "random")
 )
 """Columns of a part's table beside those of its rows."""
+DRAWS = "draws_"
+"""Begins the names of attackers that see the mean of all draws instead of the first."""
+
+
+def columns_of(privacy: MultiAttackerPrivacy, *, draws: bool) -> list[str]:
+    """The columns of a run: the members of the collection, then every attacker once more on the mean of the draws.
+
+    All of them, not some: averaging can precede any attack, and costs little beside reading the draws.
+    """
+    names = list(map(str, privacy.keys(keep_base=True)))
+    return names + [DRAWS + name for name in attackers_of(privacy)] if draws else names
+
+
+def competing(privacy: MultiAttackerPrivacy, *, draws: bool) -> list[str]:
+    """Those of the columns that stand for one attacker each."""
+    names = list(attackers_of(privacy))
+    return names + [DRAWS + name for name in names] if draws else names
 
 
 @dataclass
@@ -52,6 +71,7 @@ class PartScores:
         failures: why a pair could not be scored, or None.
         sizes: ``(rows, 2)`` int32: height and width; 0 where the pair could not be read.
         clipped: ``(rows,)`` float32: of an 8-bit noisy file the share of values at 0 or 1; NaN for other files.
+        random: ``(rows,)`` float32: how much of the error varies from draw to draw; NaN where there is one draw.
     """
 
     start: int
@@ -62,12 +82,13 @@ class PartScores:
     failures: list[str | None]
     sizes: NDArray[np.int32]
     clipped: NDArray[np.float32]
+    random: NDArray[np.float32]
 
     @classmethod
     def empty(cls, start: int, rows: int, members: int) -> PartScores:
         """Before anything is scored."""
         flags = (np.zeros((rows, members), bool), np.ones(rows, bool), np.zeros(rows, bool))
-        images = np.zeros((rows, 2), np.int32), np.full(rows, np.nan, np.float32)
+        images = np.zeros((rows, 2), np.int32), np.full(rows, np.nan, np.float32), np.full(rows, np.nan, np.float32)
         return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows, *images)
 
     def beside(self, rows: pa.Table) -> pa.Table:
@@ -81,6 +102,7 @@ class PartScores:
             _EIGHT_BIT: pa.array(self.eight_bit),
             _SIZE: pa.FixedSizeListArray.from_arrays(pa.array(self.sizes.ravel()), 2),
             _CLIPPED: pa.array(self.clipped),
+            _RANDOM: pa.array(self.random),
         }
         for name, column in columns.items():
             rows = rows.append_column(name, column)
@@ -101,6 +123,7 @@ class Scores:
         groups: group of every pair by which the source presents them (the obfuscation, in the demonstration), or None.
         sizes: ``(pairs, 2)`` int32: height and width; 0 where the pair could not be read.
         clipped: per pair, for an 8-bit noisy file the share of values at 0 or 1; NaN for other files.
+        random: per pair, how much of the error varies from draw to draw; NaN where there is one draw.
     """
 
     rows: pa.Table
@@ -112,6 +135,7 @@ class Scores:
     groups: list[str] | None = None
     sizes: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     clipped: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    random: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @classmethod
     def of_tables(cls, tables: Iterable[pa.Table], names: list[str], total: int, groups: list[str] | None = None) -> Scores:
@@ -119,7 +143,7 @@ class Scores:
 
         Args:
             tables: what :meth:`PartScores.beside` made.
-            names: the members of the collection.
+            names: the columns, as :func:`columns_of` names them.
             total: number of pairs.
             groups: group of every pair, or None.
         """
@@ -132,6 +156,7 @@ class Scores:
             groups=groups,
             sizes=np.zeros((total, 2), np.int32),
             clipped=np.full(total, np.nan, np.float32),
+            random=np.full(total, np.nan, np.float32),
         )
         rows, start = [], 0
         for table in tables:
@@ -146,6 +171,7 @@ class Scores:
             scores.skipped[start:stop] = ~table[_FINITE].to_numpy()
             scores.sizes[start:stop] = table[_SIZE].combine_chunks().flatten().to_numpy().reshape(-1, 2)
             scores.clipped[start:stop] = table[_CLIPPED].to_numpy()
+            scores.random[start:stop] = table[_RANDOM].to_numpy()
             failures = table[_FAILURE]
             if failures.null_count < len(failures):
                 reasons = enumerate(failures.to_pylist(), start)
@@ -219,6 +245,7 @@ def score_part(
             seconds.decode += pair.decode_s
             row = pair.index - part.start
             part.eight_bit[row], part.sizes[row] = pair.noisy_eight_bit, pair.clean.shape[-2:]
+            part.random[row] = pair.random_share
             if pair.noisy_eight_bit:
                 (part.clipped[row],) = clipped_share(pair.noisy[None])
             yield pair
@@ -239,12 +266,29 @@ def score_part(
 
 
 def _score_batch(batch: list[LoadedPair], privacy: MultiAttackerPrivacy, device: torch.device, part: PartScores) -> None:
-    noisy = torch.stack([pair.noisy for pair in batch]).to(device)
-    clean = torch.stack([pair.clean for pair in batch]).to(device)
-    pair = Pair(noisy, clean)
     members = dict(privacy.items(keep_base=True, copy_state=False))
-    ours = {name: metric for name, metric in members.items() if isinstance(metric, AttackerMetric)}
-    pair.scores(component for metric in ours.values() for component in metric.components)
+    clean = torch.stack([pair.clean for pair in batch]).to(device)
+    scored = [_scores_of(members, torch.stack([pair.noisy for pair in batch]).to(device), clean)]
+    means = [pair.mean for pair in batch if pair.mean is not None]
+    if means:
+        scored.append(_scores_of(attackers_of(privacy), torch.stack(means).to(device), clean))
+    values, collapsed, pairs = zip(*scored, strict=True)
+    table, flags = (torch.cat(columns, dim=1).cpu().numpy() for columns in (values, collapsed))
+    finite = torch.stack([pair.finite for pair in pairs]).all(dim=0).tolist()
+    in_range = pairs[0].clean_in_range.tolist()
+    for position, item in enumerate(batch):
+        row = item.index - part.start
+        if not in_range[position]:
+            part.failures[row] = "the clean image leaves [0, 1] by more than 1e-3; denormalise it."
+            continue
+        part.finite[row], part.values[row], part.collapsed[row] = finite[position], table[position], flags[position]
+
+
+def _scores_of(members: Mapping[str, Metric], noisy: Tensor, clean: Tensor) -> tuple[Tensor, Tensor, Pair]:
+    """Scores, and which of them are collapsed, ``(images, members)``; and the pair of which they are."""
+    pair = Pair(noisy, clean)
+    ours = [metric for metric in members.values() if isinstance(metric, AttackerMetric)]
+    pair.scores(component for metric in ours for component in metric.components)
     values, collapsed = [], []
     for metric in members.values():
         if isinstance(metric, AttackerMetric):
@@ -252,15 +296,8 @@ def _score_batch(batch: list[LoadedPair], privacy: MultiAttackerPrivacy, device:
             collapsed.append(metric.collapsed_images(pair))
         else:
             # A foreign metric reduces over its batch: it sees one image at a time.
-            single: list[Any] = [float(metric(noisy[i : i + 1], clean[i : i + 1])) for i in range(len(batch))]
+            single: list[Any] = [float(metric(noisy[i : i + 1], clean[i : i + 1])) for i in range(len(pair))]
             metric.reset()
-            values.append(torch.tensor(single, device=device).where(pair.finite, torch.nan))
+            values.append(torch.tensor(single, device=pair.device).where(pair.finite, torch.nan))
             collapsed.append(torch.zeros_like(pair.finite))
-    table, flags = torch.stack(values, dim=1).cpu().numpy(), torch.stack(collapsed, dim=1).cpu().numpy()
-    finite, in_range = pair.finite.tolist(), pair.clean_in_range.tolist()
-    for position, item in enumerate(batch):
-        row = item.index - part.start
-        if not in_range[position]:
-            part.failures[row] = "the clean image leaves [0, 1] by more than 1e-3; denormalise it."
-            continue
-        part.finite[row], part.values[row], part.collapsed[row] = finite[position], table[position], flags[position]
+    return torch.stack(values, dim=1), torch.stack(collapsed, dim=1), pair

@@ -15,7 +15,8 @@ from scipy import stats
 import attacker_metrics
 from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, SPEC_VERSION
 from attacker_metrics.evaluation.calibration import RATES
-from attacker_metrics.evaluation.scoring import Scores
+from attacker_metrics.evaluation.learned_summary import Learned, in_words
+from attacker_metrics.evaluation.scoring import DRAWS, Scores
 from attacker_metrics.evaluation.tails import tails_of, why_unsupported
 from attacker_metrics.statistics import Rate
 from attacker_metrics.strongest import flags
@@ -25,8 +26,9 @@ STATISTICS = ("mean", "p95", "max")
 
 
 _FIFTEEN = MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES
-OURS = frozenset(_FIFTEEN).union(*(suite.added for suite in SUITES.values()))
-"""The components whose similarity this library knows, those of suites included."""
+_SINGLE = frozenset(_FIFTEEN).union(*(suite.added + suite.learned for suite in SUITES.values()))
+OURS = _SINGLE.union(DRAWS + name for name in _SINGLE)
+"""The components whose similarity this library knows, those of suites and on the mean of draws included."""
 _BOUNDED = OURS.union(MEANS)
 
 
@@ -43,7 +45,11 @@ class Gate:
 
 
 def summarize(
-    scores: Scores, settings: dict[str, Any], gates: list[Gate], null: dict[str, Any] | None = None
+    scores: Scores,
+    settings: dict[str, Any],
+    gates: list[Gate],
+    null: dict[str, Any] | None = None,
+    learned: Learned | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``summary.json``: JSON types only, null where there is no number.
 
@@ -52,6 +58,7 @@ def summarize(
         settings: every setting of the run, by name.
         gates: the limits to judge.
         null: what unrelated pairs say about the scores, or None if there were none.
+        learned: the learned attackers, or None if there are none.
     """
     scored = scores.scored
     summary: dict[str, Any] = {
@@ -66,7 +73,7 @@ def summarize(
         "failed": len(scores.failures),
         "collapsed": int(
             np.logical_or.reduce(
-                [scores.collapsed[name] & scored for name in scores.collapsed if name != "invert_gray"]
+                [scores.collapsed[n] & scored for n in scores.collapsed if n.removeprefix(DRAWS) != "invert_gray"]
             ).sum()
         ),
         "noisy_8bit": scores.noisy_eight_bit,
@@ -76,7 +83,9 @@ def summarize(
         "strongest": _strongest(scores, scored),
         "tails": None if scores.groups is not None else tails_of(scores, _BOUNDED),
         "null": null,
-        "flags": _flags(scores, scored, null),
+        "learned": None if learned is None else learned.as_json(),
+        "draws": _draws(scores, scored),
+        "flags": _flags(scores, scored, null, learned),
     }
     if scores.groups is not None:
         groups = np.asarray(scores.groups)
@@ -142,13 +151,41 @@ def _judge(gate: Gate, scores: Scores, statistics: dict[str, Any]) -> dict[str, 
     return {**judged, "unsupported": why_unsupported(scores, gate.component, "p95") if gate.statistic == "p95" else None}
 
 
-def _flags(scores: Scores, scored: NDArray[np.bool_], null: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _draws(scores: Scores, scored: NDArray[np.bool_]) -> dict[str, Any] | None:
+    """How much of the obfuscation is random, and what averaging brings: per attacker the mean score of either."""
+    random = scores.random[scored & ~np.isnan(scores.random)].astype(np.float64)
+    if not len(random):
+        return None
+    averaged = {name: name.removeprefix(DRAWS) for name in scores.columns if name.startswith(DRAWS)}
+    return {
+        "random_share": float(random.mean()),
+        "identical": int((random == 0).sum()),
+        "gains": {
+            single: float((scores.columns[name] - scores.columns[single])[scored].astype(np.float64).mean())
+            for name, single in averaged.items()
+        },
+    }
+
+
+def _flags(
+    scores: Scores, scored: NDArray[np.bool_], null: dict[str, Any] | None, learned: Learned | None
+) -> list[dict[str, Any]]:
     if not scored.any():
         return []
     columns = {name: scores.columns[name][scored].astype(np.float64) for name in attackers_of(scores) if name in OURS}
     clipped = scores.clipped[scored & ~np.isnan(scores.clipped)]
+    random = scores.random[scored & ~np.isnan(scores.random)]
     rates, pairs = (RATES, null["pairs"]) if null is not None else ((), None)
-    return [asdict(flag) for flag in flags(columns, clipped=clipped.tolist(), rates=rates, null_count=pairs)]
+    raised = flags(
+        {name: column for name, column in columns.items() if name in _SINGLE},
+        averaged={name.removeprefix(DRAWS): column for name, column in columns.items() if name.startswith(DRAWS)},
+        random=random.tolist(),
+        clipped=clipped.tolist(),
+        learned=None if learned is None else learned.attackers,
+        rates=rates,
+        null_count=pairs,
+    )
+    return [asdict(flag) for flag in raised]
 
 
 def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
@@ -169,6 +206,14 @@ def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
             sentence += f" {len(zeros)} of {ms_ssims} MS-SSIM components are 0 on every pair; that alone would look safe."
         readings.append(sentence)
     readings += _calibrated_readings(summary["null"])
+    if summary["learned"] is not None:
+        readings.append(in_words(summary["learned"]))
+    if summary["draws"] is not None:
+        share, identical = summary["draws"]["random_share"], summary["draws"]["identical"]
+        readings.append(
+            f"Of the draws' squared error {share:.0%} varies from draw to draw, which a mean over draws reduces; draws_NAME"
+            f" is what NAME reads in that mean. On {identical} of {summary['evaluated']} pairs all draws are identical."
+        )
     for gate in summary["gates"]:
         if gate["unsupported"]:
             readings.append(f"The limit on {gate['component']} p95 was judged on these pairs alone: {gate['unsupported']}")

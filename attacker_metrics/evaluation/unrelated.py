@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
 from attacker_metrics.evaluation.scoring import Scores
@@ -39,10 +40,14 @@ class Selection:
         """Number of pairs to score."""
         return len(self.noisy) + 2 * len(self.anchors)
 
-    def digest(self, scores: Scores, names: list[str]) -> str:
-        """Tells another null apart: other pairs, another order, or other attackers."""
+    def digest(self, scores: Scores, names: list[str], fit: str | None = None) -> str:
+        """Tells another null apart: other pairs, another order, other attackers, or others to fit on.
+
+        It says on what scale a run is, not what was found: two obfuscations of the same pictures have one digest, though the
+        scores of their unrelated pairs differ.
+        """
         pairs = [(scores.id(i), scores.id(j)) for i, j in zip(self.noisy, self.clean, strict=True)]
-        return hashlib.blake2b(json.dumps([names, pairs]).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(json.dumps([names, pairs, fit]).encode(), digest_size=16).hexdigest()
 
 
 def choose(source: PairSource, scores: Scores, names: list[str], limit: int) -> Selection:
@@ -107,14 +112,20 @@ class UnrelatedPairs:
                 one.noisy_eight_bit,
                 one.read_s + other.read_s,
                 one.decode_s + other.decode_s,
+                one.mean,
             )
         which, position = divmod(index - pairs, anchors)
         anchor = self._selection.anchors[position]
         pair = self._load(anchor)
         if isinstance(pair, FailedPair):
             return FailedPair(index, pair.reason)
-        noisy = pair.clean if which == 0 else noise_of_equal_error(pair.noisy, pair.clean, seed=SEED + anchor)
-        return LoadedPair(index, noisy, pair.clean, noisy_eight_bit=False, read_s=pair.read_s, decode_s=pair.decode_s)
+        seconds = {"read_s": pair.read_s, "decode_s": pair.decode_s}
+
+        def anchored(draw: Tensor) -> Tensor:
+            return pair.clean if which == 0 else noise_of_equal_error(draw, pair.clean, seed=SEED + anchor)
+
+        mean = None if pair.mean is None else anchored(pair.mean)
+        return LoadedPair(index, anchored(pair.noisy), pair.clean, noisy_eight_bit=False, mean=mean, **seconds)
 
     def _load(self, row: int) -> LoadedPair | FailedPair:
         return self._source.load(row, self._rows[row])

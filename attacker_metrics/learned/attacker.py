@@ -32,8 +32,8 @@ class LearnedAttacker(nn.Module, ABC):
 
     Feed the fit split through :meth:`fit_update`, batch by batch, call :meth:`fit_compute` once (in every process), then
     use it as any attacker, in a :class:`~attacker_metrics.Component` or by calling it. The gradient flows through the view,
-    not through the fit. A subclass implements ``_observe``, ``_solve`` and ``_view``, and, for fits that are stored or merged
-    half-way, ``_observed``, ``_take_over`` and ``_forget``.
+    not through the fit. A subclass implements ``_observe``, ``_solve`` and ``_view``, and, for fits that are stored or
+    merged half-way, ``_observed``, ``_take_over`` and ``_forget``.
 
     ``state_dict`` also holds an unfinished fit: what *this* process has taken in.
     """

@@ -26,7 +26,7 @@ def standard_learned(
     betas: Sequence[float] = DEFAULT_BETAS,
     nan_strategy: NanStrategy = "warn",
 ) -> list[LearnedAttackerMetric]:
-    """The MS-SSIM ``KIND_gray``, then the squared Pearson ``pearson_KIND``, of new attackers; each is shared by its two scores.
+    """The MS-SSIM ``KIND_gray``, then the squared Pearson ``pearson_KIND``, of new attackers that their two scores share.
 
     Args:
         kinds: of :data:`STANDARD_LEARNED`.

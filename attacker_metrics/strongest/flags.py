@@ -37,6 +37,8 @@ def flags(
     scores: Scores,
     *,
     draws: Mapping[str, Floats] | None = None,
+    averaged: Scores | None = None,
+    random: Sequence[float] | None = None,
     clipped: Sequence[float] | None = None,
     learned: Mapping[str, LearnedAttacker] | None = None,
     rates: Sequence[float] = (0.01, 0.001),
@@ -48,6 +50,8 @@ def flags(
         scores: component -> the score of every image, under the names of ``standard-v1``; images without a score (NaN)
             count for nothing.
         draws: component -> scores ``(K, n)`` of K draws of a random obfuscation of the same images.
+        averaged: component -> the score of the mean of several draws, of every image, where ``scores`` are of a single draw.
+        random: of every image the share of the draws' squared error that varies from draw to draw; 0 if they are identical.
         clipped: the share of clipped values of every noisy image; see :func:`clipped_share`.
         learned: name -> fitted attacker.
         rates: the false-positive rates that are to be claimed.
@@ -57,7 +61,9 @@ def flags(
         The flags that are raised, in this order: ``collapsed`` (an MS-SSIM is exactly 0 in 5 % of the images or more),
         ``structure`` (r^2 above 0.5 where the MS-SSIM of the same views is below 0.05, in 5 % or more), ``filter`` (a
         filter's mean score is by 0.05 or more above that of looking at the picture), ``draws`` (a standard deviation over
-        draws of 0.05 or more), ``clipped`` (1 % of the values or more), ``not_converged`` and ``too_few``.
+        draws of 0.05 or more), ``averaging`` (the draws differ, and of their mean an attacker reads by 0.05 or more beyond a
+        single one), ``same_draws`` (all draws of an image are identical, in 5 % or more), ``clipped`` (1 % of the
+        values or more), ``not_converged`` and ``too_few``.
 
     Example:
         >>> import numpy as np
@@ -75,6 +81,7 @@ def flags(
                 f"{name} varies by {spread[name]:.2f} (standard deviation) over draws of the same image: use more draws."
             )
             raised.append(Flag("draws", spread[name], message))
+    raised += _averaging(scores, averaged or {}, np.asarray(random if random is not None else [], dtype=np.float64))
     if clipped is not None and len(clipped) and float(np.mean(clipped)) >= CLIPPED:
         share = float(np.mean(clipped))
         message = f"{share:.0%} of the noisy values are clipped, or would be in a file: evaluate what is sent, as tensors."
@@ -159,6 +166,26 @@ def _filters(scores: Scores) -> list[Flag]:
         return []
     message = f"{name} is on average {gain:.2f} above {control}: a simple filter removes part of the protection."
     return [Flag("filter", gain, message)]
+
+
+def _averaging(scores: Scores, averaged: Scores, random: Floats) -> list[Flag]:
+    raised = []
+    gains = {name: _mean(values - scores[name]) for name, values in averaged.items() if name in scores}
+    name = max(gains, key=lambda key: gains[key], default="")
+    if name and gains[name] >= NOTICEABLE and (random > 0).any():
+        message = (
+            f"{np.mean(random):.0%} of the squared error varies from draw to draw, and {name} reads {gains[name]:.2f} more"
+            " of the mean of the draws than of one: judge by the mean, as whoever receives several draws will."
+        )
+        raised.append(Flag("averaging", gains[name], message))
+    identical = _share(random == 0)
+    if identical >= COLLAPSED:
+        message = (
+            f"for {identical:.0%} of the images all draws are identical: averaging had nothing to do there. The obfuscation"
+            " is not random, or one file was listed several times."
+        )
+        raised.append(Flag("same_draws", identical, message))
+    return raised
 
 
 def _too_few(count: int, rates: Sequence[float], null_count: int | None) -> list[Flag]:

@@ -12,8 +12,8 @@ from torch import Tensor
 from attacker_metrics.attackers import Blur
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.filters import JPEG
-from attacker_metrics.learned import LearnedAttackerMetric, LinearAttacker, LinearAttackerMSSSIM, LinearAttackerPearson
-from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
+from attacker_metrics.learned import standard_learned
+from attacker_metrics.similarity import DEFAULT_BETAS
 from attacker_metrics.strongest.assessment import Assessment, assess
 
 SIDE = 64
@@ -75,14 +75,20 @@ UNRELATED = "other photos"
 
 
 def evaluate_known_cases(
-    photographs: Mapping[str, Tensor], fit: Sequence[str], *, cases: Sequence[str] | None = None, stride: int = 36
+    photographs: Mapping[str, Tensor],
+    fit: Sequence[str],
+    *,
+    cases: Sequence[str] | None = None,
+    learned: Sequence[str] = ("linear", "block"),
+    stride: int = 36,
 ) -> dict[str, Assessment]:
-    """Assess every known case on crops of photographs, by the suite ``standard-v1`` and learned linear attackers.
+    """Assess every known case on crops of photographs, by the suite ``standard-v1`` and learned attackers.
 
     Args:
         photographs: name -> ``(3, H, W)`` in [0, 1], of at least 64 pixels a side; a photograph is a group.
-        fit: names of those on which the linear attackers are fitted; the others are scored.
+        fit: names of those on which the learned attackers are fitted; the others are scored.
         cases: names of the cases to evaluate; by default all.
+        learned: kinds of learned attackers, of :data:`~attacker_metrics.learned.STANDARD_LEARNED`.
         stride: distance of neighbouring crops in pixels.
 
     Returns:
@@ -119,7 +125,7 @@ def evaluate_known_cases(
         def images(i: int) -> tuple[Tensor, Tensor]:
             return hide(i), clean[i]
 
-        return assess(images, ids, _attackers(), groups=groups, fit=in_fit, batch_size=32, anchors=False)
+        return assess(images, ids, _attackers(learned), groups=groups, fit=in_fit, batch_size=32, anchors=False)
 
     return {name: assessed(hide) for name, hide in noisy.items() if cases is None or name in cases}
 
@@ -144,12 +150,6 @@ def is_called_leaking(found: Assessment, *, attacker: str | None = None) -> bool
     return bool(binomtest(int(success.sum()), len(success), RATE, alternative="greater").pvalue < _LEVEL)
 
 
-def _attackers() -> MultiAttackerPrivacy:
-    linear, block = LinearAttacker(), LinearAttacker(kernel_size=_BLOCK, stride=_BLOCK)
-    learned = [
-        LinearAttackerMSSSIM(linear, betas=_BETAS),
-        LearnedAttackerMetric("block_gray", block, MSSSIM(_BETAS)),
-        LinearAttackerPearson(linear),
-        LearnedAttackerMetric("pearson_block", block, SquaredPearson()),
-    ]
-    return MultiAttackerPrivacy(suite="standard-v1", betas=_BETAS, extra=learned, nan_strategy="ignore")
+def _attackers(learned: Sequence[str]) -> MultiAttackerPrivacy:
+    extra = standard_learned(learned, betas=_BETAS)
+    return MultiAttackerPrivacy(suite="standard-v1", betas=_BETAS, extra=extra, nan_strategy="ignore")

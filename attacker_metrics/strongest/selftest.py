@@ -34,12 +34,13 @@ def add(commands: Any) -> None:
         epilog="Exit status: 0 every verdict is right, 1 one is wrong, 2 bad usage.",
     )
     command.set_defaults(command=selftest)
+    command.add_argument("--cnn", action="store_true", help="add the small residual network, fitted anew for every case")
     command.add_argument("--json", action="store_true", help="print the matrix as JSON instead of the table")
 
 
 def selftest(options: argparse.Namespace) -> int:
     """Evaluate every known case, print the matrix of obfuscations and attackers, and return the exit status."""
-    found = evaluate_known_cases(_photographs(), _FIT)
+    found = evaluate_known_cases(_photographs(), _FIT, learned=("linear", "block", *(["cnn"] if options.cnn else [])))
     expected = {**{case.name: case.leaks for case in KNOWN_CASES}, UNRELATED: False}
     verdicts = {name: is_called_leaking(assessment) for name, assessment in found.items()}
     wrong = [name for name, leaks in verdicts.items() if leaks != expected[name]]

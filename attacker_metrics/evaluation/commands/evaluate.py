@@ -9,16 +9,18 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 import attacker_metrics
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.components import SPEC_VERSION
-from attacker_metrics.evaluation import calibration, report
+from attacker_metrics.evaluation import calibration, fitting, report
 from attacker_metrics.evaluation.calibration import Calibration
 from attacker_metrics.evaluation.commands.evaluate_options import NULL_OF_SUITE, add_parser
 from attacker_metrics.evaluation.commands.options import (
@@ -36,22 +38,28 @@ from attacker_metrics.evaluation.commands.options import (
     say,
 )
 from attacker_metrics.evaluation.commands.terminal import progress, show
+from attacker_metrics.evaluation.fitting import Fit, fit_together, fittable
 from attacker_metrics.evaluation.images import is_url
+from attacker_metrics.evaluation.learned_summary import Learned
 from attacker_metrics.evaluation.loading import share_cores
 from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
 from attacker_metrics.evaluation.pairs import BuiltInPairs, FolderPairs, LoadedPair, PairSource
 from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
 from attacker_metrics.evaluation.processes import AgreedError, Processes
 from attacker_metrics.evaluation.run import default_part_size, evaluate_remaining, evaluate_unrelated, throughput
-from attacker_metrics.evaluation.scoring import RESERVED, Scores
+from attacker_metrics.evaluation.scoring import RESERVED, Scores, columns_of, competing
+from attacker_metrics.evaluation.split import fit_rows, sides
 from attacker_metrics.evaluation.summary import Gate, summarize
 from attacker_metrics.evaluation.unrelated import Selection, choose
 from attacker_metrics.evaluation.views import views_png
-from attacker_metrics.strongest import attackers_of
+from attacker_metrics.learned import STANDARD_LEARNED
 from attacker_metrics.strongest.null import MOST_PAIRS
 
 _HOW_NOT_WHAT = ("command", "json", "resume", "fail_above")
 """Options that are no settings of the summary, or are written there in another form."""
+
+_SPLIT = "split.bits"
+"""The file below ``.unfinished`` that tells every process which pairs are for fitting."""
 
 _MISTAKES = (UsageError, ManifestError, OSError)
 
@@ -89,13 +97,21 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
     """What every process does; where one of them decides, it is the first."""
     privacy, device, gates, source = processes.agree("prepare", lambda: _prepared(options, processes), *_MISTAKES)
     workers = _use_cores(options, processes, device)
-    begun = processes.agree("begin", lambda: _begin(options, processes, source, run), *_MISTAKES)
+    attackers = fittable(privacy)
+    begun = processes.agree("begin", lambda: _begin(options, processes, source, run, fits=bool(attackers)), *_MISTAKES)
     begun = processes.tell("plan", begun)
     if "finished" in begun:
         finished: int = begun["finished"]
         return finished
     plan, settings = Plan(begun["total"], begun["part_size"], begun["remaining"]), begun["settings"]
     processes.agree("join", run.join, OSError)
+    fit: Fit | None = None
+    if attackers:
+        split = processes.agree("split", lambda: run.kept(_SPLIT), OSError)
+        to_fit, source = sides(source, np.frombuffer(split, bool))
+        bar = partial(progress, processes=processes, what="fitting on")
+        fit = fit_together(to_fit, attackers, run, processes, bar, device=device, workers=workers)
+    columns = columns_of(privacy, draws=options.draws is not None)
     with progress(plan, processes) as (on_done, tell):
         seconds = evaluate_remaining(
             source,
@@ -103,6 +119,7 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
             run,
             plan,
             processes,
+            columns=columns,
             device=device,
             batch_size=options.batch_size,
             workers=workers,
@@ -112,20 +129,22 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
         everyone = processes.gather("seconds", asdict(seconds), tell)
 
     def collect() -> Scores | None:
-        names = list(map(str, privacy.keys(keep_base=True)))
         with bad_usage(ResumeError):
-            return Scores.of_tables(run.tables(plan), names, plan.total, source.groups) if processes.is_first else None
+            return Scores.of_tables(run.tables(plan), columns, plan.total, source.groups) if processes.is_first else None
 
     scores = processes.agree("collect", collect, *_MISTAKES)
     calibrated: Calibration | str | None = None
     if settings["null"]:
-        calibrated = _calibrated(options, processes, source, privacy, run, scores, settings["null"], device, workers)
+        calibrated = _calibrated(
+            options, processes, source, privacy, run, scores, settings["null"], columns, fit, device, workers
+        )
 
     def finish() -> int:
         if scores is None:
             return OK
         speed = throughput(everyone, workers, torch.get_num_threads())
-        return _finish(options, source, privacy, run, plan, scores, calibrated, settings, gates, speed)
+        learned = None if fit is None else Learned(fit, attackers, settings["split_by"])
+        return _finish(options, source, privacy, run, plan, scores, calibrated, learned, settings, gates, speed)
 
     status: int = processes.tell("status", processes.agree("finish", finish, *_MISTAKES))
     if processes.is_first:
@@ -142,15 +161,19 @@ def _prepared(
         raise UsageError("--draws 1: a mean takes two draws or more; leave the option out.")
     if (options.clean is None) != (options.noisy is None):
         raise UsageError("--clean and --noisy belong together; without both, the built-in photographs are evaluated.")
-    privacy, device = privacy_of(options), device_of(options.device, processes.local_rank)
-    return privacy, device, [_known(gate, privacy) for gate in options.fail_above], _source(options, privacy)
+    options.learned = [kind for kind in STANDARD_LEARNED if kind in options.learned]
+    privacy, device = privacy_of(options, options.learned), device_of(options.device, processes.local_rank)
+    if options.fit_split is not None and not fittable(privacy):
+        raise UsageError("--fit-split says how many pairs the --learned attackers are fitted on: name one, or leave it out.")
+    columns = columns_of(privacy, draws=options.draws is not None)
+    return privacy, device, [_known(gate, columns) for gate in options.fail_above], _source(options, columns)
 
 
-def _source(options: argparse.Namespace, privacy: MultiAttackerPrivacy) -> PairSource:
+def _source(options: argparse.Namespace, columns: list[str]) -> PairSource:
     if options.manifest is not None:
         if options.clean is not None or options.allow_unmatched:
             raise UsageError("--manifest lists the pairs: leave --clean, --noisy and --allow-unmatched out.")
-        reserved = (*RESERVED, *calibration.STRONGEST, *map(str, privacy.keys(keep_base=True)))
+        reserved = (*RESERVED, *fitting.RESERVED, *calibration.STRONGEST, *columns)
         try:
             return ManifestPairs(options.manifest, side=options.resize, reserved=reserved, draws=options.draws or 1)
         except ImportError as error:
@@ -160,6 +183,11 @@ def _source(options: argparse.Namespace, privacy: MultiAttackerPrivacy) -> PairS
     if options.clean is None:
         if options.resize is not None or options.allow_unmatched:
             raise UsageError("--resize and --allow-unmatched need --clean and --noisy.")
+        if options.learned:
+            raise UsageError(
+                "--learned needs pairs of one obfuscation, by --manifest or --clean and --noisy: the built-in photographs"
+                " are hidden in six ways, and attacker-metrics selftest fits on each."
+            )
         return BuiltInPairs(options.draws or 1)
     if options.draws is not None:
         raise UsageError("--draws needs --manifest: folders hold one noisy image of each picture.")
@@ -178,27 +206,33 @@ def _use_cores(options: argparse.Namespace, processes: Processes, device: torch.
 
 
 def _begin(
-    options: argparse.Namespace, processes: Processes, source: PairSource, run: UnfinishedRun
+    options: argparse.Namespace, processes: Processes, source: PairSource, run: UnfinishedRun, *, fits: bool
 ) -> dict[str, Any] | None:
     """The first process looks at all pairs and at what is already done; the others wait for what it finds."""
     if not processes.is_first:
         return None
     with bad_usage(ValueError):
         total, digest = source.check()
-    null = options.null if options.null is not None else min(NULL_OF_SUITE, total) if options.suite else 0
+        in_fit, rule = fit_rows(source, total, options.fit_split) if fits else (np.zeros(total, bool), None)
+    pairs = total - int(in_fit.sum())
+    null = options.null if options.null is not None else min(NULL_OF_SUITE, pairs) if options.suite or fits else 0
     settings = {
         **_settings(options),
         "null": null,
-        "pairs": total,
+        "fit_pairs": total - pairs,
+        "split_by": rule,
+        "pairs": pairs,
         "pairs_digest": digest,
         "unmatched": list(source.unmatched),
     }
     again = processes.restarts > 0
     if again and (status := _status_of_finished(options.output, settings)) is not None and not run.exists:
         return {"finished": status}
-    size = default_part_size(total, processes.count, options.batch_size)
+    size = default_part_size(pairs, processes.count, options.batch_size)
     with bad_usage(ResumeError):
-        plan = run.begin(_identity(options, settings), total, options.part_size, size, resume=options.resume or again)
+        plan = run.begin(_identity(options, settings), pairs, options.part_size, size, resume=options.resume or again)
+    if fits:
+        run.keep(_SPLIT, in_fit.tobytes())
     return {**asdict(plan), "settings": {**settings, "part_size": plan.part_size}}
 
 
@@ -210,11 +244,13 @@ def _calibrated(
     run: UnfinishedRun,
     scores: Scores | None,
     limit: int,
+    columns: list[str],
+    fit: Fit | None,
     device: torch.device,
     workers: int,
 ) -> Calibration | str | None:
     """Score the run's images matched anew, all processes together; on the first what follows, or why nothing does."""
-    names = list(attackers_of(privacy))
+    names = competing(privacy, draws=options.draws is not None)
 
     def select() -> dict[str, Any] | None:
         if scores is None:
@@ -235,6 +271,7 @@ def _calibrated(
         run,
         processes,
         lambda plan: progress(plan, processes, "unrelated pairs"),
+        columns=columns,
         device=device,
         batch_size=options.batch_size,
         workers=workers,
@@ -242,7 +279,7 @@ def _calibrated(
     if scores is None or matched is None:
         return None
     try:
-        return Calibration.of(scores, matched, selection, names)
+        return Calibration.of(scores, matched, selection, names, None if fit is None else fit.digest)
     except ValueError as error:
         return str(error)
 
@@ -255,6 +292,7 @@ def _finish(
     plan: Plan,
     scores: Scores,
     calibrated: Calibration | str | None,
+    learned: Learned | None,
     settings: dict[str, Any],
     gates: list[Gate],
     speed: dict[str, Any],
@@ -265,10 +303,16 @@ def _finish(
     more = {}
     if isinstance(calibrated, Calibration):
         null, more = calibration.as_json(calibrated, scores.clusters), calibrated.columns()
-    settings = {**settings, "null_digest": None if null is None else null.get("digest")}
-    summary = {**summarize(scores, settings, gates, null), "throughput": speed}
+    settings = {
+        **settings,
+        "null_digest": None if null is None else null.get("digest"),
+        "fit_digest": None if learned is None else learned.fit.digest,
+    }
+    summary = {**summarize(scores, settings, gates, null, learned), "throughput": speed}
     with run.publish() as stage:
         report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy), more)
+        if learned is not None:
+            learned.write(stage)
     show(summary, options.output, as_json=options.json)
     return _status(summary)
 
@@ -276,7 +320,8 @@ def _finish(
 def _status(summary: dict[str, Any]) -> int:
     if any(gate["exceeded"] for gate in summary["gates"]):
         return GATE_EXCEEDED
-    return SOME_FAILED if summary["failed"] else OK
+    learned = summary.get("learned")
+    return SOME_FAILED if summary["failed"] or (learned and learned["failed"]) else OK
 
 
 def _status_of_finished(output: Path, settings: dict[str, Any]) -> int | None:
@@ -312,6 +357,10 @@ def _identity(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str
         "betas",
         "suite",
         "extra",
+        "learned",
+        "fit_split",
+        "fit_pairs",
+        "split_by",
         "pairs",
         "pairs_digest",
     )
@@ -360,10 +409,7 @@ def _kept(run: UnfinishedRun, processes: Processes) -> str:
     return f"{run.done} finished parts are kept in {run.folder}. The same command with --resume continues."
 
 
-def _known(gate: Gate, privacy: MultiAttackerPrivacy) -> Gate:
-    names = list(privacy.keys(keep_base=True))
-    if gate.component not in names:
-        raise UsageError(
-            f"--fail-above {gate}: there is no component {gate.component!r}; there are {', '.join(map(str, names))}."
-        )
+def _known(gate: Gate, columns: list[str]) -> Gate:
+    if gate.component not in columns:
+        raise UsageError(f"--fail-above {gate}: there is no component {gate.component!r}; there are {', '.join(columns)}.")
     return gate

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from attacker_metrics.evaluation.commands.options import add_settings, count, positive
+from attacker_metrics.evaluation.split import DEFAULT_SHARE
 from attacker_metrics.evaluation.summary import STATISTICS, Gate
+from attacker_metrics.learned import STANDARD_LEARNED
 from attacker_metrics.strongest.null import MOST_PAIRS
 
 NULL_OF_SUITE = 1000
@@ -46,8 +48,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--draws",
         type=positive,
         metavar="K",
-        help="of a random obfuscation that was drawn K times per picture, let every attacker see the mean: each noisy cell"
-        " of the manifest lists K files, separated by semicolons",
+        help="of a random obfuscation that was drawn K times per picture, let every attacker see the first draw and, as"
+        " draws_NAME, the mean of all: each noisy cell of the manifest lists K files, separated by semicolons",
     )
     command.add_argument(
         "--output",
@@ -95,11 +97,37 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         type=count,
         metavar="N",
         help="score up to N pairs of unrelated images too (noisy i, clean j, of different groups), and measure by them the"
-        f" strongest attacker of every pair; at most {MOST_PAIRS} (default: {NULL_OF_SUITE} with --suite, otherwise 0)",
+        f" strongest attacker of every pair; at most {MOST_PAIRS} (default: {NULL_OF_SUITE} with --suite or --learned,"
+        " otherwise 0)",
+    )
+    command.add_argument(
+        "--learned",
+        choices=tuple(STANDARD_LEARNED),
+        action="append",
+        default=[],
+        help="fit an attacker (5 x 5 filter, map of 8 x 8 blocks, small residual network) on the fit split of the pairs, and"
+        " score the others with it too; repeatable",
+    )
+    command.add_argument(
+        "--fit-split",
+        type=_share,
+        metavar="SHARE",
+        help="share of the pairs to fit on, decided by a hash of group, else of the clean file; a manifest's column split"
+        f" (fit or score) decides instead (default: {DEFAULT_SHARE:g} with --learned)",
     )
     command.add_argument("--json", action="store_true", help="print the summary as JSON instead of the table")
     add_settings(command)
     return command
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1, such as {DEFAULT_SHARE:g}")
+    return share
 
 
 def _gate(text: str) -> Gate:

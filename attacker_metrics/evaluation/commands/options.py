@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from attacker_metrics import (
     DEFAULT_WAVELET_SOFT_THRESHOLD,
     MultiAttackerPrivacy,
 )
+from attacker_metrics.learned import standard_learned
 from attacker_metrics.suites import SUITES
 
 OK, SOME_FAILED, BAD_USAGE, GATE_EXCEEDED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -94,8 +95,8 @@ def add_settings(command: argparse.ArgumentParser) -> None:
     )
 
 
-def privacy_of(options: argparse.Namespace) -> MultiAttackerPrivacy:
-    """The collection that the settings describe; they are completed by the defaults."""
+def privacy_of(options: argparse.Namespace, learned: Sequence[str] = ()) -> MultiAttackerPrivacy:
+    """The collection that the settings describe, with learned attackers of these kinds; defaults are filled in."""
     options.gamma = _flat(options.gamma) or DEFAULT_GAMMA_ATTACK_VALUES
     options.betas = _flat(options.betas) or DEFAULT_BETAS
     with bad_usage(ValueError, TypeError):
@@ -106,7 +107,10 @@ def privacy_of(options: argparse.Namespace) -> MultiAttackerPrivacy:
             betas=options.betas,
             nan_strategy="ignore",
             suite=options.suite,
-            extra=[_import_metric(name) for name in options.extra],
+            extra=[
+                *standard_learned(learned, betas=options.betas, nan_strategy="ignore"),
+                *(_import_metric(name) for name in options.extra),
+            ],
         )
 
 

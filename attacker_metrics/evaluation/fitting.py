@@ -1,0 +1,224 @@
+"""The fit split -> fitted attackers: all processes take the pairs in, a part at a time; the first merges and solves.
+
+The pairs are cut into parts whatever the number of processes, and the parts are merged in their order: a fit is the same
+however many share it. What a part holds is stored as a part's scores are, so that ``--resume`` repeats no finished one; and
+so are the fitted attackers, which every process loads.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from attacker_metrics.collection import MultiAttackerPrivacy
+from attacker_metrics.evaluation.loading import PartRows, load_ahead
+from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
+from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
+from attacker_metrics.evaluation.processes import Processes
+from attacker_metrics.learned import LearnedAttacker, LearnedAttackerMetric
+from attacker_metrics.strongest import attackers_of
+
+FAILURE = "fit_failure"
+"""Column of the fit split's rows: why no attacker, or not every one, has learned from the pair; null if all have."""
+_STATE = "_state"
+RESERVED = (FAILURE, _STATE)
+MOST_PARTS, SMALLEST_PART = 64, 16
+"""Parts of a fit: each stores up to 14 MB, and more processes than parts have nothing to do meanwhile."""
+
+Attackers = Mapping[str, LearnedAttacker]
+Progress = Callable[[Plan], AbstractContextManager[tuple[Callable[[int], None], Callable[[], None]]]]
+
+
+class FitError(ValueError):
+    """An attacker that could not be fitted on the fit split."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What became of the fit split.
+
+    Args:
+        rows: a row per pair: ``id``, whatever else the source knows, and :data:`FAILURE`.
+        digest: tells fits of other attackers, or on other pairs, apart.
+    """
+
+    rows: pa.Table
+    digest: str
+
+
+def fittable(privacy: MultiAttackerPrivacy) -> dict[str, LearnedAttacker]:
+    """The attackers of a collection that have to be fitted, named such as ``linear``, the attacker of ``linear_gray``."""
+    found: dict[str, LearnedAttacker] = {}
+    for name, metric in attackers_of(privacy).items():
+        if not isinstance(metric, LearnedAttackerMetric) or metric.attacker.is_fitted:
+            continue
+        if all(metric.attacker is not attacker for attacker in found.values()):
+            found[name.removesuffix("_gray").removeprefix("pearson_")] = metric.attacker
+    return found
+
+
+def fit_together(
+    source: PairSource,
+    attackers: Attackers,
+    run: UnfinishedRun,
+    processes: Processes,
+    progress: Progress,
+    *,
+    device: torch.device,
+    workers: int,
+) -> Fit:
+    """Fit the attackers, in place, on every process alike.
+
+    Args:
+        source: the pairs of the fit split; they are read one by one.
+        attackers: kind -> attacker that is not fitted yet.
+        run: the run to which the fit belongs, and which stores it.
+        processes: who shares the work.
+        progress: makes what is called when pairs are done, and at the end.
+        device: where to compute.
+        workers: threads that read and decode files.
+
+    Raises:
+        AgreedError: on every process, if there were too few pairs, or something could not be stored or read.
+    """
+    fitted = UnfinishedRun(run.folder / "fitted")
+
+    def look() -> list[int]:
+        return fitted.begin({}, 1, 1, 1, resume=True).remaining if processes.is_first else []
+
+    is_fitted = not processes.tell("fit is stored", processes.agree("look for fit", look, OSError))
+    processes.agree("join fitted", fitted.join, OSError)
+    if not is_fitted:
+        parts, plan = _take_in(source, attackers, run, processes, progress, device=device, workers=workers)
+
+        def solve() -> None:
+            if processes.is_first:
+                _solve(attackers, parts.tables(plan), run, fitted, _where(device))
+                parts.remove()
+
+        processes.agree("solve", solve, FitError, ResumeError, OSError)
+    return processes.agree("load fit", lambda: _load(attackers, fitted), ResumeError, OSError)
+
+
+def _take_in(
+    source: PairSource,
+    attackers: Attackers,
+    run: UnfinishedRun,
+    processes: Processes,
+    progress: Progress,
+    *,
+    device: torch.device,
+    workers: int,
+) -> tuple[UnfinishedRun, Plan]:
+    """Feed every part to attackers of its own and store what they took in."""
+    parts = UnfinishedRun(run.folder / "fit")
+
+    def begin() -> dict[str, Any] | None:
+        total = source.check()[0]
+        size = max(SMALLEST_PART, -(-total // MOST_PARTS))
+        return asdict(parts.begin({}, total, None, size, resume=True)) if processes.is_first else None
+
+    plan = Plan(**processes.tell("fit plan", processes.agree("begin fit", begin, OSError)))
+    processes.agree("join fit", parts.join, OSError)
+
+    def taken() -> Iterator[PartRows]:
+        while (turn := processes.take("fit parts")) < len(plan.remaining):
+            number = plan.remaining[turn]
+            start, stop = plan.rows(number)
+            yield PartRows(number, start, source.rows(start, stop))
+
+    where = _where(device)
+    stream = load_ahead(source, taken(), workers=workers, ahead=2 * workers)
+    with progress(plan) as (on_done, tell):
+        for part, group in itertools.groupby(stream, key=lambda item: item[0]):
+            fresh = {kind: copy.deepcopy(attacker).to(where) for kind, attacker in attackers.items()}
+            names = part.table["id"].to_pylist()
+            failures: list[str | None] = []
+            for (_, pair), name in zip(group, names, strict=True):
+                failures.append(_learn(fresh, pair, name, where))
+                on_done(1)
+            # The split already keeps fitted and scored pairs apart: the attackers' own memory of them would grow with them.
+            states = {kind: {**attacker.fit_state(), "seen": []} for kind, attacker in fresh.items()}
+            parts.write(part.number, _table(part.kept.append_column(FAILURE, pa.array(failures, pa.string())), states))
+        tell()
+        processes.gather("fit done", None, tell)
+    return parts, plan
+
+
+def _learn(attackers: Attackers, pair: LoadedPair | FailedPair, name: str, device: torch.device) -> str | None:
+    """Feed one pair to every attacker; the reason if one of them cannot learn from it."""
+    if isinstance(pair, FailedPair):
+        return pair.reason
+    noisy, clean = pair.noisy[None].to(device), pair.clean[None].to(device)
+    if not bool(noisy.isfinite().all() and clean.isfinite().all()):
+        return "a pixel is NaN or infinite."
+    reasons: dict[str, list[str]] = {}
+    for kind, attacker in attackers.items():
+        try:
+            attacker.fit_update(noisy, clean, [name])
+        except ValueError as error:  # noqa: PERF203
+            reasons.setdefault(str(error), []).append(kind)
+    return " ".join(f"{', '.join(kinds)}: {reason}" for reason, kinds in reasons.items()) or None
+
+
+def _where(device: torch.device) -> torch.device:
+    return device if device.type == "cuda" else torch.device("cpu")  # the sums are float64
+
+
+def _solve(
+    attackers: Attackers, tables: Iterator[pa.Table], run: UnfinishedRun, fitted: UnfinishedRun, device: torch.device
+) -> None:
+    rows = []
+    for attacker in attackers.values():
+        attacker.to(device)
+    for table in tables:
+        for kind, state in _states(table).items():
+            attackers[kind].fit_merge(state)
+        rows.append(table.drop_columns([_STATE]))
+    whole = pa.concat_tables(rows)
+    for kind, attacker in attackers.items():
+        try:
+            attacker.fit_compute()
+        except ValueError as error:  # noqa: PERF203
+            run.remove_if_unscored()  # the same pairs would fail again
+            raise FitError(f"--learned {kind}: {error}{_first_failure(whole)}") from error
+    fitted.write(0, _table(whole, {kind: attacker.state_dict() for kind, attacker in attackers.items()}))
+
+
+def _load(attackers: Attackers, fitted: UnfinishedRun) -> Fit:
+    (table,) = fitted.tables(Plan(1, 1, []))
+    for kind, state in _states(table).items():
+        attackers[kind].load_state_dict(state)
+    rows = table.drop_columns([_STATE])
+    what = [f"{kind}: {attacker!r}" for kind, attacker in attackers.items()], rows["id"].to_pylist()
+    return Fit(rows, hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest())
+
+
+def _first_failure(rows: pa.Table) -> str:
+    failed = rows.filter(rows[FAILURE].is_valid())
+    if not len(failed):
+        return ""
+    share = f"{len(failed)} of {len(rows)} pairs of the fit split"
+    return f" {share} could not be used, such as {failed['id'][0]}: {failed[FAILURE][0]}"
+
+
+def _table(rows: pa.Table, states: Mapping[str, Any]) -> pa.Table:
+    """The rows, and in the first of them the attackers' states."""
+    buffer = io.BytesIO()
+    torch.save(dict(states), buffer)
+    return rows.append_column(_STATE, pa.array([buffer.getvalue(), *[None] * (len(rows) - 1)], pa.large_binary()))
+
+
+def _states(table: pa.Table) -> dict[str, Any]:
+    states: dict[str, Any] = torch.load(io.BytesIO(table[_STATE][0].as_py()), map_location="cpu", weights_only=True)
+    return states
