@@ -325,18 +325,47 @@ def with_draws(folder, count: int, draws: int):
     return folder / "pairs.csv"
 
 
-def test_the_mean_of_several_draws_is_what_attackers_see(tmp_path):
+def test_attackers_see_the_first_draw_and_the_mean_of_all(tmp_path):
     path = with_draws(tmp_path / "draws", 3, 8)
-    found = evaluate(path, "out", "--betas", "1", "--draws", "8")
+    found = evaluate(path, "out", "--betas", "1", "--draws", "8", "--null", "3")
     assert found["settings"]["draws"] == 8
     scores = scores_of(path, "out")
+    single = [name for name in scores if f"draws_{name}" in scores]
+    assert len(single) == 15
+    shares = []
     for row in range(3):
         draws = [np.load(path.parent / f"noisy{row}-{draw}.npy") for draw in range(8)]
-        mean, clean = torch.tensor(np.mean(draws, axis=0))[None], torch.tensor(images(row)[1])[None]
-        for name, value in multi_attacker_scores(mean, clean, betas=(1.0,)).items():
-            assert scores[name][row] == pytest.approx(float(value), abs=1e-5)
-        alone = multi_attacker_scores(torch.tensor(draws[0])[None], clean, betas=(1.0,))["pearson_gray"]
-        assert scores["pearson_gray"][row] > float(alone) + 0.1
+        clean = torch.tensor(images(row)[1])[None]
+        first = multi_attacker_scores(torch.tensor(draws[0])[None], clean, betas=(1.0,))
+        mean = multi_attacker_scores(torch.tensor(np.mean(draws, axis=0))[None], clean, betas=(1.0,))
+        for name in single:
+            assert scores[name][row] == pytest.approx(float(first[name]), abs=1e-5)
+            assert scores[f"draws_{name}"][row] == pytest.approx(float(mean[name]), abs=1e-5)
+        assert scores["draws_pearson_gray"][row] > scores["pearson_gray"][row] + 0.1
+        error = np.square(np.stack(draws).astype(float) - clean[0].numpy()).mean()
+        shares.append(min(1.0, np.stack(draws).astype(float).var(axis=0, ddof=1).mean() / error))
+    assert found["draws"]["random_share"] == pytest.approx(np.mean(shares), abs=1e-5)
+    assert found["draws"]["random_share"] > 0.95
+    assert found["draws"]["identical"] == 0
+    assert set(found["null"]["anchors"]) == {*single, *(f"draws_{name}" for name in single)}
+    assert found["null"]["anchors"]["draws_pearson_gray"]["ceiling"] == pytest.approx(1)
+    raised = {flag["name"]: flag for flag in found["flags"]}
+    gains = {name: np.mean(np.array(scores[f"draws_{name}"]) - np.array(scores[name])) for name in single}
+    assert raised["averaging"]["value"] == pytest.approx(max(gains.values()), abs=1e-5)
+    assert max(gains, key=gains.get) in raised["averaging"]["message"]
+    assert "same_draws" not in raised
+    assert "Several draws" in (path.parent / "out" / "report.html").read_text()
+
+
+def test_identical_draws_are_told_and_change_nothing(tmp_path):
+    path = with_draws(tmp_path / "draws", 3, 2)
+    path.write_text(path.read_text().replace("-1.npy", "-0.npy"))
+    found = evaluate(path, "out", "--betas", "1", "--draws", "2")
+    assert (found["draws"]["identical"], found["draws"]["random_share"]) == (3, 0)
+    (flag,) = (flag for flag in found["flags"] if flag["name"] in ("averaging", "same_draws"))
+    assert (flag["name"], flag["value"]) == ("same_draws", 1)
+    scores = scores_of(path, "out")
+    assert scores["draws_pearson_gray"] == pytest.approx(scores["pearson_gray"], abs=1e-6)
 
 
 @pytest.mark.parametrize(

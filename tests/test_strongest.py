@@ -365,7 +365,7 @@ def test_a_wrong_verdict_is_an_exit_status(known, monkeypatch, capsys):
     from attacker_metrics.evaluation import cli
     from attacker_metrics.strongest import selftest
 
-    monkeypatch.setattr(selftest, "evaluate_known_cases", lambda *_: {**known, "identity": known["random noise"]})
+    monkeypatch.setattr(selftest, "evaluate_known_cases", lambda *_, **__: {**known, "identity": known["random noise"]})
     assert cli.main(["selftest"]) == 1
     output = capsys.readouterr()
     assert "wrong verdict on identity" in output.err

@@ -58,6 +58,7 @@ def write_outputs(
     summary: dict[str, Any],
     gallery: list[tuple[str, bytes]],
     more: Mapping[str, pa.Array] | None = None,
+    null_drawing: str | None = None,
 ) -> None:
     """Write ``summary.json``, ``scores.parquet`` and ``report.html`` into a folder.
 
@@ -67,6 +68,7 @@ def write_outputs(
         summary: its summary.
         gallery: caption and PNG of the pairs to show; the report holds image data only if there are any.
         more: further columns of ``scores.parquet``.
+        null_drawing: an SVG drawing of what unrelated pairs score, for the report.
     """
     (stage / SUMMARY).write_text(as_json(summary), encoding="utf-8")
     table = scores.rows
@@ -75,7 +77,7 @@ def write_outputs(
     for name, array in (more or {}).items():
         table = table.append_column(name, array)
     pq.write_table(table, stage / SCORES)
-    (stage / REPORT).write_text(as_html(scores, summary, gallery), encoding="utf-8")
+    (stage / REPORT).write_text(as_html(scores, summary, gallery, null_drawing), encoding="utf-8")
 
 
 def as_json(summary: dict[str, Any]) -> str:
@@ -128,7 +130,9 @@ def calibrated_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]
     return headings, rows
 
 
-def as_html(scores: Scores, summary: dict[str, Any], gallery: list[tuple[str, bytes]]) -> str:
+def as_html(
+    scores: Scores, summary: dict[str, Any], gallery: list[tuple[str, bytes]], null_drawing: str | None = None
+) -> str:
     """The self-contained report."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("attacker_metrics.evaluation"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -139,6 +143,7 @@ def as_html(scores: Scores, summary: dict[str, Any], gallery: list[tuple[str, by
         rows=_rows(summary),
         tails=_tails(summary),
         calibrated=calibrated_rows(summary) if summary["null"] is not None and summary["null"]["anchors"] else None,
+        null_drawing=None if null_drawing is None else Markup(null_drawing),  # noqa: S704
         distributions=[(name, Markup(_distribution(scores, mask))) for name, mask in _parts(scores)],  # noqa: S704
         most_leaking=_most_leaking(scores),
         gallery=[(caption, base64.b64encode(png).decode()) for caption, png in gallery],

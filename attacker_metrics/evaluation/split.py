@@ -155,7 +155,7 @@ def _check_apart(source: PairSource, name: str, fit: NDArray[np.bool_], suspects
         more = f" and {len(both) - _NAMED} more" if len(both) > _NAMED else ""
         raise SplitError(
             f"an attacker must not be scored on what it was fitted on, but {len(both)} values of {name} are on both sides of"
-            f" the split: {', '.join(both[:_NAMED])}{more}. Put all pairs of one {name} on one side, or into one group."
+            f" the split: {', '.join(both[:_NAMED])}{more}. Put all pairs of one {name} on one side."
         )
 
 

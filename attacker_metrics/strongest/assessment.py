@@ -13,9 +13,10 @@ from torch import Tensor
 
 from attacker_metrics.attacker_metric import AttackerMetric
 from attacker_metrics.collection import MultiAttackerPrivacy
-from attacker_metrics.learned.attacker import LearnedAttacker, in_fit_split
+from attacker_metrics.learned.attacker import LearnedAttacker, gathered, in_fit_split
 from attacker_metrics.learned.metrics import LearnedAttackerMetric
 from attacker_metrics.pair import Pair
+from attacker_metrics.strongest.distributed import check_same, share, together
 from attacker_metrics.strongest.null import Floats, NullDistribution, Strongest, plain, unrelated_pairs
 
 Images = Callable[[int], tuple[Tensor, Tensor]]
@@ -70,7 +71,9 @@ def assess(
 ) -> Assessment:
     """Fit the learned attackers, score the other images, and measure every score against unrelated pairs of them.
 
-    Images are read one batch at a time; what is kept is a number per image and attacker.
+    Images are read one batch at a time; what is kept is a number per image and attacker. Under ``torch.distributed`` every
+    process of the default group calls it with the same arguments: each reads and scores its share of the images, and all
+    return the same assessment, that of one process. An error of one is raised on all.
 
     Args:
         images: position -> noisy and clean picture ``(3, H, W)``.
@@ -89,6 +92,7 @@ def assess(
         ValueError: if there are no images, names are missing or not unique, lengths differ, nothing is left to score, or all
             images are of one group.
         FitOverlapError: if an attacker was fitted on one of the images.
+        RuntimeError: if another process failed, or was called for other images or with other settings.
 
     Example:
         >>> import torch
@@ -100,40 +104,54 @@ def assess(
         1.0
     """
     ids, groups = plain(ids), None if groups is None else plain(groups)
-    _check(ids, groups, fit, batch_size)
+    together(lambda: _check(ids, groups, fit, batch_size))
     attackers = attackers_of(privacy)
+    check_same((list(attackers), ids, groups, None if fit is None else [bool(one) for one in fit], seed, anchors))
     learned = {id(m.attacker): m.attacker for m in attackers.values() if isinstance(m, LearnedAttackerMetric)}
     unfitted = [attacker for attacker in learned.values() if not attacker.is_fitted]
     if fit is None:
         names = ids if groups is None else groups
         fit = [in_fit_split(str(name)) if unfitted else False for name in names]
     scored = [i for i in range(len(ids)) if not fit[i]]
+    to_fit = [i for i in range(len(ids)) if fit[i]]
     for attacker in unfitted:
-        _fit(attacker, images, ids, [i for i in range(len(ids)) if fit[i]], batch_size)
+        _fit(attacker, images, ids, to_fit, batch_size)
     if not scored:
         raise ValueError(f"all {len(ids)} images are in the fit split: nothing is left to score.")
     for attacker in learned.values():
         attacker.check_unseen(str(ids[i]) for i in scored)
-    sizes: list[Hashable] = []
+    count = len(scored)
 
     def matched(i: int) -> tuple[Tensor, Tensor]:
         noisy, clean = images(scored[i])
         sizes.append(tuple(clean.shape))
         return noisy, clean
 
-    count = len(scored)
-    scores = score(attackers, map(matched, range(count)), count, batch_size)
+    def score_share(pair_of: Images, total: int) -> dict[str, Floats]:
+        """Score this process's share of the pairs, and return everyone's scores."""
+        mine = share(total)
+        parts = together(lambda: score(attackers, map(pair_of, mine), len(mine), batch_size))
+        return {name: np.concatenate([part[name] for part in parts]) for name in attackers}
+
+    sizes: list[Hashable] = []
+    scores = score_share(matched, count)
+    sizes = [size for everyones in gathered(sizes) for size in everyones]
     kept = [ids[i] if groups is None else groups[i] for i in scored]
     noisy, clean = unrelated_pairs(kept, kinds=sizes, seed=seed)
-    unrelated = ((images(scored[i])[0], images(scored[j])[1]) for i, j in zip(noisy, clean, strict=True))
-    null = NullDistribution(score(attackers, unrelated, len(noisy), batch_size))
+    null = NullDistribution(score_share(lambda k: (images(scored[noisy[k]])[0], images(scored[clean[k]])[1]), len(noisy)))
     ceiling: dict[str, float] = {}
     equal_noise: dict[str, float] = {}
     if anchors:
-        identical = ((clean, clean) for _, clean in (images(i) for i in scored))
-        ceiling = _means(score(attackers, identical, count, batch_size))
-        noised = ((noise_of_equal_error(*images(i), seed=seed + i), images(i)[1]) for i in scored)
-        equal_noise = _means(score(attackers, noised, count, batch_size))
+
+        def identical(i: int) -> tuple[Tensor, Tensor]:
+            _, original = images(scored[i])
+            return original, original
+
+        def noised(i: int) -> tuple[Tensor, Tensor]:
+            hidden, original = images(scored[i])
+            return noise_of_equal_error(hidden, original, seed=seed + scored[i]), original
+
+        ceiling, equal_noise = _means(score_share(identical, count)), _means(score_share(noised, count))
     return Assessment(tuple(ids[i] for i in scored), scores, null, null.strongest(scores), ceiling, equal_noise)
 
 
@@ -187,10 +205,15 @@ def noise_of_equal_error(noisy: Tensor, clean: Tensor, *, seed: int = 0) -> Tens
 def _fit(attacker: LearnedAttacker, images: Images, ids: Sequence[Hashable], fit: list[int], batch_size: int) -> None:
     if not fit:
         raise ValueError("the fit split is empty: pass fit, or more images or groups.")
-    names = iter(str(ids[i]) for i in fit)
-    for batch in _batches(map(images, fit), batch_size):
-        noisy, clean = (torch.stack(side) for side in zip(*batch, strict=True))
-        attacker.fit_update(noisy, clean, [next(names) for _ in batch])
+
+    def learn() -> None:
+        mine = [fit[k] for k in share(len(fit))]
+        names = iter(str(ids[i]) for i in mine)
+        for batch in _batches(map(images, mine), batch_size):
+            noisy, clean = (torch.stack(side) for side in zip(*batch, strict=True))
+            attacker.fit_update(noisy, clean, [next(names) for _ in batch])
+
+    together(learn)
     attacker.fit_compute()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,11 +103,14 @@ class Strongest:
         winner: ``(n,)``: the attacker's name; empty for images without a score.
         p_value: ``(n,)``: how probable it is that the strongest attacker reads so much out of an unrelated pair, at least
             ``1 / (m + 1)``; NaN for images without a score.
+        level: ``(n,)``: the maximum over attackers on the common scale itself, as :attr:`NullDistribution.maxima`; NaN for
+            images without a score.
     """
 
     percentile: Floats
     winner: NDArray[np.str_]
     p_value: Floats
+    level: Floats
 
     @property
     def scored(self) -> NDArray[np.bool_]:
@@ -210,19 +214,40 @@ class NullDistribution:
             largest[i], winners[i] = values[winner], self.names[winner]
             p_values[i] = (1 + np.count_nonzero(self._maxima_beside(table[:, i]) >= values[winner])) / (self.count + 1)
         finest = 1 / self.count
-        return Strongest(np.clip(largest, finest, 1 - finest), winners, p_values)
+        return Strongest(np.clip(largest, finest, 1 - finest), winners, p_values, largest)
 
     def realised(self, rate: float) -> float:
         """The share of unrelated pairs that succeed at a false-positive rate, each measured against the others."""
         self.check_rate(rate)
+        maxima = np.sort(self.maxima)
+        as_large = self.count - np.searchsorted(maxima, maxima, side="left")
+        return float(np.mean(as_large / self.count <= rate * (1 + 1e-12)))
+
+    @cached_property
+    def maxima(self) -> Floats:
+        """``(m,)``: the maximum over attackers of every unrelated pair, measured against the others, on the common scale.
+
+        That is the percentile up to 1; beyond every other pair it is 1 plus the share of the way to a score of 1.
+        """
         values = np.empty_like(self._scores)
         for k, (ranks, ordered) in enumerate(zip(self._ranks, self._sorted, strict=True)):
             values[k] = ranks / (self.count - 1)
             if ordered[-1] > ordered[-2]:
                 values[k, self._largest[k]] = 1 + _excess(ordered[-1], ordered[-2])
-        maxima = np.sort(values.max(axis=0))
-        as_large = self.count - np.searchsorted(maxima, maxima, side="left")
-        return float(np.mean(as_large / self.count <= rate * (1 + 1e-12)))
+        maxima: Floats = values.max(axis=0)
+        return maxima
+
+    def maximum_threshold(self, rate: float) -> float:
+        """The level of the strongest attacker above which at most ``rate`` of the unrelated pairs lie.
+
+        For pictures of the distribution: whether an image succeeds is decided by its own chance (:class:`Strongest`), for
+        which the unrelated pairs are measured against it too.
+
+        Raises:
+            ValueError: if there are too few unrelated pairs for the rate.
+        """
+        self.check_rate(rate)
+        return float(np.sort(self.maxima)[self.count - 1 - int(rate * (1 + 1e-12) * self.count)])
 
     def threshold(self, name: str, rate: float) -> float:
         """The score above which one attacker alone succeeds at a false-positive rate.

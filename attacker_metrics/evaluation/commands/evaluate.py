@@ -43,6 +43,7 @@ from attacker_metrics.evaluation.images import is_url
 from attacker_metrics.evaluation.learned_summary import Learned
 from attacker_metrics.evaluation.loading import share_cores
 from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
+from attacker_metrics.evaluation.null_picture import null_svg
 from attacker_metrics.evaluation.pairs import BuiltInPairs, FolderPairs, LoadedPair, PairSource
 from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
 from attacker_metrics.evaluation.processes import AgreedError, Processes
@@ -300,9 +301,10 @@ def _finish(
     """Write the outputs, print what a person wants to know."""
     speed = {**speed, "pairs_resumed": plan.total - plan.remaining_pairs}
     null = calibration.refused(calibrated) if isinstance(calibrated, str) else None
-    more = {}
+    more, drawing = {}, None
     if isinstance(calibrated, Calibration):
         null, more = calibration.as_json(calibrated, scores.clusters), calibrated.columns()
+        drawing = null_svg(calibrated)
     settings = {
         **settings,
         "null_digest": None if null is None else null.get("digest"),
@@ -310,7 +312,7 @@ def _finish(
     }
     summary = {**summarize(scores, settings, gates, null, learned), "throughput": speed}
     with run.publish() as stage:
-        report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy), more)
+        report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy), more, drawing)
         if learned is not None:
             learned.write(stage)
     show(summary, options.output, as_json=options.json)

@@ -1,0 +1,350 @@
+"""``evaluate --learned``: fitted on one side of a split, scored on the other, the same for any number of processes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rich", reason="needs the cli extra")
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from attacker_metrics import MultiAttackerPrivacy
+from attacker_metrics.evaluation import cli, fitting, run
+from attacker_metrics.evaluation.manifest import ManifestPairs
+from attacker_metrics.evaluation.parts import FOLDER
+from attacker_metrics.evaluation.split import Side, SplitError, fit_rows, sides
+from attacker_metrics.learned import LinearAttacker, in_fit_split, standard_learned
+from attacker_metrics.strongest.known_leaks import secret_filter
+
+SIDE, PAIRS, PEOPLE, BAD, NAN = 32, 240, 40, 3, 6
+ASKED = ("--betas", "1", "--gamma", "2", "--part-size", "16", "--batch-size", "8")
+LEARNED = ("--learned", "linear", "--learned", "block", "--null", "99")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ATTACKER_METRICS_BACKEND": "torch"}
+
+
+def images(row: int) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth picture behind a secret filter that only a learned attacker undoes."""
+    generator = torch.Generator().manual_seed(row)
+    coarse, fine = torch.rand(1, 3, 6, 6, generator=generator), torch.rand(3, SIDE, SIDE, generator=generator)
+    clean = 0.8 * torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")[0] + 0.2 * fine
+    return secret_filter(clean, generator).numpy(), clean.numpy()
+
+
+def table(rows, path, head="id,clean,noisy,group"):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head.split(","), *rows])
+    return path
+
+
+def named(row: int) -> list[str]:
+    return [f"pair {row}", f"clean{row}.npy", f"noisy{row}.npy", f"person {row % PEOPLE}"]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learned")
+    for row in range(PAIRS):
+        noisy, clean = images(row)
+        if row == NAN:
+            noisy[0, 0, 0] = np.nan
+        np.save(folder / f"noisy{row}.npy", noisy)
+        np.save(folder / f"clean{row}.npy", clean)
+    (folder / f"noisy{BAD}.npy").write_bytes(b"broken")
+    return table(map(named, range(PAIRS)), folder / "pairs.csv")
+
+
+def arguments(manifest, output, *options: str) -> list[str]:
+    return ["evaluate", "--manifest", str(manifest), "--output", str(output), *ASKED, *options]
+
+
+def summary_of(output) -> dict:
+    return json.loads((output / "summary.json").read_text())
+
+
+def columns_of(output) -> dict:
+    return pq.read_table(output / "scores.parquet").to_pydict()
+
+
+@pytest.fixture(scope="module")
+def alone(manifest):
+    """The outputs of one process; one pair of the fit split is unreadable and one is not finite."""
+    assert in_fit_split(f"person {BAD}")
+    assert in_fit_split(f"person {NAN}")
+    assert cli.main(arguments(manifest, manifest.parent / "alone", *LEARNED)) == cli.SOME_FAILED
+    return manifest.parent / "alone"
+
+
+def assert_same(output, wanted) -> None:
+    ours, theirs = columns_of(output), columns_of(wanted)
+    assert list(ours) == list(theirs)
+    for name, values in theirs.items():
+        if name in ("id", "group", "strongest_attacker"):
+            assert ours[name] == values
+        else:
+            np.testing.assert_allclose(np.array(ours[name], float), np.array(values, float), rtol=0, atol=1e-7)
+    then, now = summary_of(wanted), summary_of(output)
+    assert now["learned"] == then["learned"]
+    assert {**now["null"], "anchors": {}, "rates": {}} == {**then["null"], "anchors": {}, "rates": {}}
+    for rate, found in then["null"]["rates"].items():
+        assert now["null"]["rates"][rate]["success"] == found["success"]
+    assert pq.read_table(output / "fit_pairs.parquet") == pq.read_table(wanted / "fit_pairs.parquet")
+    assert not (output / FOLDER).exists()
+
+
+def test_attackers_learn_from_one_side_and_read_the_other(alone):
+    scores, summary = columns_of(alone), summary_of(alone)
+    fitted = [row for row in range(PAIRS) if in_fit_split(f"person {row % PEOPLE}")]
+    scored = [row for row in range(PAIRS) if row not in fitted]
+    assert scores["id"] == [f"pair {row}" for row in scored]
+    rows = pq.read_table(alone / "fit_pairs.parquet").to_pydict()
+    assert rows["id"] == [f"pair {row}" for row in fitted]
+    assert {name for name, reason in zip(rows["id"], rows["fit_failure"], strict=True) if reason} == {"pair 3", "pair 6"}
+    learned = summary["learned"]
+    assert (learned["pairs"], learned["split"]) == (len(fitted), "hash of group")
+    assert learned["failed"]["pair 6"] == "a pixel is NaN or infinite."
+    assert [found["pairs"] for found in learned["attackers"].values()] == [len(fitted) - 2] * 2
+    assert (summary["pairs"], summary["failed"], summary["settings"]["fit_pairs"]) == (len(scored), 0, len(fitted))
+
+    wanted = {metric.name: metric for metric in standard_learned(["linear", "block"], betas=(1.0,))}
+    for attacker in {id(metric.attacker): metric.attacker for metric in wanted.values()}.values():
+        for row in fitted:
+            if row not in (BAD, NAN):
+                attacker.fit_update(*(torch.tensor(image)[None] for image in images(row)))
+        attacker.fit_compute()
+    privacy = MultiAttackerPrivacy(betas=(1.0,), gamma_values=(2.0,), extra=list(wanted.values()))
+    for position in (0, 17, len(scored) - 1):
+        for name, value in privacy(*(torch.tensor(image)[None] for image in images(scored[position]))).items():
+            assert scores[name][position] == pytest.approx(float(value), abs=1e-6)
+    assert min(scores["pearson_block"]) > 0.6
+    assert max(scores["pearson_gray"]) < 0.4
+
+
+def test_the_learned_attackers_compete_and_are_reported(alone):
+    summary = summary_of(alone)
+    assert {"linear_gray", "pearson_block"} <= set(summary["null"]["anchors"])
+    success = summary["null"]["rates"]["0.01"]["success"]
+    assert success["strongest"]["successes"] == summary["evaluated"]
+    assert set(summary["null"]["winners"]) <= {"linear_gray", "block_gray", "pearson_linear", "pearson_block"}
+    assert success["gray_clamp"]["successes"] == 0
+    page = (alone / "report.html").read_text()
+    assert "LinearAttacker(kernel_size=8, stride=8)" in page
+    assert "beyond all of them" in page  # the drawing of the unrelated pairs
+    assert any("fit_pairs.parquet" in sentence for sentence in summary["readings"])
+
+
+def test_a_killed_job_resumes_its_fit_and_gives_the_outputs_of_one_process(manifest, alone, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "out"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command = [*torchrun, "attacker_metrics", *arguments(manifest, output, *LEARNED)]
+    job = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=ENVIRONMENT, start_new_session=True
+    )
+    deadline = time.monotonic() + 200
+    while not parts_of(output / FOLDER / "fit"):
+        assert job.poll() is None, job.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.communicate()
+    for other in (("--fit-split", "0.4"), ("--learned", "cnn")):
+        assert cli.main([*arguments(manifest, output, *LEARNED, *other), "--resume"]) == cli.BAD_USAGE
+    said = capsys.readouterr().err
+    assert "fit_split is 0.4, was None" in said
+    assert "learned is ['linear', 'block', 'cnn'], was ['linear', 'block']" in said
+
+    before = parts_of(output / FOLDER / "fit")
+    learn, learned = fitting._learn, []
+    monkeypatch.setattr(fitting, "_learn", lambda *given: (learned.append(given[2]), learn(*given))[1])
+    score_part, scored = run.score_part, []
+
+    def interrupted(*given, **settings):
+        scored.append(None)
+        if len(scored) > 1:
+            raise KeyboardInterrupt
+        return score_part(*given, **settings)
+
+    monkeypatch.setattr(run, "score_part", interrupted)
+    resume = [*arguments(manifest, output, *LEARNED), "--resume"]
+    assert cli.main(resume) == cli.INTERRUPTED
+    assert len(learned) + 16 * len(before) >= summary_of(alone)["learned"]["pairs"] > len(learned)  # no finished part anew
+    learned.clear()
+    monkeypatch.setattr(run, "score_part", score_part)
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=ENVIRONMENT, timeout=240)
+    assert f"(exitcode: {cli.SOME_FAILED})" in done.stderr, done.stderr
+    assert_same(output, alone)
+
+
+def parts_of(folder) -> list:
+    return list(folder.rglob("part-*.arrow"))
+
+
+def test_a_finished_fit_is_not_repeated(manifest, alone, tmp_path, monkeypatch):
+    output, score_part = tmp_path / "out", run.score_part
+
+    def interrupted(*given, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "score_part", interrupted)
+    assert cli.main(arguments(manifest, output, *LEARNED)) == cli.INTERRUPTED
+    assert not parts_of(output / FOLDER / "fit")
+    assert len(parts_of(output / FOLDER / "fitted")) == 1  # kept, though no pair is scored
+    monkeypatch.setattr(run, "score_part", score_part)
+    monkeypatch.setattr(fitting, "_take_in", interrupted)
+    assert cli.main([*arguments(manifest, output, *LEARNED), "--resume"]) == cli.SOME_FAILED
+    assert_same(output, alone)
+
+
+FEW_STEPS = """
+from attacker_metrics.learned import CNNAttacker, CNNAttackerMSSSIM
+
+class Network(CNNAttackerMSSSIM):
+    def __init__(self):
+        super().__init__(CNNAttacker(steps=10), betas=(1.0,))
+"""
+
+
+def test_two_processes_have_one_network_and_tell_that_it_had_not_converged(tmp_path, manifest):
+    (tmp_path / "few_steps.py").write_text(FEW_STEPS)
+    few = table((named(row) for row in range(8, 24)), manifest.parent / "few.csv")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    for processes in ("1", "2"):
+        asked = arguments(few, tmp_path / processes, "--extra", "few_steps:Network", "--null", "6")
+        command = [*torchrun, processes, "-m", "attacker_metrics", *asked]
+        subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT, timeout=240, cwd=tmp_path)
+    assert_same(tmp_path / "2", tmp_path / "1")
+    summary = summary_of(tmp_path / "1")
+    assert summary["learned"]["attackers"]["cnn"]["converged"] is False
+    assert "not_converged" in [flag["name"] for flag in summary["flags"]]
+    assert "not converged" in " ".join(summary["readings"])
+
+
+def test_a_column_decides_and_one_of_your_own_metrics_may_learn(manifest, tmp_path):
+    rows = [[*named(row)[:3], "fit" if row < 100 else "score"] for row in range(8, 130)]
+    path = table(rows, manifest.parent / "column.csv", "id,clean,noisy,split")
+    extra = ("--extra", "attacker_metrics.learned:LinearAttackerPearson", "--null", "0")
+    assert cli.main(arguments(path, tmp_path / "out", *extra)) == cli.OK
+    summary, scores = summary_of(tmp_path / "out"), columns_of(tmp_path / "out")
+    assert (summary["learned"]["split"], summary["learned"]["pairs"]) == ("column split", 92)
+    assert scores["id"] == [f"pair {row}" for row in range(100, 130)]
+    assert set(scores["split"]) == {"score"}
+    assert min(scores["pearson_linear"]) > 0.5
+
+
+def status_of(asked) -> int:
+    try:
+        return cli.main(asked)
+    except SystemExit as end:  # argparse's own
+        return end.code
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--learned", "linear", "--fit-split", "0"), "'0' is not a share between 0 and 1"),
+        (("--learned", "linear", "--fit-split", "1"), "'1' is not a share between 0 and 1"),
+        (("--learned", "linear", "--fit-split", "nan"), "'nan' is not a share between 0 and 1"),
+        (("--learned", "linear", "--fit-split", "half"), "'half' is not a share between 0 and 1"),
+        (("--fit-split", "0.5"), "name one, or leave it out"),
+        (("--learned", "linear", "--fit-split", "0.0001"), "none is left to fit on"),
+        (("--learned", "linear", "--fail-above", "cnn_gray=0.5"), "there is no component 'cnn_gray'"),
+    ],
+)
+def test_mistakes_are_one_message(manifest, tmp_path, capsys, options, message):
+    assert status_of(arguments(manifest, tmp_path / "out", *options)) == cli.BAD_USAGE
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_built_in_photographs_are_no_split(tmp_path, capsys):
+    assert cli.main(["evaluate", "--learned", "linear", "--output", str(tmp_path / "out")]) == cli.BAD_USAGE
+    assert "hidden in six ways" in capsys.readouterr().err
+
+
+def test_pairs_that_are_too_small_to_fit_on_are_named_and_nothing_is_left(tmp_path, capsys):
+    rows = []
+    for row in range(12):
+        image = np.random.default_rng(row).random((3, 24, 24), np.float32)
+        np.save(tmp_path / f"image{row}.npy", image)
+        rows.append([f"pair {row}", f"image{row}.npy", f"image{row}.npy"])
+    path = table(rows, tmp_path / "pairs.csv", "id,clean,noisy")
+    output = tmp_path / "out"
+    assert cli.main(arguments(path, output, "--learned", "linear", "--learned", "cnn")) == cli.BAD_USAGE
+    said = capsys.readouterr().err
+    assert "--learned cnn: CNNAttacker saw no finite pair" in said
+    assert "images must have sides of at least 32 pixels to fit on, got (24, 24)" in said
+    assert "nothing was written" in said
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "head", "share", "message"),
+    [
+        ([("a", "x", "y", "train"), ("b", "z", "y", "fit")], "split", None, r"must hold fit or score, but row 1: 'train'\."),
+        (
+            [("a", "x", "y", "fit"), ("b", "x", "y", "score")],
+            "split",
+            None,
+            r"1 values of clean are on both .* 'x' \(row 1 is",
+        ),
+        (
+            [("a", "x", "y", "fit"), ("b", "z", "y", "fit")],
+            "split",
+            None,
+            "all 2 pairs are for fitting, none is left to score",
+        ),
+        ([("a", "x", "y", "fit"), ("b", "z", "y", "score")], "split", 0.5, "leave --fit-split out"),
+        ([("a", "x", "y", "1"), ("b", "x", "y", "0")], "group", 0.5, "1 values of clean are on both sides"),
+    ],
+)
+def test_splits_that_cannot_be_are_named(tmp_path, rows, head, share, message):
+    assert in_fit_split("1") != in_fit_split("0")
+    source = ManifestPairs(str(table(rows, tmp_path / "pairs.csv", f"id,clean,noisy,{head}")))
+    with pytest.raises(SplitError, match=message):
+        fit_rows(source, 2, share)
+
+
+def test_a_group_is_on_one_side_by_its_name(tmp_path):
+    path = table(([f"{i}", f"c{i}", "n", f"g{i // 3}"] for i in range(600)), tmp_path / "pairs.csv")
+    fit, rule = fit_rows(ManifestPairs(str(path)), 600, 0.3)
+    assert rule == "hash of group"
+    assert fit.tolist() == [in_fit_split(f"g{i // 3}", share=0.3) for i in range(600)]
+    assert 0.2 < fit.mean() < 0.4
+
+
+class Numbers:
+    """A source whose rows are their numbers, and which counts what is read at once."""
+
+    groups, unmatched, largest = None, (), 0
+
+    def rows(self, start, stop):
+        self.largest = max(self.largest, stop - start)
+        return pa.table({"id": [str(i) for i in range(start, stop)]})
+
+
+def test_a_side_reads_its_rows_and_no_long_run_of_the_others():
+    fit = np.zeros(100_000, bool)
+    fit[[*range(0, 50, 3), 70_000, 70_001, 99_999]] = True
+    source = Numbers()
+    to_fit, to_score = sides(source, fit)
+    assert to_fit.rows(0, 20)["id"].to_pylist() == [str(i) for i in np.flatnonzero(fit)]
+    assert source.largest < 5000
+    assert to_fit.rows(3, 3)["id"].to_pylist() == []
+    assert to_score.check()[0] + to_fit.check()[0] == 100_000
+    assert isinstance(to_score, Side)
+    assert to_score.rows(30, 40)["id"].to_pylist() == [str(i) for i in np.flatnonzero(~fit)[30:40]]
+
+
+def test_the_built_in_settings_of_the_standard_attackers():
+    linear, block, *_ = (metric.attacker for metric in standard_learned(["linear", "block"]))
+    assert repr(linear) == repr(LinearAttacker(5))
+    assert repr(block) == repr(LinearAttacker(8, 8))
+    with pytest.raises(ValueError, match="kinds must be among linear, block, cnn, got 'gan'"):
+        standard_learned(["gan"])
