@@ -1,21 +1,29 @@
-"""What the frozen suite costs beside the fifteen components, without learned attackers and unrelated pairs; CPU time.
+"""What the frozen suite costs beside the fifteen components, and the learned attackers beside them; CPU time.
 
 python benchmarks/suite.py [--batch 8] [--size 224] [--rounds 15] [--threads 1] [--backend torch] [--output DIR]
+
+First the fifteen and the suite, without learned attackers and unrelated pairs: the bar. Then each learned attacker: seconds
+per pair that it is fitted on, seconds that solving takes once, and seconds per pair that both of its scores take.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import frame
 import torch
 from loss import photographs
+from torch import Tensor
 
 from attacker_metrics import MultiAttackerPrivacy, backend
+from attacker_metrics.learned import STANDARD_LEARNED, standard_learned
+from attacker_metrics.pair import Pair
 
 BAR = 2.5
 """The most that ``standard-v1`` may cost, as a multiple of the fifteen."""
 FIFTEEN, SUITE = "the fifteen", "standard-v1"
+FIT, SOLVE, SCORE = "fit", "solve", "score"
 
 
 def main() -> None:
@@ -39,11 +47,52 @@ def main() -> None:
         for name, found in results.items()
     ]
     print(frame.markdown(header, rows))
+    learned = {kind: cost(kind, noisy, clean, options.rounds) for kind in STANDARD_LEARNED}
+    header = ["learned attacker", "CPU ms per fit pair", "CPU ms to solve, once", "CPU ms per scored pair"]
+    rows = [
+        [
+            kind,
+            frame.cell(found[FIT]["cpu_s"], 1e3 / options.batch),
+            frame.cell(found[SOLVE]["cpu_s"], 1e3),
+            frame.cell(found[SCORE]["cpu_s"], 1e3 / options.batch),
+        ]
+        for kind, found in learned.items()
+    ]
+    print(frame.markdown(header, rows))
     payload = {"backend": backend(), "batch": options.batch, "size": options.size, "bar": BAR, "results": results}
-    print(f"wrote {frame.save('suite', payload, options.output).name}")
+    print(f"wrote {frame.save('suite', {**payload, 'learned': learned}, options.output).name}")
     ratio = results[SUITE]["cpu_s"]["ratio"]["median"]
     if ratio > BAR:
         sys.exit(f"{SUITE} costs {ratio:.2f} times the fifteen, more than {BAR}.")
+
+
+def cost(kind: str, noisy: Tensor, clean: Tensor, rounds: int) -> dict[str, Any]:
+    """Of one learned attacker: a batch to fit on, the solution, and a batch's two scores."""
+    metrics = standard_learned([kind])
+    fitted = metrics[0].attacker
+    fitted.fit_update(noisy, clean)
+    fitted.fit_compute()
+
+    def fit() -> None:
+        STANDARD_LEARNED[kind]().fit_update(noisy, clean)
+
+    def score() -> None:
+        pair = Pair(noisy, clean)
+        for metric in metrics:
+            metric.scores(pair)
+
+    waiting = STANDARD_LEARNED[kind]()
+    waiting.fit_update(noisy, clean)
+    state = waiting.fit_state()
+
+    def solve() -> None:
+        attacker = STANDARD_LEARNED[kind]()
+        attacker.fit_merge(state)
+        attacker.fit_compute()
+
+    with torch.inference_mode():
+        found = frame.summarise(frame.interleave({FIT: fit, SCORE: score}, rounds=rounds), FIT)
+        return found | frame.summarise(frame.interleave({SOLVE: solve}, rounds=max(1, rounds // 5)), SOLVE)
 
 
 if __name__ == "__main__":

@@ -207,18 +207,19 @@ from attacker_metrics.learned import CNNAttacker, CNNAttackerMSSSIM
 
 class Network(CNNAttackerMSSSIM):
     def __init__(self):
-        super().__init__(CNNAttacker(steps=10), betas=(1.0,))
+        super().__init__(CNNAttacker(steps=3), betas=(1.0,))
 """
 
 
-def test_two_processes_have_one_network_and_tell_that_it_had_not_converged(tmp_path, manifest):
+def test_two_processes_have_one_network_and_tell_that_it_had_not_converged(tmp_path, manifest, monkeypatch):
     (tmp_path / "few_steps.py").write_text(FEW_STEPS)
     few = table((named(row) for row in range(8, 24)), manifest.parent / "few.csv")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    for processes in ("1", "2"):
-        asked = arguments(few, tmp_path / processes, "--extra", "few_steps:Network", "--null", "6")
-        command = [*torchrun, processes, "-m", "attacker_metrics", *asked]
-        subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT, timeout=240, cwd=tmp_path)
+    options = ("--extra", "few_steps:Network", "--null", "6")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments(few, tmp_path / "1", *options)) == cli.OK
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    command = [*torchrun, "attacker_metrics", *arguments(few, tmp_path / "2", *options)]
+    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT, timeout=240)
     assert_same(tmp_path / "2", tmp_path / "1")
     summary = summary_of(tmp_path / "1")
     assert summary["learned"]["attackers"]["cnn"]["converged"] is False

@@ -322,6 +322,38 @@ def test_a_loaded_network_remembers_that_it_had_not_converged():
     assert loaded.converged is attacker.converged is False
 
 
+@pytest.mark.parametrize("make", [LinearAttacker, lambda: CNNAttacker(steps=5)])
+def test_an_unfinished_fit_is_stored_merged_and_continued(make, tmp_path):
+    parts = [pictures(2, 40, 40, seed=seed) for seed in (1, 2, 3)]
+    whole, first, second = make(), make(), make()
+    for k, (noisy, clean) in enumerate(parts):
+        names = [f"{k} {i}" for i in range(2)]
+        whole.fit_update(noisy, clean, names)
+        (first if k < 2 else second).fit_update(noisy, clean, names)
+    torch.save(first.state_dict(), tmp_path / "unfinished.pt")
+    continued = make()
+    continued.load_state_dict(torch.load(tmp_path / "unfinished.pt", weights_only=True))
+    assert (continued.is_fitted, continued.fit_count) == (False, 4)
+    continued.fit_merge(second.fit_state())
+    assert continued.fit_count == 6
+    for attacker in (whole, continued):
+        attacker.fit_compute()
+    noisy = parts[0][0]
+    torch.testing.assert_close(continued(noisy), whole(noisy), rtol=0, atol=1e-6)
+    with pytest.raises(FitOverlapError):
+        continued.check_unseen(["2 1"])
+    for refused in (lambda: whole.fit_merge(second.fit_state()), whole.fit_state):
+        with pytest.raises(RuntimeError, match="is fitted; make a new one"):
+            refused()
+    second.load_state_dict(whole.state_dict())  # what was unfinished is forgotten
+    torch.testing.assert_close(second(noisy), whole(noisy))
+
+
+def test_a_network_may_be_made_and_fitted_in_inference_mode():
+    with torch.inference_mode():
+        fitted(CNNAttacker(steps=2), *pictures(1, 32, 32))
+
+
 def test_memory_does_not_grow_with_the_fit_split():
     attacker = CNNAttacker(steps=1)
     for seed in range(20):

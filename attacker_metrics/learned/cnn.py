@@ -53,7 +53,7 @@ class CNNAttacker(LearnedAttacker):
         self.steps, self.seed = steps, seed
         self.converged: bool | None = None
         """Whether the training loss stood still at the end: it fell by less than 5 % over the last two fifths."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.inference_mode(mode=False), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
             self.network = _ResidualNetwork()
         self.network.requires_grad_(requires_grad=False)
