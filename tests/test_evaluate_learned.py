@@ -48,6 +48,17 @@ def named(row: int) -> list[str]:
     return [f"pair {row}", f"clean{row}.npy", f"noisy{row}.npy", f"person {row % PEOPLE}"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As each process of torchrun has: the numbers are then equal to the last digits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learned")
