@@ -77,9 +77,8 @@ def test_percentiles_are_scipys_mid_ranks():
     assert np.isnan(found.p_value[4])
 
 
-def brute_force_p_value(null, image):
-    """Everyone, the image too, is measured against all the others, from the definition."""
-    pool = np.column_stack([null, image])
+def brute_force_maxima(pool):
+    """Of everyone, measured against all the others, from the definition."""
     maxima = []
     for i in range(pool.shape[1]):
         others, values = np.delete(pool, i, axis=1), []
@@ -87,7 +86,28 @@ def brute_force_p_value(null, image):
             beyond = 1 + ((own - row.max()) / (1 - row.max()) if row.max() < 1 else 0)
             values.append(beyond if own > row.max() else stats.percentileofscore(row, own, kind="mean") / 100)
         maxima.append(max(values))
-    return np.mean(np.array(maxima) >= maxima[-1] - 1e-12)
+    return np.array(maxima)
+
+
+def brute_force_p_value(null, image):
+    maxima = brute_force_maxima(np.column_stack([null, image]))
+    return np.mean(maxima >= maxima[-1] - 1e-12)
+
+
+@pytest.mark.parametrize("digits", [1, 12])
+def test_maxima_levels_and_their_thresholds_are_those_of_brute_force(digits):
+    generator = np.random.default_rng(3)
+    pool, image = generator.random((3, 120)).round(digits), generator.random((3, 1)).round(digits)
+    null = NullDistribution(dict(zip("abc", pool, strict=True)))
+    np.testing.assert_allclose(null.maxima, brute_force_maxima(pool), rtol=0, atol=1e-12)
+    found = null.strongest(dict(zip("abc", image, strict=True)))
+    np.testing.assert_allclose(found.level, brute_force_maxima(np.column_stack([pool, image]))[-1:], rtol=0, atol=1e-12)
+    for rate in (0.01, 0.05, 0.5):
+        above = null.maxima > null.maximum_threshold(rate)
+        assert above.mean() <= rate
+        assert digits == 1 or above.mean() > rate - 1 / 120  # as many as the rate allows, but for ties
+    with pytest.raises(ValueError, match="needs at least 999 unrelated pairs, got 120"):
+        null.maximum_threshold(0.001)
 
 
 @pytest.mark.parametrize("digits", [1, 2, 12])
@@ -255,6 +275,17 @@ def test_flags_are_raised_where_their_reason_is_and_nowhere_else():
     assert names_of(flags(calm, clipped=clipped_share(torch.rand(4, 3, 8, 8) * 1.5), null_count=1000)) == ["clipped"]
     assert names_of(flags({"rgb_clamp": many[:250]}, null_count=50)) == ["too_few"] * 4
     assert names_of(flags({"rgb_clamp": many[:300]}, null_count=300, rates=(0.01,))) == []
+
+
+def test_averaging_is_a_flag_if_draws_differ_and_their_mean_shows_more():
+    few = np.full(400, 0.4)
+    calm, settings = {"gray_clamp": few, "pearson_gray": few}, {"rates": ()}
+    (flag,) = flags(calm, averaged={**calm, "pearson_gray": few + 0.3}, random=[0.5] * 400, **settings)
+    assert (flag.name, round(flag.value, 6)) == ("averaging", 0.3)
+    assert "50% of the squared error varies from draw to draw, and pearson_gray reads 0.30 more" in flag.message
+    assert flags(calm, averaged=calm, random=[0.5] * 400, **settings) == []  # random, but no mean helps
+    (flag,) = flags(calm, averaged=calm, random=[0.0] * 100 + [0.5] * 300, **settings)
+    assert (flag.name, flag.value) == ("same_draws", 0.25)
 
 
 def test_images_without_a_score_neither_hide_flags_nor_count_as_evidence():

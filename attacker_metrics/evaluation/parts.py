@@ -171,6 +171,11 @@ class UnfinishedRun:
         """Number of finished parts."""
         return len(self._files())
 
+    @property
+    def stored(self) -> int:
+        """Number of finished parts, those of other stages of the run included."""
+        return sum(1 for _ in self.folder.rglob(f"{_PREFIX}*{_SUFFIX}"))
+
     @contextlib.contextmanager
     def publish(self) -> Iterator[Path]:
         """A folder whose files move into the output when the block ends without an error."""
@@ -191,7 +196,7 @@ class UnfinishedRun:
 
     def remove_if_empty(self) -> bool:
         """Delete the folder, and the output if this run made it, if no part is done in any stage; return whether it did."""
-        if any(self.folder.rglob(f"{_PREFIX}*{_SUFFIX}")):
+        if self.stored:
             return False
         return self.remove_if_unscored()
 

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import signal
-import threading
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,14 +18,12 @@ from attacker_metrics.components import SPEC_VERSION
 from attacker_metrics.evaluation import calibration, fitting, report
 from attacker_metrics.evaluation.calibration import Calibration
 from attacker_metrics.evaluation.commands.evaluate_options import NULL_OF_SUITE, add_parser
+from attacker_metrics.evaluation.commands.interruption import interrupted, kept, signals_raise
 from attacker_metrics.evaluation.commands.options import (
     BAD_USAGE,
     GATE_EXCEEDED,
-    INTERRUPTED,
     OK,
     SOME_FAILED,
-    TERMINATED,
-    Interrupted,
     UsageError,
     bad_usage,
     device_of,
@@ -65,10 +58,6 @@ _SPLIT = "split.bits"
 _MISTAKES = (UsageError, ManifestError, OSError)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM."""
-
-
 def add(commands: Any) -> None:
     """Add the command's parser."""
     command = add_parser(commands)
@@ -80,16 +69,16 @@ def evaluate(options: argparse.Namespace) -> int:
     processes = Processes()
     run = UnfinishedRun(options.output)
     try:
-        with _signals_raise():
+        with signals_raise():
             status = _evaluate_together(options, processes, run)
     except AgreedError as error:
         if processes.is_first:
-            say(f"{error} {_kept(run, processes)}" if run.joined else error)
+            say(f"{error} {kept(run, processes)}" if run.joined else error)
         status = BAD_USAGE
     except _MISTAKES as error:  # of this process alone: its end lets the launcher end the others
-        raise UsageError(f"{error} {_kept(run, processes)}") from error
+        raise UsageError(f"{error} {kept(run, processes)}") from error
     except KeyboardInterrupt as interrupt:
-        raise _interrupted(interrupt, run, processes) from None
+        raise interrupted(interrupt, run, processes) from None
     processes.leave()
     return status
 
@@ -378,37 +367,6 @@ def _gallery(count: int, source: PairSource, scores: Scores, privacy: MultiAttac
         if isinstance(pair, LoadedPair):  # the file could have changed since it was scored
             shown.append((scores.id(index), views_png(pair, privacy, title=scores.id(index), dots_per_inch=80)))
     return shown
-
-
-@contextlib.contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Let SIGTERM raise as Ctrl-C does, so that both are answered in one place."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(_number: int, _frame: FrameType | None) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupted(interrupt: KeyboardInterrupt, run: UnfinishedRun, processes: Processes) -> Interrupted:
-    status = TERMINATED if isinstance(interrupt, _Terminated) else INTERRUPTED
-    if not processes.is_first:
-        return Interrupted("", status)
-    return Interrupted(f"interrupted; {_kept(run, processes)}", status)
-
-
-def _kept(run: UnfinishedRun, processes: Processes) -> str:
-    # Another process may be about to store a part.
-    if processes.count == 1 and run.remove_if_empty():
-        return "nothing was written."
-    return f"{run.done} finished parts are kept in {run.folder}. The same command with --resume continues."
 
 
 def _known(gate: Gate, columns: list[str]) -> Gate:
