@@ -23,6 +23,7 @@ from attacker_metrics.evaluation.parts import FOLDER
 from attacker_metrics.evaluation.split import Side, SplitError, fit_rows, sides
 from attacker_metrics.learned import LinearAttacker, in_fit_split, standard_learned
 from attacker_metrics.strongest.known_leaks import secret_filter
+from attacker_metrics.suites import STANDARD_V1
 
 SIDE, PAIRS, PEOPLE, BAD, NAN = 32, 240, 40, 3, 6
 ASKED = ("--betas", "1", "--gamma", "2", "--part-size", "16", "--batch-size", "8")
@@ -358,5 +359,6 @@ def test_the_built_in_settings_of_the_standard_attackers():
     linear, block, *_ = (metric.attacker for metric in standard_learned(["linear", "block"]))
     assert repr(linear) == repr(LinearAttacker(5))
     assert repr(block) == repr(LinearAttacker(8, 8))
+    assert tuple(metric.name for metric in standard_learned()) == STANDARD_V1.learned
     with pytest.raises(ValueError, match="kinds must be among linear, block, cnn, got 'gan'"):
         standard_learned(["gan"])
