@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_, vmap
@@ -25,7 +24,7 @@ class ClientGradient:
 
     Args:
         model: takes images in [0, 1], ``(B, C, H, W)``, and returns logits ``(B, K)``.
-        train: whether batch norm uses the statistics of the client's own images, as in training, instead of the running ones.
+        train: whether batch norm uses the statistics of the client's own images, as in training, not the running ones.
 
     Raises:
         ValueError: if the network has no parameter that requires a gradient.
@@ -69,7 +68,7 @@ class ClientGradient:
         self._inputs = {}
         return found
 
-    def _loss(self, parameters: Gradients, images: Tensor, target: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _loss(self, parameters: Gradients, images: Tensor, target: Tensor) -> tuple[Tensor, Gradients]:
         self._inputs = {}
         logits = functional_call(self.network, parameters, (images,))
         return F.cross_entropy(logits, target), self._inputs
@@ -78,12 +77,13 @@ class ClientGradient:
         self._inputs[name] = inputs[0]
 
 
-def per_client(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Apply a function of one client to the rows of tensors (or dicts of them); one row goes without ``vmap``: it is faster."""
-    if len(_first_tensor(arguments)) > 1:
+def per_client(function: Callable[..., Any], *arguments: Tensor | Gradients) -> Any:
+    """Apply a function of one client to the rows of tensors, or dicts of them, by ``vmap``; a single row is faster without."""
+    first = arguments[0]
+    if not isinstance(first, Tensor) or len(first) > 1:
         return vmap(function)(*arguments)
-    rows = torch.utils._pytree.tree_map(lambda tensor: tensor[0], arguments)
-    return torch.utils._pytree.tree_map(lambda tensor: tensor[None], function(*rows))
+    found = function(*({n: t[0] for n, t in rows.items()} if isinstance(rows, dict) else rows[0] for rows in arguments))
+    return {name: tensor[None] for name, tensor in found.items()} if isinstance(found, dict) else found[None]
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
@@ -102,7 +102,3 @@ def batch_norm_mode(model: nn.Module, *, train: bool) -> BatchNormMode:
 def _running(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
     mean, variance = layer.running_mean, layer.running_var
     return (mean, variance) if isinstance(mean, Tensor) and isinstance(variance, Tensor) else None
-
-
-def _first_tensor(arguments: Sequence[Any]) -> Tensor:
-    return next(leaf for leaf in torch.utils._pytree.tree_leaves(list(arguments)) if isinstance(leaf, Tensor))

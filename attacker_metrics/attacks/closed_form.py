@@ -43,7 +43,7 @@ def first_layer_closed_form(model: nn.Module, shared: SharedGradients) -> Tensor
         raise ValueError(f"the closed form needs the gradients of weights and biases of {name!r}; both must be shared.")
     strongest = bias.abs().argmax(dim=1)
     clients = torch.arange(len(shared), device=strongest.device)
-    images = (weight[clients, strongest] / bias[clients, strongest, None]).unflatten(1, shared.image_shape)
+    images = (weight[clients, strongest] / bias[clients, strongest, None]).reshape(-1, *shared.image_shape)
     if normalize is not None:
         mean, std = normalize.mean.to(images), normalize.std.to(images)
         images = images * std + mean

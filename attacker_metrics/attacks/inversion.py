@@ -21,6 +21,7 @@ from attacker_metrics.attacks.threat_model import LabelKnowledge, ThreatModel, c
 
 _LOOK = 10
 """Iterations between two looks for finished clients; on a GPU a look waits for the device."""
+_ADAM = Adam()
 _PROGRESS = 1e-3
 """Share by which the loss has to fall to count as progress."""
 
@@ -65,7 +66,7 @@ class GradientInversion:
     Args:
         iterations: optimiser steps per restart, at most.
         restarts: from other random images; the lowest loss is kept, per client.
-        seed: of the starts. A client's draws depend on it and the client's number only, not on who is attacked along with it.
+        seed: of the starts. A client's draws depend on it and the client's number, not on who is attacked along with it.
         labels: ``"known"``; ``"inferred"`` from the last layer's gradient; or ``"optimised"``: soft labels are searched for
             together with the images.
         knows_defenses: the attacker knows that what was shared as exactly 0 was withheld, and compares the rest only.
@@ -88,7 +89,8 @@ class GradientInversion:
         >>> from attacker_metrics.attacks.costs import squared_distance
         >>> from attacker_metrics.attacks.optimizers import Adam
         >>> from attacker_metrics.attacks.priors import total_variation
-        >>> attack = GradientInversion(iterations=5, cost=squared_distance, optimizer=Adam(0.05), priors=((1e-3, total_variation),))
+        >>> priors = ((1e-3, total_variation),)
+        >>> attack = GradientInversion(iterations=5, cost=squared_distance, optimizer=Adam(0.05), priors=priors)
         >>> network = SigmoidLeNet(size=8)
         >>> found = attack(network, share_gradients(network, torch.rand(2, 3, 8, 8), torch.tensor([3, 1])))
         >>> found.images.shape, found.labels.tolist(), found.threat_model.labels
@@ -105,7 +107,7 @@ class GradientInversion:
     start: tuple[float, float] = (0.5, 0.25)
     precision: Literal["as given", "bf16"] = "as given"
     cost: Cost = cosine_distance
-    optimizer: Optimizer = Adam()
+    optimizer: Optimizer = _ADAM
     priors: tuple[tuple[float, Prior], ...] = ()
 
     def __post_init__(self) -> None:
@@ -146,7 +148,9 @@ class GradientInversion:
         Raises:
             ValueError: if the gradients are not those of this network, or it lacks what a prior or label inference needs.
         """
-        search = _Search(self, model, shared, torch.device(device) if device else next(iter(shared.gradients.values())).device)
+        search = _Search(
+            self, model, shared, torch.device(device) if device else next(iter(shared.gradients.values())).device
+        )
         best = search.begin()
         iterations = torch.zeros(len(shared), dtype=torch.int64)
         with _bar(type(self).__name__, self.restarts * self.iterations, shown=progress) as advance:
@@ -172,7 +176,7 @@ class GradientInversion:
 
 
 class _Search:
-    """One attack on one set of clients: variables are rows ``(N, D)``, D = pixels of B images and, if searched for, logits."""
+    """One attack on one set of clients; variables are rows ``(N, D)``: pixels of B images and, if searched for, logits."""
 
     def __init__(self, attack: GradientInversion, model: nn.Module, shared: SharedGradients, device: torch.device) -> None:
         self.attack, self.shared, self.device = attack, shared, device
@@ -235,8 +239,9 @@ class _Search:
 
     def split(self, variables: Tensor) -> tuple[Tensor, Tensor | None]:
         """Rows ``(N, D)`` -> images ``(N, B, C, H, W)`` and logits ``(N, B, K)``, if labels are searched for."""
-        images = variables[:, : self.pixels].unflatten(1, self.images_shape)
-        return images, variables[:, self.pixels :].unflatten(1, (self.shared.group, -1)) if self.classes else None
+        images = variables[:, : self.pixels].reshape(-1, *self.images_shape)
+        logits = variables[:, self.pixels :].reshape(-1, self.shared.group, self.classes) if self.classes else None
+        return images, logits
 
     def _start(self, restart: int) -> Tensor:
         """Random pixels, and random logits from a standard normal distribution, by the client's number."""

@@ -10,10 +10,10 @@ from attacker_metrics.attacks.client_gradient import Gradients
 def infer_labels(model: nn.Module, gradients: Gradients, group: int = 1) -> Tensor:
     """Read the labels off the last fully connected layer's gradient.
 
-    Under cross entropy the gradient of a class's row is ``(p - 1)`` times the layer's input for the true class and ``p`` times
-    for every other. Where the input is not negative (after ReLU or sigmoid) only the true class has a negative row. Of several
-    images the labels are taken to differ: the classes with the lowest row sums, lowest first, which is not their order in
-    the client's batch.
+    Under cross entropy the gradient of a class's row is ``p - 1`` times the layer's input for the true class, ``p`` times it for
+    every other. Where the input is not negative (after ReLU or sigmoid) only the true class has a negative row. Of
+    several images the labels are taken to differ: the classes with the lowest row sums, lowest first, which need not be
+    their order in the client's batch.
 
     Args:
         model: whose last ``nn.Linear`` gives the logits.
@@ -32,7 +32,9 @@ def infer_labels(model: nn.Module, gradients: Gradients, group: int = 1) -> Tens
     names = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     shared = [name for name in names if name in gradients]
     if not shared:
-        raise ValueError("labels cannot be inferred: no gradient of an nn.Linear layer was shared; attack with labels='known'.")
+        raise ValueError(
+            "labels cannot be inferred: no gradient of an nn.Linear layer was shared; attack with labels='known'."
+        )
     rows = gradients[shared[-1]].sum(dim=2)
     if rows.shape[1] < group:
         raise ValueError(f"{group} different labels cannot be inferred of {rows.shape[1]} classes; use labels='known'.")

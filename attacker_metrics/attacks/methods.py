@@ -92,7 +92,7 @@ class InvertingGradients(GradientInversion):
 class GradInversion(GradientInversion):
     """In the style of GradInversion: distances of layers, Adam with a cosine rate, and three priors.
 
-    The picture prior is total variation, the norm of the image, and how well the features fit the running statistics of batch
+    The picture prior is total variation, the norm of the image, and how well features fit the running statistics of batch
     norm. The published group consistency of several seeds and its added noise are left out.
 
     Args:

@@ -73,7 +73,9 @@ class SigmoidLeNet(nn.Sequential):
 
 
 class ConvNet(nn.Sequential):
-    """The network InvGrad was published on: eight 3 x 3 convolutions with batch norm and ReLU, two poolings, one linear layer.
+    """The network InvGrad was published on: 3 x 3 convolutions with batch norm and ReLU, two poolings, one linear layer.
+
+    Nine convolutions; dropout, where the published one has it, is left out.
 
     Args:
         classes: how many.

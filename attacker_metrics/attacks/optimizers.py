@@ -40,8 +40,8 @@ class Adam:
     Args:
         learning_rate: at the start.
         signed: whether it sees only the gradient's sign.
-        schedule: ``"steps"`` divides the rate by ten after 3/8, 5/8 and 7/8 of the iterations; ``"cosine"`` lets it rise over
-            the first 50 and fall to 0.
+        schedule: ``"steps"`` divides the rate by ten after 3/8, 5/8 and 7/8 of the iterations; ``"cosine"`` lets it rise
+            over the first 50 and fall to 0.
     """
 
     learning_rate: float = 0.1
@@ -55,7 +55,8 @@ class Adam:
     def rate(self, step: int, iterations: int) -> float:
         """The learning rate of a step, counted from 0."""
         if self.schedule == "steps":
-            return self.learning_rate * 0.1 ** sum(step >= share * iterations for share in (3 / 8, 5 / 8, 7 / 8))
+            drops = sum(step >= share * iterations for share in (3 / 8, 5 / 8, 7 / 8))
+            return self.learning_rate * 0.1**drops
         if self.schedule == "cosine":
             warm_up = min(1.0, (step + 1) / min(50, iterations))
             return self.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * step / iterations))
@@ -75,7 +76,8 @@ class _AdamRun:
         group["lr"] = self._settings.rate(self._done, self._iterations)
         self._adam.step()
         self._done += 1
-        return parameter.detach().clone()
+        moved: Tensor = parameter.detach().clone()
+        return moved
 
     def keep(self, rows: Tensor) -> None:
         (group,) = self._adam.param_groups
@@ -90,8 +92,8 @@ class _AdamRun:
 class LBFGS:
     """L-BFGS without a line search, as DLG was published with; every row takes the iterates of ``torch.optim.LBFGS``.
 
-    torch's own couples all its variables by one step size and one curvature, so that clients would disturb each other, and one
-    instance per client could not evaluate them together.
+    torch's own couples all its variables by one curvature and one step size, so that clients would disturb each other; and
+    one instance per client could not evaluate them together.
 
     Args:
         learning_rate: the step size; the first step is shorter, ``min(1, 1 / |gradient|_1)`` of it.

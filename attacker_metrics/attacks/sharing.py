@@ -51,9 +51,7 @@ class SharedGradients:
             gradients={name: gradient[rows] for name, gradient in self.gradients.items()},
             labels=self.labels[rows],
             clients=tuple(self.clients[row] for row in rows),
-            threat_model=dataclasses.replace(
-                self.threat_model, views=tuple(self.threat_model.views[row] for row in rows)
-            ),
+            threat_model=dataclasses.replace(self.threat_model, views=tuple(self.threat_model.views[row] for row in rows)),
         )
 
     @property
@@ -76,7 +74,7 @@ def share_gradients(
     """What N independent clients share: each the gradient of the mean cross entropy of its own image or images.
 
     Args:
-        model: a classifier of images in [0, 1]: normalisation is its first layer. It is copied, never changed; dropout is off.
+        model: a classifier of images in [0, 1]: normalisation is its first layer. It is copied, not changed; dropout is off.
         images: ``(N, C, H, W)``, one per client, or ``(N, B, C, H, W)``, B per client; the exact views that go in.
         labels: ``(N,)`` or ``(N, B)``, integers.
         train: whether batch norm uses the statistics of the client's own images instead of the running ones.
@@ -96,7 +94,7 @@ def share_gradients(
         >>> from attacker_metrics.attacks import SigmoidLeNet
         >>> shared = share_gradients(SigmoidLeNet(size=8), torch.rand(2, 3, 8, 8), torch.tensor([3, 1]))
         >>> len(shared), shared.threat_model.gradient
-        (2, 'mean cross entropy of 1 image, 8 tensors, 9538 values')
+        (2, 'mean cross entropy of 1 image, 8 tensors, 8626 values')
     """
     _check(images, labels)
     grouped = images.ndim == 5

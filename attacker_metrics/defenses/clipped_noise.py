@@ -1,0 +1,90 @@
+"""Clipping and noise: the Gaussian mechanism of differential privacy, with its guarantee."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from attacker_metrics.defenses.gradients import Gradients, normal_like
+
+
+@dataclass(frozen=True)
+class ClippedNoise:
+    """Clip a client's whole gradient to a Euclidean norm, then add normal noise of ``noise_multiplier * max_norm``.
+
+    Args:
+        max_norm: largest norm of all tensors as one vector, above 0.
+        noise_multiplier: standard deviation of the noise in units of ``max_norm``, at least 0.
+
+    Raises:
+        ValueError: for other values.
+
+    Example:
+        >>> gradients = {"w": torch.tensor([[3.0, 4.0]]), "b": torch.zeros(1, 1)}
+        >>> clipped = ClippedNoise(max_norm=1.0, noise_multiplier=0.0)(gradients)
+        >>> [round(value, 4) for value in clipped["w"][0].tolist()]
+        [0.6, 0.8]
+    """
+
+    max_norm: float
+    noise_multiplier: float
+
+    def __post_init__(self) -> None:
+        if not (self.max_norm > 0 and self.noise_multiplier >= 0):
+            raise ValueError(f"max_norm is {self.max_norm} (above 0), noise_multiplier {self.noise_multiplier} (0 or more).")
+
+    def __call__(self, gradients: Gradients, generator: torch.Generator | None = None) -> Gradients:
+        """Defended gradients, name -> ``(N, ...)``."""
+        squares = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in gradients.values()]).sum(dim=0)
+        factor = self.max_norm / squares.sqrt().clamp_min(self.max_norm)
+        std = self.noise_multiplier * self.max_norm
+        return {
+            name: gradient * factor.view(-1, *[1] * (gradient.ndim - 1)) + std * normal_like(gradient, generator)
+            for name, gradient in gradients.items()
+        }
+
+    def epsilon(
+        self, delta: float = 1e-5, *, steps: int, sample_rate: float = 1.0, accountant: Literal["prv", "rdp"] = "prv"
+    ) -> float:
+        """The epsilon at this delta after so many shared gradients, by Opacus' accountant. Lower = more private.
+
+        It protects the client's contribution as a whole: whether this client, with all images of its group, took part. An
+        attacker who sees the client's own message, not a sum over a random sample of clients, faces ``sample_rate=1``; one
+        message is ``steps=1``.
+
+        Args:
+            delta: chance that the guarantee fails, in (0, 1).
+            steps: how many gradients were shared.
+            sample_rate: chance that a client takes part in a step, in (0, 1], unknown to the attacker.
+            accountant: ``"prv"`` (tighter) or ``"rdp"``.
+
+        Returns:
+            An upper bound; infinite without noise.
+
+        Raises:
+            ValueError: for values outside these ranges.
+            ModuleNotFoundError: without Opacus, naming the extra.
+        """
+        if not (0 < delta < 1 and 0 < sample_rate <= 1 and steps >= 1):
+            raise ValueError(
+                f"delta is {delta} (between 0 and 1), steps {steps} (at least 1), sample_rate {sample_rate} (above 0, to 1)."
+            )
+        if accountant not in ("prv", "rdp"):
+            raise ValueError(f"accountant is {accountant!r}; it is 'prv' or 'rdp'.")
+        if self.noise_multiplier == 0:
+            return float("inf")
+        try:
+            from opacus.accountants import create_accountant
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "epsilon needs Opacus: pip install 'attacker-metrics[study]'", name=error.name
+            ) from error
+        ledger = create_accountant(accountant)
+        ledger.history = [(self.noise_multiplier, sample_rate, steps)]
+        with warnings.catch_warnings():
+            # The best order at the end of Opacus' list still gives a valid bound; of its numerics only the result counts.
+            warnings.simplefilter("ignore")
+            return float(ledger.get_epsilon(delta))
