@@ -78,7 +78,7 @@ class ClientGradient:
 
 
 def per_client(function: Callable[..., Any], *arguments: Tensor | Gradients) -> Any:
-    """Apply a function of one client to the rows of tensors, or dicts of them, by ``vmap``; a single row is faster without."""
+    """Apply a function of one client to the rows of tensors or dicts of them by ``vmap``; a single row is faster without."""
     first = arguments[0]
     if not isinstance(first, Tensor) or len(first) > 1:
         return vmap(function)(*arguments)

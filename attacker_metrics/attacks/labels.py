@@ -10,7 +10,7 @@ from attacker_metrics.attacks.client_gradient import Gradients
 def infer_labels(model: nn.Module, gradients: Gradients, group: int = 1) -> Tensor:
     """Read the labels off the last fully connected layer's gradient.
 
-    Under cross entropy the gradient of a class's row is ``p - 1`` times the layer's input for the true class, ``p`` times it for
+    Under cross entropy the gradient of a row is ``p - 1`` times the layer's input for the true class, ``p`` times it for
     every other. Where the input is not negative (after ReLU or sigmoid) only the true class has a negative row. Of
     several images the labels are taken to differ: the classes with the lowest row sums, lowest first, which need not be
     their order in the client's batch.
