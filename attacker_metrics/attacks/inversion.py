@@ -70,7 +70,9 @@ class GradientInversion:
         labels: ``"known"``; ``"inferred"`` from the last layer's gradient; or ``"optimised"``: soft labels are searched for
             together with the images.
         knows_defenses: the attacker knows that what was shared as exactly 0 was withheld, and compares the rest only.
-        patience: a client is finished once its loss has not fallen by 0.1 % in so many iterations; None runs them all.
+        tolerance: a client is finished, in this restart and all others, once its loss is no higher.
+        patience: a client is finished with a restart once its loss has not fallen by 0.1 % in so many iterations; None runs
+            all of them.
         boxed: whether images are clamped to [0, 1] after every step.
         start: mean and standard deviation of the pixels that the search starts from.
         precision: ``"bf16"`` runs the network's passes under autocast; costs, priors and images stay as they are. Measure
@@ -102,6 +104,7 @@ class GradientInversion:
     seed: int = 0
     labels: LabelKnowledge = "known"
     knows_defenses: bool = False
+    tolerance: float = 0.0
     patience: int | None = None
     boxed: bool = True
     start: tuple[float, float] = (0.5, 0.25)
@@ -209,8 +212,11 @@ class _Search:
     def run(self, best: _Best, restart: int, iterations: Tensor, advance: Callable[[int], None]) -> _Best:
         """One restart; counts the iterations of every client."""
         attack = self.attack
-        rows = torch.arange(len(self.shared), device=self.device)
-        variables = self._start(restart)
+        rows = (best.loss > attack.tolerance).nonzero()[:, 0]
+        if len(rows) == 0:
+            advance(attack.iterations)
+            return best
+        variables = self._start(restart)[rows]
         optimizer = attack.optimizer.start(variables, attack.iterations)
         lowest = torch.full_like(variables[:, 0], float("inf"))
         since = torch.zeros_like(rows)
@@ -225,7 +231,7 @@ class _Search:
             iterations[rows.cpu()] += 1
             advance(1)
             if done % _LOOK == 0:
-                alive = loss.isfinite() & (loss > 0)
+                alive = loss.isfinite() & (loss > attack.tolerance)
                 if attack.patience is not None:
                     alive &= since < attack.patience
                 if not bool(alive.all()):

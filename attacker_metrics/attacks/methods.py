@@ -33,6 +33,7 @@ class DLG(GradientInversion):
 
     iterations: int = 6000
     labels: LabelKnowledge = "optimised"
+    tolerance: float = 1e-7
     patience: int | None = 200
     boxed: bool = False
     start: tuple[float, float] = (0.0, 1.0)

@@ -38,8 +38,8 @@ class ClippedNoise:
 
     def __call__(self, gradients: Gradients, generator: torch.Generator | None = None) -> Gradients:
         """Defended gradients, name -> ``(N, ...)``."""
-        squares = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in gradients.values()]).sum(dim=0)
-        factor = self.max_norm / squares.sqrt().clamp_min(self.max_norm)
+        values = torch.cat([gradient.reshape(len(gradient), -1) for gradient in gradients.values()], dim=1)
+        factor = self.max_norm / values.norm(dim=1).clamp_min(self.max_norm)
         std = self.noise_multiplier * self.max_norm
         return {
             name: gradient * factor.view(-1, *[1] * (gradient.ndim - 1)) + std * normal_like(gradient, generator)
