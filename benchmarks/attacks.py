@@ -1,7 +1,7 @@
 """Gradient inversion: the published behaviour at real budgets, and iterations per second beside the breaching framework.
 
-Pictures are 32 x 32 photographs (scikit-image's astronaut, chelsea, coffee and rocket, shrunk). Asserted are: the closed form of
-a fully connected first layer to 1e-4; DLG and iDLG on the sigmoid LeNet above 40 dB, the median picture; InvGrad on the
+Pictures are 32 x 32 photographs (scikit-image's astronaut, chelsea, coffee and rocket, shrunk). Asserted: the closed form
+of a fully connected first layer to 1e-4; DLG and iDLG on the sigmoid LeNet above 40 dB, the median picture; InvGrad on the
 untrained ConvNet above 20 dB, the best picture. Speed: InvGrad on one image and on eight independent ones, which breaching
 attacks one after the other; before the clock starts both must agree on the cost of a candidate.
 
@@ -95,7 +95,7 @@ def quality(options: Namespace) -> dict[str, dict[str, Any]]:
     error = (first_layer_closed_form(dense, shared) - images.float()).abs().max()
     lenet = SigmoidLeNet(size=SIDE).double()
     convnet = ConvNet(width=options.width, size=SIDE)
-    deep = {"iterations": 300 if options.quick else 6000, "restarts": 1 if options.quick else 4}
+    deep: dict[str, Any] = {"iterations": 300 if options.quick else 6000, "restarts": 1 if options.quick else 4}
     chosen = images[: options.pictures].float(), LABELS[: options.pictures]
     return {
         "closed form": {"largest_error": float(error)},
