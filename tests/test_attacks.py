@@ -440,3 +440,14 @@ def test_idlg_infers_the_label_and_recovers_the_picture():
     found = IDLG(iterations=600)(network, share_gradients(network, images, LABELS[:2]))
     assert min(psnr(found.images, images)) > 40
     assert torch.equal(found.labels, LABELS[:2])
+
+
+def test_invgrad_recovers_a_picture_from_an_untrained_convnet():
+    image = photos(32, torch.float32)[3:]
+    network = ConvNet(width=16)
+    shared = share_gradients(network, image, LABELS[3:])
+    found = InvertingGradients(iterations=250, learning_rate=0.1, total_variation=1e-3)(network, shared)
+    flat = image.mean(dim=(2, 3), keepdim=True).expand_as(image)
+    (score,), (trivial,) = psnr(found.images, image), psnr(flat, image)
+    assert score > 20
+    assert score > trivial + 4
