@@ -63,8 +63,8 @@ class InvertingGradients(GradientInversion):
 
     Args:
         learning_rate: of Adam. The published number, which was for normalised pixels; here they are of [0, 1].
-        total_variation: weight of that prior. An untrained network's cost may be so small that more of it drowns the cost, as
-            only signs count.
+        total_variation: weight of that prior. More of it may drown the small cost of an untrained network, as only
+            signs count.
 
     Example:
         >>> import torch
@@ -95,8 +95,8 @@ class GradInversion(GradientInversion):
     """In the style of GradInversion: distances of layers, Adam with a cosine rate, and three priors.
 
     The picture prior is total variation, the norm of the image, and how well features fit the running statistics of batch
-    norm. The published group consistency of several seeds and its added noise are left out. The last prior is made for groups
-    of images: a single one seldom has the statistics of all, and ``batch_norm=0`` may suit it better.
+    norm. The published group consistency of several seeds and its added noise are left out. The last prior is made for
+    groups of images: a single one seldom has the statistics of all, and ``batch_norm=0`` may suit it better.
 
     Args:
         learning_rate: of Adam, in pixel values of [0, 1]. Published: 0.1 in normalised pixels, a quarter of it here.
