@@ -447,7 +447,9 @@ def test_invgrad_recovers_a_picture_from_an_untrained_convnet():
     network = ConvNet(width=16)
     attack = InvertingGradients(iterations=800, total_variation=3e-4)
     found = attack(network, share_gradients(network, image, label))
-    flat = image.mean(dim=(2, 3), keepdim=True).expand_as(image)
-    (score,), (trivial,) = psnr(found.images, image), psnr(flat, image)
+    (score,) = psnr(found.images, image)
+    # A flat picture of the right colour has 19.1 dB here: the shapes have to be there too.
+    shapes = [(picture - picture.mean(dim=(2, 3), keepdim=True)).flatten() for picture in (found.images, image)]
+    likeness = float(torch.corrcoef(torch.stack(shapes))[0, 1])
     assert score > 20, score
-    assert score > trivial + 3, (score, trivial)
+    assert likeness > 0.5, likeness
