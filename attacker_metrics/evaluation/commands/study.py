@@ -1,0 +1,106 @@
+"""``attacker-metrics study``: train, attack, score, annotate and report, from one file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attacker_metrics.evaluation.commands.options import BAD_USAGE, INTERRUPTED, OK, Interrupted, UsageError, device_of, say
+from attacker_metrics.evaluation.processes import AgreedError, Processes
+
+if TYPE_CHECKING:
+    from attacker_metrics.study import Config
+
+_HELP = {
+    "run": "all steps, one after the other",
+    "train": "train the classifiers, or load them",
+    "attack": "reconstruct images from the gradients that clients share",
+    "score": "score every reconstruction by every metric",
+    "annotate": "take over people's votes, or let machine annotators pick; write the tasks for people",
+    "report": "leakage, correlations, and what they rest on",
+}
+
+
+def add(commands: Any) -> None:
+    """Add the command's parsers."""
+    study = commands.add_parser(
+        "study",
+        help="run a whole study: classifiers, defences, attacks, metrics, who recognises what",
+        description="A study from one YAML file. Steps that are done are skipped; changed settings redo a step and those after"
+        " it. The folder holds image data. Needs the extra 'study'.",
+    )
+    parts = study.add_subparsers(required=True, metavar="STEP")
+    command = parts.add_parser("config", help="print the built-in study's file, to start from")
+    command.set_defaults(command=config)
+    for name, text in _HELP.items():
+        command = parts.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        command.set_defaults(command=run, step=name)
+        command.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="the study's YAML file")
+        command.add_argument("--builtin", action="store_true", help="the built-in study instead of a file")
+        command.add_argument(
+            "--output", type=Path, default=Path("study"), metavar="DIR", help="the study's folder (default: study)"
+        )
+        command.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps or auto (default: cpu)")
+        command.add_argument("--quiet", action="store_true", help="print no line per unit of work")
+
+
+def config(_options: argparse.Namespace) -> int:
+    """Print the built-in study's file."""
+    print(_library().builtin_text(), end="")
+    return OK
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the step, or all."""
+    library, processes = _library(), Processes()
+
+    def tell(line: str) -> None:
+        if not options.quiet:
+            print(line, flush=True)
+
+    try:
+        steps = library.STEPS if options.step == "run" else (options.step,)
+        settings, device = processes.agree("config", lambda: (_config(options), _device(options, processes)), *_mistakes())
+        library.run_study(settings, options.output, steps=steps, device=device, processes=processes, tell=tell)
+    except AgreedError as error:
+        if processes.is_first:
+            say(error)
+        processes.leave()
+        return BAD_USAGE
+    except KeyboardInterrupt:
+        message = "interrupted; what is done is kept. The same command continues." if processes.is_first else ""
+        raise Interrupted(message, INTERRUPTED) from None
+    processes.leave()
+    if processes.is_first and "report" in steps:
+        print(f"report: {options.output / 'report.html'}")
+    return OK
+
+
+def _config(options: argparse.Namespace) -> Config:
+    if options.builtin == (options.config is not None):
+        raise UsageError("pass a study's file, or --builtin for the built-in one; 'attacker-metrics study config' prints it.")
+    from attacker_metrics.study import builtin_text, parse_config, read_config
+
+    return parse_config(builtin_text(), Path("builtin.yaml")) if options.builtin else read_config(options.config)
+
+
+def _device(options: argparse.Namespace, processes: Processes) -> Any:
+    return device_of(options.device, processes.local_rank)
+
+
+def _mistakes() -> tuple[type[Exception], ...]:
+    from attacker_metrics.study.runner import MISTAKES
+
+    return MISTAKES
+
+
+def _library() -> Any:
+    """The sub-package, or what to install."""
+    try:
+        from attacker_metrics import study
+    except ModuleNotFoundError as error:
+        if "attacker-metrics[" not in str(error):
+            raise
+        raise UsageError(str(error)) from error
+    return study

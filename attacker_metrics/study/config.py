@@ -1,0 +1,456 @@
+"""A study's YAML file -> checked settings; errors name file, line and key."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+from torch import nn
+
+from attacker_metrics.attacks import ATTACKS
+from attacker_metrics.attacks.networks import ConvNet, SigmoidLeNet
+from attacker_metrics.defenses import DEFENSES, POLICIES
+from attacker_metrics.study.machines import DESCRIPTORS
+
+CROP_FLIP = "crop-flip"
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"lenet": SigmoidLeNet, "convnet": ConvNet}
+"""Name -> network; those of torchvision have names of their own."""
+
+
+class ConfigError(ValueError):
+    """A study's file that cannot be used; every line of the message names file, line and key."""
+
+
+def _beside(path: Path, info: ValidationInfo) -> Path:
+    """Paths are relative to the file that names them."""
+    return Path(info.context["folder"], path) if info.context else path
+
+
+def _refuse(message: str, *at: str | int) -> PydanticCustomError:
+    """An error, at a key below the place that is being checked."""
+    return PydanticCustomError("study", "{message}", {"message": message, "at": list(at)})
+
+
+def _unknown(value: object, names: Iterable[str]) -> str:
+    names = list(names)
+    close = difflib.get_close_matches(str(value), names, n=1)
+    return f"{value!r} is not one of {', '.join(names)}" + (f"; did you mean {close[0]!r}?" if close else ".")
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+Beside = Annotated[Path, AfterValidator(_beside)]
+
+
+class Settings(BaseModel):
+    """What all parts have in common: unknown keys are errors, nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Settings):
+    """The training images: exactly one of ``builtin``, ``folder`` and ``torchvision``.
+
+    Args:
+        builtin: ``"photographs"``: 16 crops (64 pixels and smaller) of each of the four photographs in the package; a
+            crop's class is its photograph.
+        folder: a folder with a sub-folder of images per class.
+        torchvision: name of a data set in ``torchvision.datasets``, with ``root``, the folder that holds it already.
+        options: further arguments of that data set; by default its training split.
+        size: images are scaled and cropped to so many pixels square.
+        limit: use at most so many images, drawn by the seed.
+    """
+
+    builtin: Literal["photographs"] | None = None
+    folder: Beside | None = None
+    torchvision: str | None = None
+    root: Beside | None = None
+    options: dict[str, Any] = {}
+    size: int = Field(32, ge=16)
+    limit: int | None = Field(None, ge=2)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        given = [name for name in ("builtin", "folder", "torchvision") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise _refuse(f"give exactly one of builtin, folder and torchvision, not {' and '.join(given) or 'none'}.")
+        if (self.torchvision is None) != (self.root is None):
+            raise _refuse("torchvision and root belong together: the data set's name and the folder that holds it.")
+        if self.options and self.torchvision is None:
+            raise _refuse("options are arguments of a torchvision data set.", "options")
+        return self
+
+
+class Model(Settings):
+    """A classifier: one of this library's two small networks or one of torchvision's, trained here or loaded.
+
+    Args:
+        name: in tables and file names.
+        network: ``"lenet"`` or ``"convnet"``.
+        torchvision: name of a model of torchvision, such as ``"resnet18"``.
+        weights: a state_dict to load instead of training; the classifier is then the same under every defence.
+        options: further arguments of the network, such as ``width``.
+    """
+
+    name: Name
+    network: str | None = None
+    torchvision: str | None = None
+    weights: Beside | None = None
+    options: dict[str, Any] = {}
+
+    @field_validator("network")
+    @classmethod
+    def _known(cls, network: str | None) -> str | None:
+        if network is not None and network not in NETWORKS:
+            raise _refuse(_unknown(network, NETWORKS))
+        return network
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Model:
+        if (self.network is None) == (self.torchvision is None):
+            raise _refuse("give network or torchvision, one of them.")
+        if self.network is not None:
+            known = [name for name in inspect.signature(NETWORKS[self.network]).parameters if name not in ("classes", "size")]
+            for name in self.options:
+                if name not in known:
+                    raise _refuse(f"{_unknown(name, known)} (the options of {self.network})", "options", name)
+        return self
+
+
+class Training(Settings):
+    """How classifiers are trained, by SGD with Nesterov momentum and a learning rate that falls as a cosine.
+
+    Args:
+        epochs: 0 leaves them untrained.
+        batch_size: images per step.
+        learning_rate: at the start.
+        momentum: Nesterov's.
+        weight_decay: on all parameters.
+        validation: share of the images that is kept from training, to state the accuracy; never attacked.
+    """
+
+    epochs: int = Field(10, ge=0)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(0.05, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    validation: float = Field(0.2, ge=0, lt=1)
+
+
+class _Made(Settings):
+    """Something that is made by name from a table of classes; further keys are its arguments."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The further keys."""
+        return dict(self.model_extra or {})
+
+    def make_from(self, classes: typing.Mapping[str, Any], **more: Any) -> Any:
+        """The object; errors are those of the file."""
+        if self.name not in classes:
+            raise _refuse(_unknown(self.name, classes), "name")
+        cls = classes[self.name]
+        known = [name for name in inspect.signature(cls).parameters if name not in more]
+        for name in self.arguments:
+            if name not in known:
+                raise _refuse(f"{_unknown(name, known)} (the settings of {self.name})", name)
+        try:
+            return cls(**self.arguments, **more)
+        except (TypeError, ValueError) as error:
+            raise _refuse(f"{self.name}: {error}") from error
+
+
+class Sharing(_Made):
+    """A defence of what is shared, by its name in :data:`attacker_metrics.defenses.DEFENSES`, and its arguments."""
+
+    @model_validator(mode="after")
+    def _makes(self) -> Sharing:
+        self.make()
+        return self
+
+    def make(self) -> Any:
+        """The defence."""
+        return self.make_from(DEFENSES)
+
+
+class Defence(Settings):
+    """What a client does against reconstruction.
+
+    Args:
+        name: in tables and file names.
+        augment: ``"crop-flip"`` or a policy of :data:`attacker_metrics.defenses.POLICIES`: images are augmented in training,
+            and so is the image whose gradient is attacked.
+        share: applied, one after the other, to the gradients in training and to the attacked ones alike.
+    """
+
+    name: Name
+    augment: str | None = None
+    share: tuple[Sharing, ...] = ()
+
+    @field_validator("augment")
+    @classmethod
+    def _known(cls, augment: str | None) -> str | None:
+        if augment is not None and augment not in (CROP_FLIP, *POLICIES):
+            raise _refuse(_unknown(augment, (CROP_FLIP, *POLICIES)))
+        return augment
+
+
+class Attack(_Made):
+    """An attack, by its name in :data:`attacker_metrics.attacks.ATTACKS`, and its arguments.
+
+    Args:
+        name: which attack.
+        label: in tables and file names, where one attack comes twice; by default the name.
+    """
+
+    label: Name | None = None
+
+    @model_validator(mode="after")
+    def _makes(self) -> Attack:
+        self.make(0)
+        return self
+
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        return self.label or self.name
+
+    def make(self, seed: int) -> Any:
+        """The attack."""
+        return self.make_from(ATTACKS, seed=seed)
+
+
+class Scoring(Settings):
+    """Metrics beside MSE, PSNR, SSIM and the seventeen of ``MultiAttackerPrivacy``.
+
+    Args:
+        betas: MS-SSIM's exponents; by default as many of the standard five as the images' size allows.
+        lpips: add LPIPS; AlexNet's weights must be in torchvision's cache.
+        semsim: a checkpoint of ``attacker-metrics semsim train``: add SemSim.
+    """
+
+    betas: tuple[float, ...] | None = None
+    lpips: bool = False
+    semsim: Beside | None = None
+
+
+class Annotation(Settings):
+    """Who says which reconstructions can be recognised: people, or programs that are never called people.
+
+    Args:
+        people: an annotation table (CSV or Parquet), or the database of ``attacker-metrics annotate``.
+        machine: descriptors of machine annotators, each of which picks the original among the candidates.
+        candidates: how many pictures they pick from, the right one included.
+        margin: they say "cannot tell" where the second nearest candidate is less than this share farther than the nearest.
+    """
+
+    people: Beside | None = None
+    machine: tuple[str, ...] = ()
+    candidates: int = Field(8, ge=2)
+    margin: float = Field(0.05, ge=0, lt=1)
+
+    @field_validator("machine")
+    @classmethod
+    def _known(cls, machine: tuple[str, ...]) -> tuple[str, ...]:
+        for place, name in enumerate(machine):
+            if name not in DESCRIPTORS:
+                raise _refuse(_unknown(name, DESCRIPTORS), place)
+        return machine
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Annotation:
+        if (self.people is None) == (not self.machine):
+            raise _refuse("give people (a table of their votes) or machine (names of descriptors), one of them.")
+        return self
+
+
+class Reporting(Settings):
+    """The report.
+
+    Args:
+        gallery: show so many of the attacked images and what the attacks made of them; the report then holds image data.
+        draws: bootstrap draws of the correlations' intervals.
+    """
+
+    gallery: int = Field(0, ge=0)
+    draws: int = Field(1000, ge=100)
+
+
+class Config(Settings):
+    """A study.
+
+    Args:
+        name: of the data set, in tables.
+        seed: of the choice of images, training, defences, attacks and candidates.
+        data: the training images.
+        images: how many of them are attacked, each by its own gradient.
+        models: the classifiers.
+        training: how they are trained.
+        defences: what clients do against the attacks.
+        attacks: the attacks.
+        batch_norm: whether gradients are taken with the running statistics (``"eval"``) or with the batch's (``"train"``).
+        together: how many images one attack works on at a time; bounds the memory.
+        scores: further metrics.
+        annotation: who says what can be recognised.
+        report: what the report shows.
+    """
+
+    name: Name
+    seed: int = Field(0, ge=0)
+    data: Data
+    images: int = Field(8, ge=1)
+    models: tuple[Model, ...] = Field(min_length=1)
+    training: Training = Training()
+    defences: tuple[Defence, ...] = Field(min_length=1)
+    attacks: tuple[Attack, ...] = Field(min_length=1)
+    batch_norm: Literal["eval", "train"] = "eval"
+    together: int = Field(16, ge=1)
+    scores: Scoring = Scoring()
+    annotation: Annotation
+    report: Reporting = Reporting()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        for part, names in (
+            ("models", [model.name for model in self.models]),
+            ("defences", [defence.name for defence in self.defences]),
+            ("attacks", [attack.title for attack in self.attacks]),
+        ):
+            for place, name in enumerate(names):
+                if name in names[:place]:
+                    hint = "; give one of them a label" if part == "attacks" else ""
+                    raise _refuse(f"{name!r} comes twice{hint}.", part, place)
+        if self.annotation.machine and self.annotation.candidates > self.images:
+            raise _refuse(
+                f"{self.annotation.candidates} candidates need as many attacked images, there are {self.images}; lower it"
+                " or raise images.",
+                "annotation",
+                "candidates",
+            )
+        return self
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a study's file.
+
+    Raises:
+        ConfigError: naming file, line and key of everything that is wrong.
+        OSError: if the file cannot be read.
+    """
+    return parse_config(path.read_text(encoding="utf-8"), path)
+
+
+def builtin_text() -> str:
+    """The file of the built-in study."""
+    return (resources.files("attacker_metrics.study") / "builtin.yaml").read_text(encoding="utf-8")
+
+
+def parse_config(text: str, path: Path) -> Config:
+    """Check the content of a study's file.
+
+    Args:
+        text: YAML.
+        path: what messages call it; paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: naming file, line and key of everything that is wrong.
+
+    Example:
+        >>> parse_config("name: mine\\nimages: many\\n", Path("study.yaml"))
+        Traceback (most recent call last):
+        ...
+        attacker_metrics.study.config.ConfigError: study.yaml:1: data: it is missing.
+        study.yaml:2: images: Input should be a valid integer, unable to parse string as an integer, got 'many'.
+        study.yaml:1: models: it is missing.
+        ...
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        raise ConfigError(f"{path}:{line}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}:1: a study's file holds keys and values, e.g. 'name: mine'.")
+    lines: dict[tuple[str | int, ...], int] = {(): 1}
+    twice = list(_number_lines(node, (), lines))
+    if twice:
+        raise ConfigError("\n".join(f"{path}:{line}: {_dotted(place)}: the key comes twice." for place, line in twice))
+    try:
+        return Config.model_validate(content, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_line(path, details, lines) for details in error.errors())) from error
+
+
+def _number_lines(
+    node: yaml.Node, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]
+) -> Iterable[tuple[tuple[str | int, ...], int]]:
+    """Fill in the line of every key and item; yields keys that come twice."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = (*place, key.value)
+            if below in lines:
+                yield below, key.start_mark.line + 1
+            lines[below] = key.start_mark.line + 1
+            yield from _number_lines(value, below, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[*place, index] = item.start_mark.line + 1
+            yield from _number_lines(item, (*place, index), lines)
+
+
+def _line(path: Path, details: ErrorDetails, lines: dict[tuple[str | int, ...], int]) -> str:
+    place = (*details["loc"], *details.get("ctx", {}).get("at", ()))
+    kind, message = details["type"], details["msg"]
+    if kind == "extra_forbidden":
+        message = _unknown(place[-1], _fields(place[:-1]))
+    elif kind == "missing":
+        message = "it is missing."
+    elif kind == "string_pattern_mismatch":
+        message = f"{details['input']!r} is no name: use letters, digits and _ . + -, no blanks."
+    elif kind != "study":
+        message = f"{message}, got {details['input']!r}."
+    while place not in lines and kind != "missing":
+        place = place[:-1]
+    where = next(lines[place[:depth]] for depth in range(len(place), -1, -1) if place[:depth] in lines)
+    return f"{path}:{where}: {_dotted(place)}{': ' if place else ''}{message}"
+
+
+def _dotted(place: tuple[str | int, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _fields(place: tuple[str | int, ...]) -> list[str]:
+    """The keys that there are below a place of the file."""
+    model: Any = Config
+    for part in place:
+        if isinstance(part, str):
+            model = _model_in(model.model_fields[part].annotation)
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    """The part in ``tuple[Part, ...]``, ``Part | None`` or ``Part``."""
+    if typing.get_origin(annotation) in (tuple, types.UnionType, typing.Union):
+        return next((found for arg in typing.get_args(annotation) if (found := _model_in(arg)) is not None), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -1,0 +1,266 @@
+"""The study's report: leakage per model and defence, correlations of the metrics, and what both rest on."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from attacker_metrics.faithfulness import Annotations, Faithfulness, Scores, faithfulness, read_annotations, read_scores
+from attacker_metrics.faithfulness import report as faithfulness_report
+from attacker_metrics.faithfulness.analysis import LevelResult
+from attacker_metrics.faithfulness.rank_statistics import STATISTICS
+from attacker_metrics.statistics import Estimate, Rate
+from attacker_metrics.study.annotating import classes_to_choose_from
+from attacker_metrics.study.files import (
+    ANNOTATIONS,
+    ATTACKED,
+    CORRELATIONS,
+    LEAKAGE,
+    REPORT,
+    SCORES,
+    SUMMARY,
+    Cell,
+    image_names,
+    read_images,
+    read_json,
+    write_rows,
+)
+from attacker_metrics.study.leakage import LeakageRow, leakage
+from attacker_metrics.study.units import Folder, versions, write_file, write_json
+
+if TYPE_CHECKING:
+    from attacker_metrics.study.steps import Study
+
+_SHOWN = ("ms_ssim", "pearson", "mse", "psnr", "ssim", "lpips", "semsim")
+"""Metrics of the page's table; the files hold all."""
+
+
+def report(root: Path, *, study: Study) -> None:
+    """Write ``report.html``, ``report.json``, ``leakage.csv`` and ``correlations.csv``."""
+    scores, annotations = read_scores(root / SCORES), read_annotations(root / ANNOTATIONS)
+    rows = leakage(study.cells, scores, annotations)
+    outcome = _correlated(scores, annotations, study)
+    summary = _summary(root, study, annotations, rows, outcome)
+    write_json(root / SUMMARY, summary)
+    _write_leakage(root / LEAKAGE, rows)
+    _write_correlations(root / CORRELATIONS, outcome)
+    write_file(root / REPORT, _page(root, study, summary, rows, outcome, scores).encode())
+
+
+def _correlated(scores: Scores, annotations: Annotations, study: Study) -> Faithfulness | str:
+    """The analysis, or why there is none."""
+    try:
+        return faithfulness(
+            scores, annotations, draws=study.config.report.draws, seed=study.config.seed, allow_unmatched=True
+        )
+    except ValueError as error:
+        return str(error)
+
+
+def _summary(
+    root: Path, study: Study, annotations: Annotations, rows: list[LeakageRow], outcome: Faithfulness | str
+) -> dict[str, Any]:
+    config, folder = study.config, Folder(root)
+    attacked = read_json(root / ATTACKED)
+    basis = _basis(study, annotations, attacked["classes"])
+    found: dict[str, Any] = {"refused": outcome}
+    if not isinstance(outcome, str):
+        found = faithfulness_report.as_dict(outcome)
+        found["annotator_agreement"] = found.pop("humans")  # annotators may be machines
+        found["readings"] = _readings(outcome, machines=basis["kind"] == "machine")
+    classifiers = []
+    for unit in study.waves["train"][1]:
+        model, _, defence = unit.name.partition("/")
+        classifiers.append({"model": model, "defence": defence, **(folder.record(unit) or {}).get("facts", {})})
+    return {
+        "name": config.name,
+        "seed": config.seed,
+        "images": {
+            "attacked": config.images,
+            "training": len(study.training),
+            "validation": len(study.validation),
+            "classes": len(attacked["classes"]),
+            "pixels": config.data.size,
+        },
+        "reconstructions": config.images * len(study.cells),
+        "betas": list(study.betas),
+        "annotators": basis,
+        "classifiers": classifiers,
+        "leakage": [row.as_dict() for row in rows],
+        "correlations": found,
+        "threat_models": _threat_models(root, study.cells),
+        "readings": [*_sentences(rows, basis), *found.get("readings", [])],
+        "versions": versions(),
+    }
+
+
+def _basis(study: Study, annotations: Annotations, classes: list[str]) -> dict[str, Any]:
+    """Who annotated, how many, and how often they would be right by chance."""
+    annotation, names = study.config.annotation, list(annotations.judges)
+    basis: dict[str, Any] = {"names": names, "annotators": len(names), "reconstructions": len(annotations)}
+    if annotation.machine:
+        basis |= {"kind": "machine", "candidates": annotation.candidates, "margin": annotation.margin}
+        basis["task"] = f"pick the attacked picture among {annotation.candidates}, or say 'cannot tell'"
+    else:
+        count = len(classes_to_choose_from(classes, classes[0], study.config.seed))
+        basis |= {"kind": "people", "candidates": count}
+        basis["task"] = f"as annotation_tasks.csv sets it: choose among {count} classes, or say 'cannot tell'"
+    return {**basis, "chance": 1 / basis["candidates"]}
+
+
+def _threat_models(root: Path, cells: tuple[Cell, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "classifier": cell.classifier,
+            "attack": cell.attack,
+            "threat_model": read_json(root / cell.folder / "threat_model.json"),
+        }
+        for cell in cells
+    ]
+
+
+def _sentences(rows: list[LeakageRow], basis: dict[str, Any]) -> list[str]:
+    who = (
+        f"{basis['annotators']} machine annotators ({', '.join(basis['names'])}), programs and not people,"
+        if basis["kind"] == "machine"
+        else f"{basis['annotators']} people"
+    )
+    said = [
+        f"Recognised means: by most of {who} on {basis['reconstructions']} reconstructions. Their task: {basis['task']};"
+        f" by chance each is right at most {basis['chance']:.3g} of the time."
+    ]
+    judged = [row for row in rows if row.recognized is not None and row.attack != "all"]
+    if judged:
+        most = max(judged, key=lambda row: row.recognized.rate if row.recognized else 0.0)
+        least = min(judged, key=lambda row: row.recognized.rate if row.recognized else 0.0)
+        said.append(f"Most is recognised of {_named(most)}, least of {_named(least)}.")
+    return said
+
+
+def _readings(outcome: Faithfulness, *, machines: bool) -> list[str]:
+    said = faithfulness_report.sentences(outcome)
+    return [sentence.replace("human ceiling", "ceiling") for sentence in said] if machines else said
+
+
+def _named(row: LeakageRow) -> str:
+    return f"{row.model}+{row.defence} under {row.attack}, {row.recognized}"
+
+
+def _write_leakage(path: Path, rows: list[LeakageRow]) -> None:
+    table: list[list[Any]] = [["model", "defence", "attack", "metric", "images", "value", "low", "high"]]
+    for row in rows:
+        key = [row.model, row.defence, row.attack]
+        if row.recognized is not None:
+            rate = row.recognized
+            table.append([*key, "recognized", rate.n, rate.rate, rate.low, rate.high])
+        table += [[*key, name, row.images, *_csv(found)] for name, found in row.metrics.items()]
+    write_rows(path, table)
+
+
+def _write_correlations(path: Path, outcome: Faithfulness | str) -> None:
+    table: list[list[Any]] = [["level", "metric", "leaks_if", "statistic", "value", "low", "high"]]
+    for level in _levels(outcome):
+        for name, statistics in level.statistics.items():
+            for statistic, found in statistics.items():
+                direction = "" if isinstance(outcome, str) else outcome.directions[name]
+                table.append([level.level, name, direction, statistic, *_csv(found)])
+    write_rows(path, table)
+
+
+def _levels(outcome: Faithfulness | str) -> list[LevelResult]:
+    return [] if isinstance(outcome, str) else [level for level in (outcome.image, outcome.model) if level is not None]
+
+
+def _csv(found: Estimate | None) -> list[Any]:
+    return ["", "", ""] if found is None else ["" if value != value else value for value in found]
+
+
+def _page(
+    root: Path,
+    study: Study,
+    summary: dict[str, Any],
+    rows: list[LeakageRow],
+    outcome: Faithfulness | str,
+    scores: Scores,
+) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("attacker_metrics.study"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    shown = [name for name in _SHOWN if name in scores.columns]
+    levels = [
+        {
+            "what": f"{level.count} {'images' if level.level == 'image' else 'models under an attack'}",
+            "rows": [
+                (name, (scores.directions or {})[name], [_text(statistics[statistic]) for statistic in STATISTICS])
+                for name, statistics in level.statistics.items()
+            ],
+            "plot": base64.b64encode(faithfulness_report.scatter_png(level)).decode(),
+        }
+        for level in _levels(outcome)
+    ]
+    gallery = [
+        (defence.name, *_gallery(root, [cell for cell in study.cells if cell.defence == defence.name], study))
+        for defence in study.config.defences
+        if study.config.report.gallery
+    ]
+    page: str = environment.get_template("study.html.jinja").render(
+        summary=summary,
+        shown=shown,
+        directions=scores.directions,
+        rows=[(row, _rate(row.recognized), [_text(row.metrics[name]) for name in shown]) for row in rows],
+        levels=levels,
+        refused=outcome if isinstance(outcome, str) else None,
+        facts=_common_facts(summary["threat_models"]),
+        gallery=gallery,
+    )
+    return page
+
+
+def _common_facts(threat_models: list[dict[str, Any]]) -> list[tuple[str, str, dict[str, str]]]:
+    """Per classifier and attack what the attacker knows, as text."""
+    return [
+        (one["classifier"], one["attack"], {name: str(value) for name, value in one["threat_model"].items()})
+        for one in threat_models
+    ]
+
+
+def _gallery(root: Path, cells: list[Cell], study: Study) -> tuple[list[str], str]:
+    """Labels of the rows, and a picture: what was attacked, and below it what each attack made of it."""
+    config = study.config
+    count = min(config.report.gallery, config.images)
+    strips = [("attacked", read_images(root, f"views/{cells[0].defence}"))]
+    strips += [(f"{cell.model}, {cell.attack}", read_images(root, cell.folder)) for cell in cells]
+    figure = Figure(figsize=(1.1 * count, 1.25 * len(strips)), layout="constrained")
+    for line, (label, images) in zip(figure.subplots(len(strips), count, squeeze=False), strips, strict=True):
+        for axes, image, name in zip(line, images[:count], image_names(count), strict=True):
+            axes.imshow(_shown(image))
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if line is not None and label == "attacked":
+                axes.set_title(name, fontsize=7)
+        line[0].set_ylabel(label, fontsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return [label for label, _ in strips], base64.b64encode(buffer.getvalue()).decode()
+
+
+def _shown(image: Tensor) -> Any:
+    return image.clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def _text(found: Estimate | None) -> str:
+    if found is None or found.value != found.value:
+        return "-"
+    if found.low != found.low:
+        return f"{found.value:.3g}"
+    return f"{found.value:.3g} ({found.low:.3g} to {found.high:.3g})"
+
+
+def _rate(rate: Rate | None) -> str:
+    return "-" if rate is None else f"{rate.successes} of {rate.n} ({rate.low:.2f} to {rate.high:.2f})"

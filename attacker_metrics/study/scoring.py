@@ -1,0 +1,68 @@
+"""Reconstructions and the exact views that were attacked -> every metric's score per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attacker_metrics.functional import multi_attacker_scores
+from attacker_metrics.quality import LPIPS, quality_scores
+from attacker_metrics.ms_ssim import TAPS
+from attacker_metrics.similarity import DEFAULT_BETAS
+
+
+def betas_for(size: int) -> tuple[float, ...]:
+    """As many of MS-SSIM's five standard exponents as images of that size allow.
+
+    Raises:
+        ValueError: below 11 pixels.
+
+    Example:
+        >>> betas_for(32), len(betas_for(224))
+        ((0.0448, 0.2856), 5)
+    """
+    scales = sum(size >= TAPS * 2**scale for scale in range(len(DEFAULT_BETAS)))
+    if scales == 0:
+        raise ValueError(f"images of {size} pixels are too small for MS-SSIM, which needs {TAPS}.")
+    return DEFAULT_BETAS[:scales]
+
+
+@torch.no_grad()
+def score(
+    reconstructions: Tensor, views: Tensor, *, betas: Sequence[float], lpips: bool = False, semsim: Path | None = None
+) -> dict[str, list[float]]:
+    """The seventeen scores of :class:`~attacker_metrics.MultiAttackerPrivacy`, MSE, PSNR, SSIM, and what is asked for.
+
+    Args:
+        reconstructions: ``(B, 3, S, S)``.
+        views: what was attacked, in [0, 1], same shape.
+        betas: MS-SSIM's exponents.
+        lpips: add LPIPS.
+        semsim: a SemSim checkpoint: add SemSim, at the size it was trained at.
+
+    Returns:
+        Metric -> ``B`` scores.
+
+    Raises:
+        ModuleNotFoundError: if an extra is missing, naming it.
+        FileNotFoundError: without LPIPS' or SemSim's weights.
+    """
+    columns = multi_attacker_scores(reconstructions, views, betas=betas)
+    columns |= quality_scores(reconstructions, views, lpips_network=LPIPS().network if lpips else None)
+    if semsim is not None:
+        from attacker_metrics.semsim import load_encoder
+        from attacker_metrics.semsim import semsim as distance
+
+        encoder = load_encoder(semsim)
+        size = encoder.preprocessing.size
+        preds, target = reconstructions.clamp(0, 1), views
+        if size is not None and preds.shape[-1] != size:
+            preds, target = (
+                F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(0, 1) for images in (preds, target)
+            )
+        columns["semsim"] = distance(preds, target, encoder)
+    return {name: values.double().tolist() for name, values in columns.items()}

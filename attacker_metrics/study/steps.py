@@ -1,0 +1,281 @@
+"""The steps of a study as units of work: train, attack, score, annotate, report."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attacker_metrics.attacks import share_gradients
+from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
+from attacker_metrics.study.classifiers import accuracy, augmentation, build, load, train, weights_of
+from attacker_metrics.study.config import Attack, Config, Defence, Model
+from attacker_metrics.study.data import TrainingImages, split
+from attacker_metrics.study.files import (
+    ANNOTATIONS,
+    ATTACKED,
+    CORRELATIONS,
+    LEAKAGE,
+    PICKS,
+    REPORT,
+    SCORES,
+    SUMMARY,
+    TASKS,
+    Cell,
+    image_files,
+    image_names,
+    read_images,
+    read_json,
+    write_csv,
+    write_images,
+    write_rows,
+)
+from attacker_metrics.study.reporting import report
+from attacker_metrics.study.scoring import betas_for, score
+from attacker_metrics.study.units import Unit, digest_of, write_file, write_json
+
+STEPS = ("train", "attack", "score", "annotate", "report")
+Waves = list[list[Unit]]
+
+
+class Study:
+    """A study's units of work.
+
+    Args:
+        config: its settings.
+        images: its training images.
+        device: where networks are trained and attacked.
+
+    Attributes:
+        waves: step -> units that can be done side by side, one list after the other.
+
+    Raises:
+        DataError: if there are too few images.
+        OSError: if a file that the settings name cannot be read.
+    """
+
+    def __init__(self, config: Config, images: TrainingImages, device: torch.device) -> None:
+        self.config, self._device = config, device
+        self._images = images
+        self.training, self.validation, self._attacked = split(images, config)
+        self.betas = config.scores.betas or betas_for(config.data.size)
+        self.cells = tuple(
+            Cell(model.name, defence.name, attack.title)
+            for model in config.models
+            for defence in config.defences
+            for attack in config.attacks
+        )
+        data = self._data()
+        classifiers = {(m.name, d.name): self._classifier(m, d, data) for m in config.models for d in config.defences}
+        views = {defence.name: self._views(defence, data) for defence in config.defences}
+        attacks = {
+            Cell(m.name, d.name, a.title): self._attack(m, d, a, classifiers[m.name, d.name], views[d.name])
+            for m in config.models
+            for d in config.defences
+            for a in config.attacks
+        }
+        parts = [self._score(cell, attacks[cell], views[cell.defence]) for cell in self.cells]
+        table = self._table(parts)
+        annotations = self._annotate([*attacks.values(), *views.values(), data])
+        tasks = self._tasks([*attacks.values(), data])
+        last = self._report(table, annotations, tasks, [*classifiers.values(), *attacks.values()])
+        self.waves: Mapping[str, Waves] = {
+            "train": [[data], list(classifiers.values())],
+            "attack": [list(views.values()), list(attacks.values())],
+            "score": [parts, [table]],
+            "annotate": [[annotations, tasks]],
+            "report": [[last]],
+        }
+
+    def _data(self) -> Unit:
+        config, count = self.config, self.config.images
+
+        def work(root: Path) -> dict[str, Any]:
+            write_images(root, "originals", torch.stack([self._attacked[i][0] for i in range(count)]))
+            rows = zip(image_names(count), self._attacked.names, self._attacked.labels, strict=True)
+            listed = [
+                {"image": image, "source": source, "class": self._attacked.classes[label], "label": label}
+                for image, source, label in rows
+            ]
+            write_json(root / ATTACKED, {"classes": list(self._attacked.classes), "images": listed})
+            return {"training": len(self.training), "validation": len(self.validation), "classes": len(self._attacked.classes)}
+
+        settings = {
+            "images": count,
+            "size": config.data.size,
+            "limit": config.data.limit,
+            "validation": config.training.validation,
+            "seed": config.seed,
+            "content": self._images.digest(),
+        }
+        return Unit("train", "data", settings, (), (ATTACKED, *image_files("originals", count)), work)
+
+    def _classifier(self, model: Model, defence: Defence, data: Unit) -> Unit:
+        config, file = self.config, _classifier_file(model, defence)
+
+        def work(root: Path) -> dict[str, Any]:
+            classes, size = len(self.training.classes), config.data.size
+            loss = None
+            if model.weights is not None:
+                network = load(model, model.weights.read_bytes(), classes, size)
+            else:
+                network = build(model, classes, size, config.seed)
+                loss = train(
+                    network,
+                    self.training,
+                    config.training,
+                    seed=config.seed,
+                    augment=augmentation(defence.augment, size),
+                    share=[sharing.make() for sharing in defence.share],
+                    device=self._device,
+                )
+            write_file(root / file, weights_of(network))
+            return {
+                "loss": loss,
+                "training_accuracy": accuracy(network, self.training, self._device),
+                "validation_accuracy": accuracy(network, self.validation, self._device),
+                "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            }
+
+        settings: dict[str, Any] = {"model": model.model_dump(mode="json", exclude={"weights"})}
+        if model.weights is not None:
+            if not model.weights.is_file():
+                raise FileNotFoundError(f"model {model.name}: there is no file {model.weights}.")
+            settings["weights"] = digest_of(model.weights)
+        else:
+            settings |= {
+                "training": config.training.model_dump(mode="json"),
+                "defence": defence.model_dump(mode="json"),
+                "seed": config.seed,
+            }
+        return Unit("train", f"{model.name}/{defence.name}", settings, (data,), (file,), work)
+
+    def _views(self, defence: Defence, data: Unit) -> Unit:
+        config = self.config
+
+        def work(root: Path) -> None:
+            images = read_images(root, "originals")
+            augment = augmentation(defence.augment, config.data.size)
+            if augment is not None:
+                views = []
+                with torch.random.fork_rng(devices=[]):
+                    for number, image in enumerate(images):
+                        torch.manual_seed(config.seed + number)
+                        views.append(augment(image).clamp(0, 1))
+                images = torch.stack(views)
+            write_images(root, f"views/{defence.name}", images)
+
+        settings = {"augment": defence.augment, "seed": config.seed}
+        files = image_files(f"views/{defence.name}", config.images)
+        return Unit("attack", f"views/{defence.name}", settings, (data,), files, work)
+
+    def _attack(self, model: Model, defence: Defence, attack: Attack, classifier: Unit, views: Unit) -> Unit:
+        config, cell = self.config, Cell(model.name, defence.name, attack.title)
+
+        def work(root: Path) -> dict[str, Any]:
+            attacked = read_json(root / ATTACKED)
+            images = read_images(root, f"views/{defence.name}").to(self._device)
+            labels = torch.tensor([image["label"] for image in attacked["images"]], device=self._device)
+            content = (root / _classifier_file(model, defence)).read_bytes()
+            network = load(model, content, len(attacked["classes"]), config.data.size).to(self._device)
+            found, losses, begin = [], [], time.perf_counter()
+            threat_model: dict[str, Any] = {}
+            for start in range(0, len(images), config.together):
+                part = slice(start, start + config.together)
+                shared = share_gradients(
+                    network,
+                    images[part],
+                    labels[part],
+                    train=config.batch_norm == "train",
+                    defenses=[sharing.make() for sharing in defence.share],
+                    seed=config.seed + start,
+                    epoch=None if model.weights is not None else config.training.epochs,
+                )
+                outcome = attack.make(config.seed + start)(network, shared)
+                found.append(outcome.images.detach().cpu().float())
+                losses += [float(value) for value in outcome.loss]
+                threat_model = outcome.threat_model.to_dict()
+            write_images(root, cell.folder, torch.cat(found))
+            write_json(root / cell.folder / "threat_model.json", threat_model)
+            return {"loss": [_json(value) for value in losses], "attack_seconds": round(time.perf_counter() - begin, 3)}
+
+        settings = {
+            "attack": attack.model_dump(mode="json"),
+            "share": [sharing.model_dump(mode="json") for sharing in defence.share],
+            "batch_norm": config.batch_norm,
+            "together": config.together,
+            "seed": config.seed,
+        }
+        files = (*image_files(cell.folder, config.images), f"{cell.folder}/threat_model.json")
+        return Unit("attack", f"{model.name}/{defence.name}/{attack.title}", settings, (classifier, views), files, work)
+
+    def _score(self, cell: Cell, attack: Unit, views: Unit) -> Unit:
+        config, file = self.config, f"{cell.folder}/scores.csv"
+
+        def work(root: Path) -> None:
+            found, attacked = read_images(root, cell.folder), read_images(root, f"views/{cell.defence}")
+            columns = score(
+                found, attacked, betas=self.betas, lpips=config.scores.lpips, semsim=config.scores.semsim
+            )
+            ids = [f"{cell.folder}/{name}.png" for name in image_names(config.images)]
+            write_csv(root / file, {"reconstruction": ids, **columns})
+
+        settings = {
+            "betas": list(self.betas),
+            "lpips": config.scores.lpips,
+            "semsim": None if config.scores.semsim is None else _file_digest(config.scores.semsim, "scores.semsim"),
+        }
+        return Unit("score", f"{cell.model}/{cell.defence}/{cell.attack}", settings, (attack, views), (file,), work)
+
+    def _table(self, parts: list[Unit]) -> Unit:
+        def work(root: Path) -> None:
+            rows: list[list[str]] = []
+            for cell in self.cells:
+                with (root / cell.folder / "scores.csv").open(encoding="utf-8", newline="") as file:
+                    header, *body = csv.reader(file)
+                rows += body
+            write_rows(root / SCORES, [header, *rows])
+
+        return Unit("score", "table", {}, tuple(parts), (SCORES,), work)
+
+    def _annotate(self, needs: list[Unit]) -> Unit:
+        config, annotation = self.config, self.config.annotation
+        if annotation.people is not None:
+            settings: dict[str, Any] = {"people": _file_digest(annotation.people, "annotation.people")}
+            work: Callable[[Path], None] = partial(copy_of_people, path=annotation.people)
+            return Unit("annotate", "people", settings, tuple(needs), (ANNOTATIONS,), work)
+        settings = {**annotation.model_dump(mode="json", exclude={"people"}), "name": config.name, "seed": config.seed}
+        work = partial(
+            annotate_by_machines, dataset=config.name, cells=self.cells, annotation=annotation, seed=config.seed
+        )
+        return Unit("annotate", "machines", settings, tuple(needs), (ANNOTATIONS, PICKS), work)
+
+    def _tasks(self, needs: list[Unit]) -> Unit:
+        settings = {"name": self.config.name, "seed": self.config.seed}
+        work = partial(write_tasks, dataset=self.config.name, cells=self.cells, seed=self.config.seed)
+        return Unit("annotate", "tasks", settings, tuple(needs), (TASKS,), work)
+
+    def _report(self, table: Unit, annotations: Unit, tasks: Unit, others: list[Unit]) -> Unit:
+        settings = {**self.config.report.model_dump(mode="json"), "name": self.config.name, "seed": self.config.seed}
+        files = (REPORT, SUMMARY, LEAKAGE, CORRELATIONS)
+        return Unit("report", "all", settings, (table, annotations, tasks, *others), files, partial(report, study=self))
+
+
+def _classifier_file(model: Model, defence: Defence) -> str:
+    return f"classifiers/{model.name}/{defence.name}.pt"
+
+
+def _file_digest(path: Path, key: str) -> str:
+    digest = digest_of(path)
+    if digest is None:
+        raise FileNotFoundError(f"{key}: there is no file {path}.")
+    return digest
+
+
+def _json(value: float) -> float | None:
+    return value if value == value and abs(value) != float("inf") else None

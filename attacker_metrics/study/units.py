@@ -1,0 +1,185 @@
+"""Units of work: each is done once, leaves files and a record, and is done again if what it depends on has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchmetrics
+
+import attacker_metrics
+
+MANIFESTS = "manifests"
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """A piece of a step, done by one process.
+
+    Args:
+        step: which.
+        name: unique in its step; may hold slashes.
+        settings: what the outputs depend on beside the needed units, as JSON knows it.
+        needs: units whose outputs it reads.
+        outputs: the files it writes, relative to the study's folder.
+        work: writes them, given the folder; what it returns goes into the record.
+    """
+
+    step: str
+    name: str
+    settings: Mapping[str, Any]
+    needs: tuple[Unit, ...]
+    outputs: tuple[str, ...]
+    work: Callable[[Path], Mapping[str, Any] | None]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the settings, its own and those of all units it needs: another digest is another result."""
+        content = [self.step, self.name, self.settings, list(self.outputs), [unit.digest for unit in self.needs]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """What a person reads."""
+        return f"{self.step} {self.name}"
+
+
+class Folder:
+    """A study's folder: records of what is done, beside the outputs.
+
+    Args:
+        path: where; made if need be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def record(self, unit: Unit) -> dict[str, Any] | None:
+        """What was written when the unit was last done, or None."""
+        try:
+            found: dict[str, Any] = json.loads(self._record(unit).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def reason_to_do(self, unit: Unit) -> str | None:
+        """Why the unit has to be done; None if it is done, and its outputs are what they were."""
+        record = self.record(unit)
+        if record is None:
+            return "not done yet"
+        if record["settings_digest"] != unit.digest:
+            changed = _differences(record["settings"], json.loads(json.dumps(dict(unit.settings))))
+            return f"settings changed: {changed}" if changed else "a step before it changed"
+        for name, digest in record["outputs"].items():
+            if digest_of(self.path / name) != digest:
+                return f"{name} is missing or not what was written"
+        return None
+
+    def do(self, unit: Unit) -> float:
+        """Do the unit and record it; returns the seconds it took."""
+        self._record(unit).unlink(missing_ok=True)  # of other settings: its outputs are about to go
+        begin = time.time()
+        facts = unit.work(self.path)
+        inputs: dict[str, str] = {}
+        for need in unit.needs:
+            inputs |= (self.record(need) or {"outputs": {}})["outputs"]
+        seconds = time.time() - begin
+        record = {
+            "step": unit.step,
+            "unit": unit.name,
+            "settings_digest": unit.digest,
+            "settings": unit.settings,
+            "inputs": inputs,
+            "outputs": {name: digest_of(self.path / name) for name in unit.outputs},
+            "facts": facts or {},
+            "versions": versions(),
+            "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)),
+            "seconds": round(seconds, 3),
+        }
+        write_json(self._record(unit), record)
+        return seconds
+
+    def is_summarized(self, step: str, units: list[Unit]) -> bool:
+        """Whether the step's manifest is there, for these units."""
+        try:
+            found = json.loads((self.path / MANIFESTS / f"{step}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(found["settings_digest"] == _digest_of_all(units))
+
+    def summarize(self, step: str, units: list[Unit]) -> None:
+        """Write the step's manifest from the records of its units."""
+        records = [record for unit in units if (record := self.record(unit)) is not None]
+        manifest = {
+            "step": step,
+            "settings_digest": _digest_of_all(units),
+            "inputs": {name: digest for record in records for name, digest in record["inputs"].items()},
+            "outputs": {name: digest for record in records for name, digest in record["outputs"].items()},
+            "units": [record["unit"] for record in records],
+            "versions": versions(),
+            "seconds": round(sum(record["seconds"] for record in records), 3),
+        }
+        write_json(self.path / MANIFESTS / f"{step}.json", manifest)
+
+    def _record(self, unit: Unit) -> Path:
+        return self.path / MANIFESTS / unit.step / f"{unit.name}.json"
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {
+        "attacker_metrics": attacker_metrics.__version__,
+        "torch": torch.__version__,
+        "torchmetrics": torchmetrics.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, also if the machine stops: beside it first, to the disk, then in its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON; a number that does not exist is an error, never NaN."""
+    write_file(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def digest_of(path: Path) -> str | None:
+    """SHA-256 of a file; None if there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _digest_of_all(units: list[Unit]) -> str:
+    return hashlib.sha256("".join(unit.digest for unit in units).encode()).hexdigest()
+
+
+def _differences(old: Any, new: Any, at: str = "") -> str:
+    """Which settings differ, for a person; a few of them."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = [
+            told for name in dict.fromkeys([*old, *new]) if (told := _differences(old.get(name), new.get(name), f"{at}.{name}"))
+        ]
+        return ", ".join(found[:4])
+    return "" if old == new else f"{at.removeprefix('.')} {json.dumps(old)} -> {json.dumps(new)}"
