@@ -5,7 +5,7 @@ Needs ``pip install 'attacker-metrics[study]'``. ``attacker-metrics study run CO
 - ``config``: YAML -> checked settings, errors with line numbers;
 - ``data``: image folder, torchvision data set or the package's photographs -> training images and attacked ones;
 - ``classifiers``: trained with a client's defence, by Lightning, or loaded;
-- ``steps``: the units of work of the five steps; ``units``: each is done once and leaves a record; ``runner``: who does them;
+- ``steps``: the five steps as units of work; ``units``: each is done once and leaves a record; ``runner``: who does them;
 - ``scoring``: reconstructions and the exact views that were attacked -> scores;
 - ``annotating``, ``machines``: people's votes, or those of programs, which are never called people;
 - ``reporting``: leakage, correlations, what it all rests on;

@@ -60,7 +60,9 @@ def annotate_by_machines(root: Path, dataset: str, cells: Sequence[Cell], annota
             picks[f"{MACHINE}{name}"] += ["cannot tell" if choice == CANNOT_TELL else names[choice] for choice in picked]
     shown = [";".join(names[other] for other in row) for row in candidates.tolist()] * len(cells)
     write_csv(root / ANNOTATIONS, {**keys, **votes})
-    write_csv(root / PICKS, {"reconstruction": keys["reconstruction"], "right": names * len(cells), "candidates": shown, **picks})
+    write_csv(
+        root / PICKS, {"reconstruction": keys["reconstruction"], "right": names * len(cells), "candidates": shown, **picks}
+    )
 
 
 def copy_of_people(root: Path, path: Path) -> None:

@@ -6,14 +6,13 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -171,9 +170,7 @@ class _Augmented(Dataset[tuple[Tensor, int]]):
 
 
 class _Classification(LightningModule):
-    def __init__(
-        self, network: nn.Module, recipe: Training, share: Sequence[Callable[..., Gradients]], seed: int
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: Training, share: Sequence[Callable[..., Gradients]], seed: int) -> None:
         super().__init__()
         self.network, self._recipe, self._share = network, recipe, share
         self._generator = torch.Generator().manual_seed(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -33,6 +35,8 @@ from attacker_metrics.study.machines import DESCRIPTORS
 CROP_FLIP = "crop-flip"
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"lenet": SigmoidLeNet, "convnet": ConvNet}
 """Name -> network; those of torchvision have names of their own."""
+_GIVEN = ("classes", "size", "normalize")
+"""Arguments of networks that follow from the data."""
 
 
 class ConfigError(ValueError):
@@ -83,8 +87,8 @@ class Data(Settings):
     torchvision: str | None = None
     root: Beside | None = None
     options: dict[str, Any] = {}
-    size: int = Field(32, ge=16)
-    limit: int | None = Field(None, ge=2)
+    size: Annotated[int, Field(ge=16)] = 32
+    limit: Annotated[int | None, Field(ge=2)] = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
@@ -127,7 +131,9 @@ class Model(Settings):
         if (self.network is None) == (self.torchvision is None):
             raise _refuse("give network or torchvision, one of them.")
         if self.network is not None:
-            known = [name for name in inspect.signature(NETWORKS[self.network]).parameters if name not in ("classes", "size")]
+            known = [
+                name for name in inspect.signature(NETWORKS[self.network]).parameters if name not in ("classes", "size")
+            ]
             for name in self.options:
                 if name not in known:
                     raise _refuse(f"{_unknown(name, known)} (the options of {self.network})", "options", name)
@@ -146,12 +152,12 @@ class Training(Settings):
         validation: share of the images that is kept from training, to state the accuracy; never attacked.
     """
 
-    epochs: int = Field(10, ge=0)
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(0.05, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    validation: float = Field(0.2, ge=0, lt=1)
+    epochs: Annotated[int, Field(ge=0)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.2
 
 
 class _Made(Settings):
@@ -170,12 +176,21 @@ class _Made(Settings):
         if self.name not in classes:
             raise _refuse(_unknown(self.name, classes), "name")
         cls = classes[self.name]
-        known = [name for name in inspect.signature(cls).parameters if name not in more]
-        for name in self.arguments:
+        known = {name: one for name, one in inspect.signature(cls).parameters.items() if name not in more}
+        missing = [name for name, one in known.items() if one.default is one.empty and name not in self.arguments]
+        if missing:
+            raise _refuse(f"{self.name} needs {', '.join(missing)}.")
+        types = typing.get_type_hints(cls)
+        arguments = {}
+        for name, value in self.arguments.items():
             if name not in known:
                 raise _refuse(f"{_unknown(name, known)} (the settings of {self.name})", name)
+            try:
+                arguments[name] = TypeAdapter(types[name]).validate_python(value)
+            except ValidationError as error:
+                raise _refuse(f"{error.errors()[0]['msg']}, got {value!r}.", name) from error
         try:
-            return cls(**self.arguments, **more)
+            return cls(**arguments, **more)
         except (TypeError, ValueError) as error:
             raise _refuse(f"{self.name}: {error}") from error
 
@@ -266,8 +281,8 @@ class Annotation(Settings):
 
     people: Beside | None = None
     machine: tuple[str, ...] = ()
-    candidates: int = Field(8, ge=2)
-    margin: float = Field(0.05, ge=0, lt=1)
+    candidates: Annotated[int, Field(ge=2)] = 8
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
     @field_validator("machine")
     @classmethod
@@ -292,8 +307,8 @@ class Reporting(Settings):
         draws: bootstrap draws of the correlations' intervals.
     """
 
-    gallery: int = Field(0, ge=0)
-    draws: int = Field(1000, ge=100)
+    gallery: Annotated[int, Field(ge=0)] = 0
+    draws: Annotated[int, Field(ge=100)] = 1000
 
 
 class Config(Settings):
@@ -316,15 +331,15 @@ class Config(Settings):
     """
 
     name: Name
-    seed: int = Field(0, ge=0)
+    seed: Annotated[int, Field(ge=0)] = 0
     data: Data
-    images: int = Field(8, ge=1)
-    models: tuple[Model, ...] = Field(min_length=1)
+    images: Annotated[int, Field(ge=1)] = 8
+    models: Annotated[tuple[Model, ...], Field(min_length=1)]
     training: Training = Training()
-    defences: tuple[Defence, ...] = Field(min_length=1)
-    attacks: tuple[Attack, ...] = Field(min_length=1)
+    defences: Annotated[tuple[Defence, ...], Field(min_length=1)]
+    attacks: Annotated[tuple[Attack, ...], Field(min_length=1)]
     batch_norm: Literal["eval", "train"] = "eval"
-    together: int = Field(16, ge=1)
+    together: Annotated[int, Field(ge=1)] = 16
     scores: Scoring = Scoring()
     annotation: Annotation
     report: Reporting = Reporting()
@@ -357,6 +372,8 @@ def read_config(path: Path) -> Config:
         ConfigError: naming file, line and key of everything that is wrong.
         OSError: if the file cannot be read.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
     return parse_config(path.read_text(encoding="utf-8"), path)
 
 
@@ -366,7 +383,7 @@ def builtin_text() -> str:
 
 
 def parse_config(text: str, path: Path) -> Config:
-    """Check the content of a study's file.
+    r"""Check the content of a study's file.
 
     Args:
         text: YAML.
@@ -376,7 +393,7 @@ def parse_config(text: str, path: Path) -> Config:
         ConfigError: naming file, line and key of everything that is wrong.
 
     Example:
-        >>> parse_config("name: mine\\nimages: many\\n", Path("study.yaml"))
+        >>> parse_config("name: mine\nimages: many\n", Path("study.yaml"))
         Traceback (most recent call last):
         ...
         attacker_metrics.study.config.ConfigError: study.yaml:1: data: it is missing.
@@ -399,7 +416,11 @@ def parse_config(text: str, path: Path) -> Config:
     try:
         return Config.model_validate(content, context={"folder": path.absolute().parent})
     except ValidationError as error:
-        raise ConfigError("\n".join(_line(path, details, lines) for details in error.errors())) from error
+        found = error.errors()
+        # A list whose items are all wrong is told to be empty too.
+        wrong = {details["loc"][:depth] for details in found for depth in range(len(details["loc"]))}
+        found = [details for details in found if details["type"] != "too_short" or details["loc"] not in wrong]
+        raise ConfigError("\n".join(_line(path, details, lines) for details in found)) from error
 
 
 def _number_lines(
@@ -415,8 +436,9 @@ def _number_lines(
             yield from _number_lines(value, below, lines)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            lines[*place, index] = item.start_mark.line + 1
-            yield from _number_lines(item, (*place, index), lines)
+            below = (*place, index)
+            lines[below] = item.start_mark.line + 1
+            yield from _number_lines(item, below, lines)
 
 
 def _line(path: Path, details: ErrorDetails, lines: dict[tuple[str | int, ...], int]) -> str:
@@ -426,6 +448,10 @@ def _line(path: Path, details: ErrorDetails, lines: dict[tuple[str | int, ...], 
         message = _unknown(place[-1], _fields(place[:-1]))
     elif kind == "missing":
         message = "it is missing."
+    elif kind == "too_short":
+        message = "give one at least."
+    elif kind == "literal_error":
+        message = _unknown(details["input"], re.findall("'([^']*)'", details["ctx"]["expected"]))
     elif kind == "string_pattern_mismatch":
         message = f"{details['input']!r} is no name: use letters, digits and _ . + -, no blanks."
     elif kind != "study":

@@ -90,6 +90,7 @@ class Photographs(TrainingImages):
         return self._crops[index], self.labels[index]
 
     def digest(self) -> str:
+        """Differs where the images do."""
         return self._digest
 
 
@@ -130,6 +131,7 @@ class ImageFolder(TrainingImages):
             raise DataError(f"data.folder: {error}") from error
 
     def digest(self) -> str:
+        """Differs where the images do."""
         digest = hashlib.sha256(f"{self._size}".encode())
         for name, file in zip(self.names, self._files, strict=True):
             digest.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
@@ -188,6 +190,7 @@ class TorchvisionImages(TrainingImages):
         return square(torch.from_numpy(image).permute(2, 0, 1).float() / 255, self._size), self.labels[index]
 
     def digest(self) -> str:
+        """Differs where the images do."""
         digest = hashlib.sha256(f"{self._arguments} {self.labels}".encode())
         for index in range(0, len(self), max(1, len(self) // _SAMPLED)):
             digest.update(self[index][0].numpy().tobytes())
@@ -205,6 +208,7 @@ class _Part(TrainingImages):
         return self._images[self._chosen[index]]
 
     def digest(self) -> str:
+        """Differs where the images do."""
         return hashlib.sha256(f"{self._images.digest()} {list(self._chosen)}".encode()).hexdigest()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attacker_metrics.study.units import write_file
 
-ATTACKED = "originals/attacked.json"
+ATTACKED, THREAT_MODEL = "originals/attacked.json", "threat_model.json"
 SCORES, ANNOTATIONS, PICKS, TASKS = "scores.csv", "annotations.csv", "machine_picks.csv", "annotation_tasks.csv"
 REPORT, SUMMARY, LEAKAGE, CORRELATIONS = "report.html", "report.json", "leakage.csv", "correlations.csv"
 

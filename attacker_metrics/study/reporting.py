@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -15,16 +16,19 @@ from attacker_metrics.faithfulness import Annotations, Faithfulness, Scores, fai
 from attacker_metrics.faithfulness import report as faithfulness_report
 from attacker_metrics.faithfulness.analysis import LevelResult
 from attacker_metrics.faithfulness.rank_statistics import STATISTICS
-from attacker_metrics.statistics import Estimate, Rate
+from attacker_metrics.faithfulness.tables import read_table
+from attacker_metrics.statistics import Estimate, Rate, success_rate
 from attacker_metrics.study.annotating import classes_to_choose_from
 from attacker_metrics.study.files import (
     ANNOTATIONS,
     ATTACKED,
     CORRELATIONS,
     LEAKAGE,
+    PICKS,
     REPORT,
     SCORES,
     SUMMARY,
+    THREAT_MODEL,
     Cell,
     image_names,
     read_images,
@@ -50,7 +54,7 @@ def report(root: Path, *, study: Study) -> None:
     write_json(root / SUMMARY, summary)
     _write_leakage(root / LEAKAGE, rows)
     _write_correlations(root / CORRELATIONS, outcome)
-    write_file(root / REPORT, _page(root, study, summary, rows, outcome, scores).encode())
+    write_file(root / REPORT, _page(root, study, summary, rows, outcome, scores, annotations).encode())
 
 
 def _correlated(scores: Scores, annotations: Annotations, study: Study) -> Faithfulness | str:
@@ -119,7 +123,7 @@ def _threat_models(root: Path, cells: tuple[Cell, ...]) -> list[dict[str, Any]]:
         {
             "classifier": cell.classifier,
             "attack": cell.attack,
-            "threat_model": read_json(root / cell.folder / "threat_model.json"),
+            "threat_model": read_json(root / cell.folder / THREAT_MODEL),
         }
         for cell in cells
     ]
@@ -188,6 +192,7 @@ def _page(
     rows: list[LeakageRow],
     outcome: Faithfulness | str,
     scores: Scores,
+    annotations: Annotations,
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("attacker_metrics.study"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -216,18 +221,40 @@ def _page(
         rows=[(row, _rate(row.recognized), [_text(row.metrics[name]) for name in shown]) for row in rows],
         levels=levels,
         refused=outcome if isinstance(outcome, str) else None,
-        facts=_common_facts(summary["threat_models"]),
+        annotators=_annotator_rows(root, annotations, summary["annotators"]),
+        facts=_facts(summary["threat_models"]),
         gallery=gallery,
     )
     return page
 
 
-def _common_facts(threat_models: list[dict[str, Any]]) -> list[tuple[str, str, dict[str, str]]]:
-    """Per classifier and attack what the attacker knows, as text."""
-    return [
-        (one["classifier"], one["attack"], {name: str(value) for name, value in one["threat_model"].items()})
-        for one in threat_models
-    ]
+def _facts(threat_models: list[dict[str, Any]]) -> list[tuple[str, str, list[str]]]:
+    """Per classifier and attack what the attacker knows, in words; the digests stay in the files."""
+    told = []
+    for one in threat_models:
+        facts = one["threat_model"]
+        cells = [
+            facts["gradient"],
+            "none" if not facts["defenses"] else ", ".join(facts["defenses"]),
+            "yes" if facts["knows_defenses"] else "no",
+            facts["labels"],
+            facts["batch_norm"],
+            "loaded" if facts["epoch"] is None else str(facts["epoch"]),
+            "yes" if facts["knows_checkpoint"] else "no",
+        ]
+        told.append((one["classifier"], one["attack"], cells))
+    return told
+
+
+def _annotator_rows(root: Path, annotations: Annotations, basis: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Per annotator how many reconstructions were recognised, and how often a machine could not tell."""
+    picks = read_table(root / PICKS) if basis["kind"] == "machine" else {}
+    rows = []
+    for name, votes in annotations.judges.items():
+        asked = ~np.isnan(votes)
+        unsure = str(picks[name].count("cannot tell")) if name in picks else "-"
+        rows.append((name, _rate(success_rate(votes[asked] == 1, annotations.clusters[asked])), unsure))
+    return rows
 
 
 def _gallery(root: Path, cells: list[Cell], study: Study) -> tuple[list[str], str]:

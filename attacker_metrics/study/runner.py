@@ -11,7 +11,7 @@ from attacker_metrics.evaluation.processes import Processes
 from attacker_metrics.study.config import Config
 from attacker_metrics.study.data import open_images
 from attacker_metrics.study.steps import STEPS, Study
-from attacker_metrics.study.units import Folder, Unit
+from attacker_metrics.study.units import NOT_YET, Folder, Unit
 
 MISTAKES = (ValueError, OSError, ModuleNotFoundError)
 """What is told in one line, on every process."""
@@ -88,7 +88,7 @@ def _run_step(study: Study, step: str, folder: Folder, processes: Processes, tel
             count = 0
             while (turn := processes.take(f"turn {wave}")) < len(todo):
                 place, reason = todo[turn]
-                again = "" if reason == "not done yet" else f", done again: {reason}"
+                again = "" if reason == NOT_YET else f", done again: {reason}"
                 seconds = folder.do(units[place])
                 tell(f"{units[place].title}: {seconds:.1f} s{again}")
                 count += 1
@@ -111,5 +111,5 @@ def _check_done(study: Study, folder: Folder, steps: Sequence[str], processes: P
             reason = folder.reason_to_do(unit)
             if reason is not None:
                 raise StepError(
-                    f"{unit.title} is not done ({reason}): run 'attacker-metrics study {step}' first, or 'study run'."
+                    f"{unit.title} has to be done first ({reason}): run 'attacker-metrics study {step}', or 'study run'."
                 )

@@ -59,10 +59,8 @@ def score(
 
         encoder = load_encoder(semsim)
         size = encoder.preprocessing.size
-        preds, target = reconstructions.clamp(0, 1), views
-        if size is not None and preds.shape[-1] != size:
-            preds, target = (
-                F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(0, 1) for images in (preds, target)
-            )
-        columns["semsim"] = distance(preds, target, encoder)
+        pair = [reconstructions.clamp(0, 1), views]
+        if size is not None and views.shape[-1] != size:
+            pair = [F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(0, 1) for images in pair]
+        columns["semsim"] = distance(*pair, encoder)
     return {name: values.double().tolist() for name, values in columns.items()}

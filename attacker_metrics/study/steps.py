@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from attacker_metrics.attacks import share_gradients
+from attacker_metrics.attacks import digest, share_gradients
 from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
 from attacker_metrics.study.classifiers import accuracy, augmentation, build, load, train, weights_of
 from attacker_metrics.study.config import Attack, Config, Defence, Model
@@ -26,6 +26,7 @@ from attacker_metrics.study.files import (
     SCORES,
     SUMMARY,
     TASKS,
+    THREAT_MODEL,
     Cell,
     image_files,
     image_names,
@@ -103,7 +104,11 @@ class Study:
                 for image, source, label in rows
             ]
             write_json(root / ATTACKED, {"classes": list(self._attacked.classes), "images": listed})
-            return {"training": len(self.training), "validation": len(self.validation), "classes": len(self._attacked.classes)}
+            return {
+                "training": len(self.training),
+                "validation": len(self.validation),
+                "classes": len(self._attacked.classes),
+            }
 
         settings = {
             "images": count,
@@ -111,9 +116,9 @@ class Study:
             "limit": config.data.limit,
             "validation": config.training.validation,
             "seed": config.seed,
-            "content": self._images.digest(),
         }
-        return Unit("train", "data", settings, (), (ATTACKED, *image_files("originals", count)), work)
+        files = (ATTACKED, *image_files("originals", count))
+        return Unit("train", "data", settings, (), files, work, {"data": self._images.digest()})
 
     def _classifier(self, model: Model, defence: Defence, data: Unit) -> Unit:
         config, file = self.config, _classifier_file(model, defence)
@@ -143,17 +148,16 @@ class Study:
             }
 
         settings: dict[str, Any] = {"model": model.model_dump(mode="json", exclude={"weights"})}
+        sources = {}
         if model.weights is not None:
-            if not model.weights.is_file():
-                raise FileNotFoundError(f"model {model.name}: there is no file {model.weights}.")
-            settings["weights"] = digest_of(model.weights)
+            sources["weights"] = _file_digest(model.weights, f"the weights of model {model.name}")
         else:
             settings |= {
                 "training": config.training.model_dump(mode="json"),
                 "defence": defence.model_dump(mode="json"),
                 "seed": config.seed,
             }
-        return Unit("train", f"{model.name}/{defence.name}", settings, (data,), (file,), work)
+        return Unit("train", f"{model.name}/{defence.name}", settings, (data,), (file,), work, sources)
 
     def _views(self, defence: Defence, data: Unit) -> Unit:
         config = self.config
@@ -183,25 +187,25 @@ class Study:
             labels = torch.tensor([image["label"] for image in attacked["images"]], device=self._device)
             content = (root / _classifier_file(model, defence)).read_bytes()
             network = load(model, content, len(attacked["classes"]), config.data.size).to(self._device)
-            found, losses, begin = [], [], time.perf_counter()
-            threat_model: dict[str, Any] = {}
+            found, losses, viewed, begin = [], [], [], time.perf_counter()
             for start in range(0, len(images), config.together):
-                part = slice(start, start + config.together)
+                part = range(len(images))[start : start + config.together]
                 shared = share_gradients(
                     network,
-                    images[part],
-                    labels[part],
+                    images[part.start : part.stop],
+                    labels[part.start : part.stop],
                     train=config.batch_norm == "train",
                     defenses=[sharing.make() for sharing in defence.share],
-                    seed=config.seed + start,
+                    seed=config.seed,
                     epoch=None if model.weights is not None else config.training.epochs,
+                    clients=part,
                 )
-                outcome = attack.make(config.seed + start)(network, shared)
+                outcome = attack.make(config.seed)(network, shared)
                 found.append(outcome.images.detach().cpu().float())
                 losses += [float(value) for value in outcome.loss]
-                threat_model = outcome.threat_model.to_dict()
+                viewed += outcome.threat_model.views
             write_images(root, cell.folder, torch.cat(found))
-            write_json(root / cell.folder / "threat_model.json", threat_model)
+            write_json(root / cell.folder / THREAT_MODEL, {**outcome.threat_model.to_dict(), "views": viewed})
             return {"loss": [_json(value) for value in losses], "attack_seconds": round(time.perf_counter() - begin, 3)}
 
         settings = {
@@ -211,7 +215,7 @@ class Study:
             "together": config.together,
             "seed": config.seed,
         }
-        files = (*image_files(cell.folder, config.images), f"{cell.folder}/threat_model.json")
+        files = (*image_files(cell.folder, config.images), f"{cell.folder}/{THREAT_MODEL}")
         return Unit("attack", f"{model.name}/{defence.name}/{attack.title}", settings, (classifier, views), files, work)
 
     def _score(self, cell: Cell, attack: Unit, views: Unit) -> Unit:
@@ -219,18 +223,16 @@ class Study:
 
         def work(root: Path) -> None:
             found, attacked = read_images(root, cell.folder), read_images(root, f"views/{cell.defence}")
-            columns = score(
-                found, attacked, betas=self.betas, lpips=config.scores.lpips, semsim=config.scores.semsim
-            )
+            _check_views(attacked, read_json(root / cell.folder / THREAT_MODEL)["views"], cell)
+            columns = score(found, attacked, betas=self.betas, lpips=config.scores.lpips, semsim=config.scores.semsim)
             ids = [f"{cell.folder}/{name}.png" for name in image_names(config.images)]
             write_csv(root / file, {"reconstruction": ids, **columns})
 
-        settings = {
-            "betas": list(self.betas),
-            "lpips": config.scores.lpips,
-            "semsim": None if config.scores.semsim is None else _file_digest(config.scores.semsim, "scores.semsim"),
-        }
-        return Unit("score", f"{cell.model}/{cell.defence}/{cell.attack}", settings, (attack, views), (file,), work)
+        settings = {"betas": list(self.betas), "lpips": config.scores.lpips}
+        checkpoint = config.scores.semsim
+        sources = {} if checkpoint is None else {"semsim": _file_digest(checkpoint, "scores.semsim")}
+        name = f"{cell.model}/{cell.defence}/{cell.attack}"
+        return Unit("score", name, settings, (attack, views), (file,), work, sources)
 
     def _table(self, parts: list[Unit]) -> Unit:
         def work(root: Path) -> None:
@@ -246,13 +248,11 @@ class Study:
     def _annotate(self, needs: list[Unit]) -> Unit:
         config, annotation = self.config, self.config.annotation
         if annotation.people is not None:
-            settings: dict[str, Any] = {"people": _file_digest(annotation.people, "annotation.people")}
+            sources = {"people": _file_digest(annotation.people, "annotation.people")}
             work: Callable[[Path], None] = partial(copy_of_people, path=annotation.people)
-            return Unit("annotate", "people", settings, tuple(needs), (ANNOTATIONS,), work)
+            return Unit("annotate", "people", {}, tuple(needs), (ANNOTATIONS,), work, sources)
         settings = {**annotation.model_dump(mode="json", exclude={"people"}), "name": config.name, "seed": config.seed}
-        work = partial(
-            annotate_by_machines, dataset=config.name, cells=self.cells, annotation=annotation, seed=config.seed
-        )
+        work = partial(annotate_by_machines, dataset=config.name, cells=self.cells, annotation=annotation, seed=config.seed)
         return Unit("annotate", "machines", settings, tuple(needs), (ANNOTATIONS, PICKS), work)
 
     def _tasks(self, needs: list[Unit]) -> Unit:
@@ -275,6 +275,12 @@ def _file_digest(path: Path, key: str) -> str:
     if digest is None:
         raise FileNotFoundError(f"{key}: there is no file {path}.")
     return digest
+
+
+def _check_views(views: torch.Tensor, digests: list[str], cell: Cell) -> None:
+    """The attack's own record of what went into the network must be what its reconstructions are scored against."""
+    if [digest(view[None]) for view in views] != digests:
+        raise ValueError(f"{cell.folder}: the attacked pictures are not those in views/{cell.defence}; run the attack anew.")
 
 
 def _json(value: float) -> float | None:

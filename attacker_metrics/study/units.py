@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import torchmetrics
 import attacker_metrics
 
 MANIFESTS = "manifests"
+NOT_YET = "not done yet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Unit:
         needs: units whose outputs it reads.
         outputs: the files it writes, relative to the study's folder.
         work: writes them, given the folder; what it returns goes into the record.
+        sources: digests of what it reads from outside the folder, by name.
     """
 
     step: str
@@ -40,11 +42,13 @@ class Unit:
     needs: tuple[Unit, ...]
     outputs: tuple[str, ...]
     work: Callable[[Path], Mapping[str, Any] | None]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
         """Of the settings, its own and those of all units it needs: another digest is another result."""
-        content = [self.step, self.name, self.settings, list(self.outputs), [unit.digest for unit in self.needs]]
+        before = [unit.digest for unit in self.needs]
+        content = [self.step, self.name, self.settings, self.sources, list(self.outputs), before]
         return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
     @property
@@ -75,10 +79,13 @@ class Folder:
         """Why the unit has to be done; None if it is done, and its outputs are what they were."""
         record = self.record(unit)
         if record is None:
-            return "not done yet"
+            return NOT_YET
         if record["settings_digest"] != unit.digest:
             changed = _differences(record["settings"], json.loads(json.dumps(dict(unit.settings))))
-            return f"settings changed: {changed}" if changed else "a step before it changed"
+            others = [name for name, digest in unit.sources.items() if record["inputs"].get(name) != digest]
+            if changed or others:
+                return f"changed: {changed or ', '.join(others)}"
+            return "what it builds on changed"
         for name, digest in record["outputs"].items():
             if digest_of(self.path / name) != digest:
                 return f"{name} is missing or not what was written"
@@ -89,7 +96,7 @@ class Folder:
         self._record(unit).unlink(missing_ok=True)  # of other settings: its outputs are about to go
         begin = time.time()
         facts = unit.work(self.path)
-        inputs: dict[str, str] = {}
+        inputs = dict(unit.sources)
         for need in unit.needs:
             inputs |= (self.record(need) or {"outputs": {}})["outputs"]
         seconds = time.time() - begin
@@ -119,11 +126,13 @@ class Folder:
     def summarize(self, step: str, units: list[Unit]) -> None:
         """Write the step's manifest from the records of its units."""
         records = [record for unit in units if (record := self.record(unit)) is not None]
+        inputs = {name: digest for record in records for name, digest in record["inputs"].items()}
+        outputs = {name: digest for record in records for name, digest in record["outputs"].items()}
         manifest = {
             "step": step,
             "settings_digest": _digest_of_all(units),
-            "inputs": {name: digest for record in records for name, digest in record["inputs"].items()},
-            "outputs": {name: digest for record in records for name, digest in record["outputs"].items()},
+            "inputs": {name: inputs[name] for name in inputs if name not in outputs},
+            "outputs": outputs,
             "units": [record["unit"] for record in records],
             "versions": versions(),
             "seconds": round(sum(record["seconds"] for record in records), 3),
@@ -178,8 +187,7 @@ def _digest_of_all(units: list[Unit]) -> str:
 def _differences(old: Any, new: Any, at: str = "") -> str:
     """Which settings differ, for a person; a few of them."""
     if isinstance(old, dict) and isinstance(new, dict):
-        found = [
-            told for name in dict.fromkeys([*old, *new]) if (told := _differences(old.get(name), new.get(name), f"{at}.{name}"))
-        ]
+        told = [_differences(old.get(name), new.get(name), f"{at}.{name}") for name in dict.fromkeys([*old, *new])]
+        found = [one for one in told if one]
         return ", ".join(found[:4])
     return "" if old == new else f"{at.removeprefix('.')} {json.dumps(old)} -> {json.dumps(new)}"

@@ -27,8 +27,8 @@ def add(commands: Any) -> None:
     study = commands.add_parser(
         "study",
         help="run a whole study: classifiers, defences, attacks, metrics, who recognises what",
-        description="A study from one YAML file. Steps that are done are skipped; changed settings redo a step and those after"
-        " it. The folder holds image data. Needs the extra 'study'.",
+        description="A study from one YAML file. Steps that are done are skipped; changed settings redo a step and those"
+        " after it. The folder holds image data. Needs the extra 'study'.",
     )
     parts = study.add_subparsers(required=True, metavar="STEP")
     command = parts.add_parser("config", help="print the built-in study's file, to start from")
@@ -79,7 +79,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> Config:
     if options.builtin == (options.config is not None):
-        raise UsageError("pass a study's file, or --builtin for the built-in one; 'attacker-metrics study config' prints it.")
+        raise UsageError(
+            "pass a study's file, or --builtin for the one that 'attacker-metrics study config' prints."
+        )
     from attacker_metrics.study import builtin_text, parse_config, read_config
 
     return parse_config(builtin_text(), Path("builtin.yaml")) if options.builtin else read_config(options.config)
