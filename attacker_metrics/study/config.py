@@ -32,7 +32,6 @@ from attacker_metrics.attacks.networks import ConvNet, SigmoidLeNet
 from attacker_metrics.defenses import DEFENSES, POLICIES
 from attacker_metrics.study.machines import DESCRIPTORS
 
-CROP_FLIP = "crop-flip"
 NETWORKS: dict[str, Callable[..., nn.Module]] = {"lenet": SigmoidLeNet, "convnet": ConvNet}
 """Name -> network; those of torchvision have names of their own."""
 _GIVEN = ("classes", "size", "normalize")
@@ -213,8 +212,8 @@ class Defence(Settings):
 
     Args:
         name: in tables and file names.
-        augment: ``"crop-flip"`` or a policy of :data:`attacker_metrics.defenses.POLICIES`: images are augmented in training,
-            and so is the image whose gradient is attacked.
+        augment: a policy of :data:`attacker_metrics.defenses.POLICIES`, such as ``"crop-flip"``: images are augmented in
+            training, and so is the image whose gradient is attacked.
         share: applied, one after the other, to the gradients in training and to the attacked ones alike.
     """
 
@@ -225,8 +224,8 @@ class Defence(Settings):
     @field_validator("augment")
     @classmethod
     def _known(cls, augment: str | None) -> str | None:
-        if augment is not None and augment not in (CROP_FLIP, *POLICIES):
-            raise _refuse(_unknown(augment, (CROP_FLIP, *POLICIES)))
+        if augment is not None and augment not in POLICIES:
+            raise _refuse(_unknown(augment, POLICIES))
         return augment
 
 
@@ -273,7 +272,8 @@ class Annotation(Settings):
     """Who says which reconstructions can be recognised: people, or programs that are never called people.
 
     Args:
-        people: an annotation table (CSV or Parquet), or the database of ``attacker-metrics annotate``.
+        people: an annotation table (CSV or Parquet), or the database of ``attacker-metrics annotate``. It may be missing
+            at first: the study then stops once it has written the tasks to ask people.
         machine: descriptors of machine annotators, each of which picks the original among the candidates.
         candidates: how many pictures they pick from, the right one included.
         margin: they say "cannot tell" where the second nearest candidate is less than this share farther than the nearest.

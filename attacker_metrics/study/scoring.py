@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacker_metrics.functional import multi_attacker_scores
-from attacker_metrics.quality import LPIPS, quality_scores
 from attacker_metrics.ms_ssim import TAPS
+from attacker_metrics.quality import LPIPS, quality_scores
 from attacker_metrics.similarity import DEFAULT_BETAS
 
 
@@ -59,8 +59,12 @@ def score(
 
         encoder = load_encoder(semsim)
         size = encoder.preprocessing.size
-        pair = [reconstructions.clamp(0, 1), views]
+        preds, target = reconstructions.clamp(0, 1), views
         if size is not None and views.shape[-1] != size:
-            pair = [F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(0, 1) for images in pair]
-        columns["semsim"] = distance(*pair, encoder)
+            preds, target = (_resized(images, size) for images in (preds, target))
+        columns["semsim"] = distance(preds, target, encoder)
     return {name: values.double().tolist() for name, values in columns.items()}
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True).clamp(0, 1)

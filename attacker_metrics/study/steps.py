@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from attacker_metrics.attacks import digest, share_gradients
+from attacker_metrics.defenses import AugmentationPolicy
+from attacker_metrics.quality import LPIPS
 from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
-from attacker_metrics.study.classifiers import accuracy, augmentation, build, load, train, weights_of
+from attacker_metrics.study.classifiers import accuracy, build, check_torchvision, load, weights_of
 from attacker_metrics.study.config import Attack, Config, Defence, Model
 from attacker_metrics.study.data import TrainingImages, split
 from attacker_metrics.study.files import (
@@ -36,6 +38,7 @@ from attacker_metrics.study.files import (
     write_images,
     write_rows,
 )
+from attacker_metrics.study.machines import hog
 from attacker_metrics.study.reporting import report
 from attacker_metrics.study.scoring import betas_for, score
 from attacker_metrics.study.units import Unit, digest_of, write_file, write_json
@@ -56,11 +59,13 @@ class Study:
         waves: step -> units that can be done side by side, one list after the other.
 
     Raises:
-        DataError: if there are too few images.
+        ValueError: if there are too few images, or a file that the settings name is not what it should be.
         OSError: if a file that the settings name cannot be read.
+        ModuleNotFoundError: if an extra is missing, naming it.
     """
 
     def __init__(self, config: Config, images: TrainingImages, device: torch.device) -> None:
+        _check_needs(config)
         self.config, self._device = config, device
         self._images = images
         self.training, self.validation, self._attacked = split(images, config)
@@ -89,7 +94,7 @@ class Study:
             "train": [[data], list(classifiers.values())],
             "attack": [list(views.values()), list(attacks.values())],
             "score": [parts, [table]],
-            "annotate": [[annotations, tasks]],
+            "annotate": [[tasks], [annotations]],
             "report": [[last]],
         }
 
@@ -124,6 +129,8 @@ class Study:
         config, file = self.config, _classifier_file(model, defence)
 
         def work(root: Path) -> dict[str, Any]:
+            from attacker_metrics.study.training import train  # Lightning takes seconds to import
+
             classes, size = len(self.training.classes), config.data.size
             loss = None
             if model.weights is not None:
@@ -135,7 +142,7 @@ class Study:
                     self.training,
                     config.training,
                     seed=config.seed,
-                    augment=augmentation(defence.augment, size),
+                    augment=_policy(defence),
                     share=[sharing.make() for sharing in defence.share],
                     device=self._device,
                 )
@@ -164,14 +171,10 @@ class Study:
 
         def work(root: Path) -> None:
             images = read_images(root, "originals")
-            augment = augmentation(defence.augment, config.data.size)
-            if augment is not None:
-                views = []
-                with torch.random.fork_rng(devices=[]):
-                    for number, image in enumerate(images):
-                        torch.manual_seed(config.seed + number)
-                        views.append(augment(image).clamp(0, 1))
-                images = torch.stack(views)
+            policy = _policy(defence)
+            if policy is not None:
+                draws = (torch.Generator().manual_seed(config.seed + number) for number in range(len(images)))
+                images = torch.cat([policy(image[None], draw) for image, draw in zip(images, draws, strict=True)])
             write_images(root, f"views/{defence.name}", images)
 
         settings = {"augment": defence.augment, "seed": config.seed}
@@ -248,7 +251,7 @@ class Study:
     def _annotate(self, needs: list[Unit]) -> Unit:
         config, annotation = self.config, self.config.annotation
         if annotation.people is not None:
-            sources = {"people": _file_digest(annotation.people, "annotation.people")}
+            sources = {"people": digest_of(annotation.people) or "missing"}
             work: Callable[[Path], None] = partial(copy_of_people, path=annotation.people)
             return Unit("annotate", "people", {}, tuple(needs), (ANNOTATIONS,), work, sources)
         settings = {**annotation.model_dump(mode="json", exclude={"people"}), "name": config.name, "seed": config.seed}
@@ -264,6 +267,29 @@ class Study:
         settings = {**self.config.report.model_dump(mode="json"), "name": self.config.name, "seed": self.config.seed}
         files = (REPORT, SUMMARY, LEAKAGE, CORRELATIONS)
         return Unit("report", "all", settings, (table, annotations, tasks, *others), files, partial(report, study=self))
+
+
+def _policy(defence: Defence) -> AugmentationPolicy | None:
+    return None if defence.augment is None else AugmentationPolicy(defence.augment)
+
+
+def _check_needs(config: Config) -> None:
+    """Fail now, not after hours of attacks, if something that a later step needs is missing."""
+    for defence in config.defences:
+        policy = _policy(defence)
+        if policy is not None:
+            policy(torch.zeros(1, 3, 16, 16), torch.Generator())
+    for model in config.models:
+        if model.torchvision is not None:
+            check_torchvision(model)
+    if config.scores.lpips:
+        LPIPS()
+    if config.scores.semsim is not None:
+        from attacker_metrics.semsim import load_encoder
+
+        load_encoder(config.scores.semsim)
+    if "hog" in config.annotation.machine:
+        hog(torch.zeros(1, 3, 32, 32))
 
 
 def _classifier_file(model: Model, defence: Defence) -> str:

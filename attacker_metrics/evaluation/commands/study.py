@@ -79,9 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> Config:
     if options.builtin == (options.config is not None):
-        raise UsageError(
-            "pass a study's file, or --builtin for the one that 'attacker-metrics study config' prints."
-        )
+        raise UsageError("pass a study's file, or --builtin for the one that 'attacker-metrics study config' prints.")
     from attacker_metrics.study import builtin_text, parse_config, read_config
 
     return parse_config(builtin_text(), Path("builtin.yaml")) if options.builtin else read_config(options.config)
