@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,11 @@ def _levels(outcome: Faithfulness | str) -> list[LevelResult]:
     return [] if isinstance(outcome, str) else [level for level in (outcome.image, outcome.model) if level is not None]
 
 
+def _part(level: LevelResult, names: list[str]) -> LevelResult:
+    """The level with some of its metrics, for a plot that one can look at."""
+    return dataclasses.replace(level, scores={name: level.scores[name] for name in names})
+
+
 def _csv(found: Estimate | None) -> list[Any]:
     return ["", "", ""] if found is None else ["" if value != value else value for value in found]
 
@@ -205,7 +211,7 @@ def _page(
                 (name, (scores.directions or {})[name], [_text(statistics[statistic]) for statistic in STATISTICS])
                 for name, statistics in level.statistics.items()
             ],
-            "plot": base64.b64encode(faithfulness_report.scatter_png(level)).decode(),
+            "plot": base64.b64encode(faithfulness_report.scatter_png(_part(level, shown))).decode(),
         }
         for level in _levels(outcome)
     ]

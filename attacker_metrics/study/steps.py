@@ -251,7 +251,9 @@ class Study:
     def _annotate(self, needs: list[Unit]) -> Unit:
         config, annotation = self.config, self.config.annotation
         if annotation.people is not None:
-            sources = {"people": digest_of(annotation.people) or "missing"}
+            # Votes of a database that is in use lie beside it.
+            beside = annotation.people.with_name(f"{annotation.people.name}-wal")
+            sources = {"people": digest_of(annotation.people) or "missing", "wal": digest_of(beside) or "none"}
             work: Callable[[Path], None] = partial(copy_of_people, path=annotation.people)
             return Unit("annotate", "people", {}, tuple(needs), (ANNOTATIONS,), work, sources)
         settings = {**annotation.model_dump(mode="json", exclude={"people"}), "name": config.name, "seed": config.seed}

@@ -1,0 +1,601 @@
+"""The study: files with mistakes, machine annotators, steps that are done once, real processes, an honest report."""
+
+import csv
+import importlib.util
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reference import photographs
+from torch import nn
+
+from attacker_metrics import DEFAULT_BETAS, MultiAttackerPrivacy
+from attacker_metrics.attacks import digest, share_gradients
+from attacker_metrics.defenses import MagnitudePruning
+from attacker_metrics.evaluation.cli import main
+from attacker_metrics.faithfulness import Annotations, Scores, faithfulness, read_annotations, read_scores
+from attacker_metrics.quality import quality_scores
+from attacker_metrics.study import ConfigError, builtin_text, parse_config
+from attacker_metrics.study.annotating import classes_to_choose_from
+from attacker_metrics.study.classifiers import build, load, weights_of
+from attacker_metrics.study.config import Data, Model, Training
+from attacker_metrics.study.data import DataError, Photographs, open_images
+from attacker_metrics.study.files import Cell
+from attacker_metrics.study.leakage import leakage
+from attacker_metrics.study.machines import CANNOT_TELL, DESCRIPTORS, draw_candidates, pick
+from attacker_metrics.study.training import train
+
+needs_torchvision = pytest.mark.skipif(
+    importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed"
+)
+
+TINY = """
+name: tiny
+data: {builtin: photographs}
+images: 4
+models:
+  - {name: lenet, network: lenet}
+training: {epochs: 1, batch_size: 16, learning_rate: 0.01}
+defences:
+  - {name: plain}
+  - {name: pruning, share: [{name: pruning, share: 0.7}]}
+attacks:
+  - {name: dlg, iterations: 3}
+  - {name: invgrad, iterations: 5, label: short}
+annotation: {machine: [hog, low-pass, colours], candidates: 3}
+report: {gallery: 2, draws: 100}
+"""
+STEPS = ("train", "attack", "score", "annotate", "report")
+
+
+def written(folder, text=TINY):
+    path = folder / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def study(step, path, output, capsys=None):
+    """Run a step in this process; its lines."""
+    assert main(["study", step, str(path), "--output", str(output)]) == 0
+    return capsys.readouterr().out.splitlines() if capsys else None
+
+
+def outputs(folder):
+    """Content of every file that does not tell when it was made."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "manifests" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def records(folder):
+    """When every unit was done."""
+    return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("manifests/*/**/*.json")}
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A small study, run by one process."""
+    folder = tmp_path_factory.mktemp("study")
+    study("run", written(folder), folder / "out")
+    return folder / "out"
+
+
+# ------------------------------------------------------------------------------------------------------ the file
+
+
+MISTAKES = {
+    "images: 4": ("images: four", "4: images: Input should be a valid integer"),
+    "name: tiny": ("name: ti ny", "2: name: 'ti ny' is no name"),
+    "data: {builtin: photographs}": (
+        "data: {builtin: photograph}",
+        "3: data.builtin: 'photograph' is not one of photographs; did you mean 'photographs'?",
+    ),
+    "network: lenet}": ("network: lenett}", "6: models[0].network: 'lenett' is not one of lenet, convnet; did you mean"),
+    "epochs: 1": ("epoch: 1", "7: training.epoch: 'epoch' is not one of epochs, batch_size,"),
+    "{name: pruning, share: 0.7}": (
+        "{name: prunning, share: 0.7}",
+        "10: defences[1].share[0].name: 'prunning' is not one of noise, pruning, sign, low_bit, clipped_noise; did you mean",
+    ),
+    "share: 0.7": ("share: 7", "10: defences[1].share[0]: pruning: share is 7.0; it is the part that is pruned"),
+    "{name: plain}": ("{name: plain, augment: cropflip}", "9: defences[0].augment: 'cropflip' is not one of crop-flip,"),
+    "name: invgrad": ("name: invgrd", "13: attacks[1].name: 'invgrd' is not one of dlg, idlg, invgrad, gradinversion; did"),
+    "iterations: 5": ("iterations: 5, restart: 2", "13: attacks[1].restart: 'restart' is not one of iterations, restarts,"),
+    "iterations: 3": ("iterations: some", "12: attacks[0].iterations: Input should be a valid integer"),
+    "label: short": ("label: dlg", "13: attacks[1]: 'dlg' comes twice; give one of them a label."),
+    "[hog, low-pass, colours]": ("[hog, hogg]", "14: annotation.machine[1]: 'hogg' is not one of hog, low-pass, colours;"),
+    "candidates: 3": ("candidates: 5", "14: annotation.candidates: 5 candidates need as many attacked images, there are 4"),
+    "machine: [hog, low-pass, colours], ": ("", "14: annotation: give people (a table of their votes) or machine"),
+    "draws: 100": ("draws: 100, draws: 200", "15: report.draws: the key comes twice."),
+    "report: {gallery: 2": ("report: {gallery: 2]", "15: this is not YAML: "),
+}
+
+
+@pytest.mark.parametrize("right", MISTAKES)
+def test_a_mistake_is_told_with_its_line_and_key(right, tmp_path):
+    wrong, message = MISTAKES[right]
+    assert TINY.count(right) == 1
+    with pytest.raises(ConfigError) as caught:
+        parse_config(TINY.replace(right, wrong), Path("study.yaml"))
+    assert f"study.yaml:{message}" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_all_mistakes_are_told_at_once_by_the_command_line(tmp_path, capsys):
+    path = written(tmp_path, TINY.replace("images: 4", "image: 4").replace("epochs: 1", "epochs: -1"))
+    assert main(["study", "run", str(path), "--output", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert f"{path}:4: image: 'image' is not one of" in told
+    assert f"{path}:7: training.epochs: Input should be greater than or equal to 0, got -1." in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_paths_are_relative_to_the_file(tmp_path):
+    text = TINY.replace("data: {builtin: photographs}", "data: {folder: pictures}")
+    assert parse_config(text, tmp_path / "study.yaml").data.folder == tmp_path / "pictures"
+
+
+def test_the_builtin_file_is_valid_and_printed(capsys):
+    assert main(["study", "config"]) == 0
+    assert capsys.readouterr().out == builtin_text()
+    config = parse_config(builtin_text(), Path("builtin.yaml"))
+    assert config.images >= 8
+    assert len(config.models) * len(config.defences) * len(config.attacks) >= 12
+
+
+# ------------------------------------------------------------------------------------------------------ the images
+
+
+def test_the_builtin_images_are_the_photographs_cut_up():
+    images = Photographs(64)
+    assert (len(images), len(images.classes)) == (64, 4)
+    whole = torch.from_numpy(photographs(256, 256)).float()  # in the order of their names
+    assert images.classes == sorted(images.classes)
+    for index in (0, 21, 63):
+        top, left = map(int, images.names[index].split("/")[1].split("-"))
+        image, label = images[index]
+        expected = [photo[:, top : top + 64, left : left + 64] for photo in whole]
+        assert min(float((image - crop).abs().max()) for crop in expected) < 1e-6
+        assert images.labels[index] == label == images.classes.index(images.names[index].split("/")[0])
+
+
+def test_a_folder_of_images_has_a_class_per_sub_folder(tmp_path):
+    for name, shade in (("dark", 20), ("bright", 220), ("dark", 40)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30), (shade, 0, 0)).save(tmp_path / name / f"{shade}.png")
+    images = open_images(Data(folder=tmp_path, size=16), seed=0)
+    assert (images.names, images.labels) == (["bright/220.png", "dark/20.png", "dark/40.png"], [0, 1, 1])
+    assert torch.allclose(images[0][0], torch.tensor([220 / 255, 0, 0]).view(3, 1, 1).expand(3, 16, 16))
+    before = images.digest()
+    Image.new("RGB", (40, 30), (21, 0, 0)).save(tmp_path / "dark" / "20.png")
+    assert open_images(Data(folder=tmp_path, size=16), seed=0).digest() != before
+    with pytest.raises(DataError, match=r"has 0 sub-folders with images; there must be one per class"):
+        open_images(Data(folder=tmp_path / "dark", size=16), seed=0)
+    (tmp_path / "dark" / "20.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"20\.png cannot be read as an image"):
+        open_images(Data(folder=tmp_path, size=16), seed=0)[1]
+
+
+@needs_torchvision
+def test_a_torchvision_data_set_on_the_disk_is_read_and_never_downloaded(tmp_path):
+    data = Data(torchvision="MNIST", root=tmp_path, size=28)
+    with pytest.raises(DataError, match=r"MNIST cannot be read from .* Nothing is downloaded"):
+        open_images(data, seed=0)
+    with pytest.raises(DataError, match=r"there is no 'MNISTT'; did you mean 'E?MNIST'"):
+        open_images(Data(torchvision="MNISTT", root=tmp_path), seed=0)
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
+    for part in ("train", "t10k"):
+        header = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in pixels.shape)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + (6).to_bytes(4, "big") + bytes([3, 1, 4, 1, 5, 9]))
+    images = open_images(data, seed=0)
+    assert (images.labels, len(images.classes)) == ([3, 1, 4, 1, 5, 9], 10)
+    assert torch.equal(images[2][0], torch.from_numpy(pixels[2]).float().expand(3, 28, 28) / 255)
+
+
+# ------------------------------------------------------------------------------------------------------ classifiers
+
+
+def test_training_learns_and_a_seed_gives_the_same_weights():
+    images, recipe = Photographs(32), Training(epochs=8, batch_size=16, learning_rate=0.05)
+    model = Model(name="convnet", network="convnet", options={"width": 4})
+    runs = []
+    for _ in range(2):
+        network = build(model, 4, 32, seed=1)
+        first = nn.functional.cross_entropy(
+            network(torch.stack([image for image, _ in images])), torch.tensor(images.labels)
+        )
+        last = train(network, images, recipe, seed=3)
+        runs.append(weights_of(network))
+    assert last < 0.7 * float(first)
+    assert runs[0] == runs[1]
+
+
+def test_a_defence_is_applied_to_the_gradient_of_every_training_step():
+    images, recipe = Photographs(32), Training(epochs=1, batch_size=32, learning_rate=0.1, momentum=0, weight_decay=0)
+    network = build(Model(name="lenet", network="lenet"), 4, 32)
+    before = {name: value.clone() for name, value in network.named_parameters()}
+    seen = []
+
+    def keep_largest(gradients, generator=None):
+        seen.append(generator)
+        return MagnitudePruning(0.999)(gradients)
+
+    train(network, images, recipe, seed=0, share=[keep_largest])
+    assert len(seen) == 2  # steps of 64 images
+    for name, value in network.named_parameters():
+        changed = int((value != before[name]).sum())
+        kept = max(1, value.numel() - round(0.999 * value.numel()))
+        assert 1 <= changed <= 2 * kept, name
+
+
+def test_weights_of_a_file_are_loaded_and_others_refused(tmp_path):
+    model = Model(name="lenet", network="lenet")
+    network = build(model, 4, 32, seed=5)
+    again = load(model, weights_of(network), 4, 32)
+    pixels = torch.rand(2, 3, 32, 32)
+    assert torch.equal(again(pixels), network(pixels))
+    for content in (b"nothing", weights_of(nn.Linear(2, 2)), weights_of(build(model, 5, 32))):
+        with pytest.raises(ValueError, match="the weights of model lenet are no state_dict of it for 4 classes"):
+            load(model, content, 4, 32)
+
+
+# ------------------------------------------------------------------------------------------------------ machines
+
+
+@pytest.mark.parametrize("name", DESCRIPTORS)
+def test_machine_annotators_find_what_is_there_and_nothing_else(name):
+    originals = torch.stack([Photographs(32)[i][0] for i in range(0, 64, 2)])
+    candidates = draw_candidates(len(originals), 8, seed=0)
+    sure = pick(originals, originals, candidates, name, margin=0.05)
+    right = np.mean([choice == image for image, choice in enumerate(sure)])
+    assert right == 1
+    light = pick(originals + 0.02 * torch.randn_like(originals), originals, candidates, name, margin=0.0)
+    assert np.mean([choice == image for image, choice in enumerate(light)]) > 0.6
+    # Noise tells nothing: whoever always has to pick is right once in eight, by Hoeffding within .14 for 400 of them.
+    noise, where = torch.rand(400, 3, 32, 32), np.arange(400) % len(originals)
+    guessed = pick(noise, originals, draw_candidates(len(originals), 8, seed=1)[where], name, margin=0.0)
+    assert abs(np.mean(np.asarray(guessed) == where) - 1 / 8) < 0.14
+    assert set(
+        pick(torch.full((2, 3, 32, 32), 0.5), originals[:1].expand(2, -1, -1, -1), np.array([[0, 1]] * 2), name, 0.05)
+    ) == {CANNOT_TELL}
+
+
+def test_candidates_hold_the_right_one_at_random_places():
+    drawn = draw_candidates(60, 6, seed=0)
+    assert all(len(set(row)) == 6 for row in drawn.tolist())
+    places = [row.index(image) for image, row in enumerate(drawn.tolist())]
+    assert np.bincount(places, minlength=6).min() >= 3
+    assert np.array_equal(drawn, draw_candidates(60, 6, seed=0))
+
+
+def test_people_choose_among_twenty_classes_at_most():
+    classes = [f"c{k:02}" for k in range(50)]
+    shown = classes_to_choose_from(classes, "c33", seed=0)
+    assert len(shown) == 20
+    assert "c33" in shown
+    assert shown == sorted(shown)
+    assert classes_to_choose_from(classes[:4], "c01", seed=0) == classes[:4]
+
+
+# ------------------------------------------------------------------------------------------------------ the outcome
+
+
+def test_every_reconstruction_is_scored_against_the_very_view_that_was_attacked(done):
+    rows = {row["reconstruction"]: row for row in table(done / "scores.csv")}
+    assert len(rows) == 1 * 2 * 2 * 4
+    for folder in sorted(done.glob("reconstructions/*/*/*")):
+        found, views = (
+            torch.from_numpy(np.load(place / "images.npy")) for place in (folder, done / "views" / folder.parent.name)
+        )
+        threat_model = json.loads((folder / "threat_model.json").read_text())
+        assert threat_model["views"] == [digest(view[None]) for view in views]
+        assert threat_model["epoch"] == 1
+        privacy = MultiAttackerPrivacy(betas=DEFAULT_BETAS[:2])
+        for image in range(4):
+            row = rows[f"{folder.relative_to(done).as_posix()}/{image:04}.png"]
+            expected = privacy(found[image : image + 1], views[image : image + 1])
+            expected |= quality_scores(found[image : image + 1], views[image : image + 1])
+            assert list(row)[1:] == [*privacy, "mse", "psnr", "ssim"]
+            for name, value in expected.items():
+                assert float(row[name]) == pytest.approx(float(value), abs=2e-5), name
+
+
+def test_the_attacked_gradient_is_the_defended_one(done):
+    threat_models = {
+        path.parts[-3]: json.loads(path.read_text()) for path in done.glob("reconstructions/lenet/*/dlg/threat_model.json")
+    }
+    assert threat_models["plain"]["defenses"] == []
+    assert threat_models["pruning"]["defenses"] == ["MagnitudePruning(share=0.7)"]
+    # Two trainings, two classifiers: the defence acts in training too.
+    assert threat_models["plain"]["checkpoint"] != threat_models["pruning"]["checkpoint"]
+    attacked = json.loads((done / "originals" / "attacked.json").read_text())
+    labels = torch.tensor([image["label"] for image in attacked["images"]])
+    content = (done / "classifiers" / "lenet" / "pruning.pt").read_bytes()
+    network = load(Model(name="lenet", network="lenet"), content, 4, 32)
+    views = torch.from_numpy(np.load(done / "views" / "pruning" / "images.npy"))
+    shared = share_gradients(network, views, labels, defenses=[MagnitudePruning(0.7)])
+    assert shared.threat_model.checkpoint == threat_models["pruning"]["checkpoint"]
+    found = torch.from_numpy(np.load(done / "reconstructions" / "lenet" / "pruning" / "dlg" / "images.npy"))
+    record = json.loads((done / "manifests" / "attack" / "lenet" / "pruning" / "dlg.json").read_text())
+    from attacker_metrics.attacks import DLG
+
+    again = DLG(iterations=3)(network, shared)
+    assert torch.allclose(again.images, found, atol=1e-4)
+    assert record["facts"]["loss"] == pytest.approx(again.loss.tolist(), rel=1e-3)
+
+
+def test_pictures_are_the_reconstructions_rounded(done):
+    folder = done / "reconstructions" / "lenet" / "plain" / "short"
+    found = np.load(folder / "images.npy")
+    for image in range(4):
+        shown = np.asarray(Image.open(folder / f"{image:04}.png")).transpose(2, 0, 1) / 255
+        assert np.abs(shown - found[image]).max() <= 0.5 / 255 + 1e-6
+
+
+def test_the_correlations_are_those_of_the_faithfulness_command(done, tmp_path):
+    outcome = faithfulness(read_scores(done / "scores.csv"), read_annotations(done / "annotations.csv"), draws=100)
+    rows = {(row["level"], row["metric"], row["statistic"]): row for row in table(done / "correlations.csv")}
+    for level in (outcome.image, outcome.model):
+        for name, statistics in level.statistics.items():
+            for statistic, estimate in statistics.items():
+                row = rows[level.level, name, statistic]
+                assert [float(row[key] or "nan") for key in ("value", "low", "high")] == pytest.approx(estimate, nan_ok=True)
+
+
+def test_leakage_is_means_and_majorities():
+    cells = [Cell("m", "plain", "a"), Cell("m", "plain", "b")]
+    ids = [f"{cell.folder}/{k:04}.png" for cell in cells for k in range(3)]
+    columns = [["set"] * 6, ["m+plain"] * 6, ["a"] * 3 + ["b"] * 3, [str(k % 3) for k in range(6)], ids]
+    votes = {"x": [1, 1, 0, 0, 0, np.nan], "y": [1, 0, 0, 1, 0, np.nan], "z": [1, 1, 0, 0, 0, np.nan]}
+    scores = Scores(ids, {"psnr": [10, 20, np.inf, 5, 7, 9], "mse": [0.1, 0.2, 0.3, 0.5, 0.5, 0.5]})
+    first, second, both = leakage(cells, scores, Annotations(*columns, votes))
+    assert (first.attack, second.attack, both.attack, both.images) == ("a", "b", "all", 6)
+    assert [row.metrics["psnr"].value for row in (first, second, both)] == pytest.approx([15, 7, 51 / 5])
+    assert first.metrics["mse"].value == pytest.approx(0.2)
+    assert [(row.recognized.successes, row.recognized.n) for row in (first, second, both)] == [(2, 3), (0, 2), (2, 5)]
+
+
+def test_the_report_says_what_it_rests_on_and_never_calls_machines_people(done):
+    page, summary = (done / "report.html").read_text(), json.loads((done / "report.json").read_text())
+    assert summary["annotators"]["kind"] == "machine"
+    assert summary["annotators"]["names"] == ["machine-hog", "machine-low-pass", "machine-colours"]
+    assert summary["annotators"]["chance"] == pytest.approx(1 / 3)
+    assert "Annotated by machines, not by people: machine-hog, machine-low-pass, machine-colours." in page
+    assert "Chance level of one annotator: 0.333" in page
+    assert "4 attacked images of 32 x 32 pixels" in page
+    assert "DEFAULT" not in page
+    for text in (page, json.dumps(summary), (done / "annotations.csv").read_text()):
+        assert "human" not in text.lower()
+        phrases = ("not by people", "programs and not people", "nothing about what people would")
+        assert text.count("people") == sum(text.count(phrase) for phrase in phrases)
+    assert "This section holds image data." in page
+    assert {row["model"] for row in table(done / "annotations.csv")} == {"lenet+plain", "lenet+pruning"}
+    picks = {row["reconstruction"]: row for row in table(done / "machine_picks.csv")}
+    for row in table(done / "annotations.csv"):
+        picked = picks[row["reconstruction"]]
+        for name in ("hog", "low-pass", "colours"):
+            assert int(row[f"annotator_machine-{name}"]) == (picked[f"machine-{name}"] == picked["right"])
+        assert picked["right"] in picked["candidates"].split(";")
+
+
+def test_tasks_for_people_name_files_that_are_there(done):
+    attacked = json.loads((done / "originals" / "attacked.json").read_text())
+    for row in table(done / "annotation_tasks.csv"):
+        assert (done / row["original"]).is_file()
+        assert (done / row["reconstruction"]).is_file()
+        assert row["candidates"].split(";") == attacked["classes"]
+        assert row["class"] == attacked["images"][int(Path(row["reconstruction"]).stem)]["class"]
+
+
+def test_every_step_leaves_a_manifest_whose_digests_hold(done):
+    from hashlib import sha256
+
+    for step in STEPS:
+        manifest = json.loads((done / "manifests" / f"{step}.json").read_text())
+        assert set(manifest) == {"step", "settings_digest", "inputs", "outputs", "units", "versions", "seconds"}
+        for name, value in manifest["outputs"].items():
+            assert sha256((done / name).read_bytes()).hexdigest() == value
+    told = [json.loads((done / "manifests" / f"{step}.json").read_text()) for step in STEPS]
+    made = set().union(*(manifest["outputs"] for manifest in told))
+    assert made == set(outputs(done))
+    assert told[0]["inputs"].keys() == {"data"}
+
+
+# ------------------------------------------------------------------------------------------------------ doing it again
+
+
+def test_what_is_done_is_skipped_and_changed_settings_redo_a_step_and_those_after_it(done, tmp_path, capsys):
+    folder = tmp_path / "out"
+    subprocess.run(["cp", "-r", done, folder], check=True)
+    before = records(folder)
+    lines = study("run", written(tmp_path), folder, capsys)
+    assert records(folder) == before
+    assert lines[:-1] == [
+        f"{step}: {count} done before, skipped" for step, count in zip(STEPS, (3, 6, 5, 2, 1), strict=True)
+    ]
+
+    changed = written(tmp_path, TINY.replace("iterations: 3", "iterations: 2"))
+    assert main(["study", "score", str(changed), "--output", str(folder)]) == 2
+    assert "attack lenet/plain/dlg has to be done first (changed: attack.iterations 3 -> 2)" in capsys.readouterr().err
+    lines = study("run", changed, folder, capsys)
+    redone = {name for name, when in records(folder).items() if before[name] != when}
+    assert "manifests/attack/lenet/plain/short.json" not in redone
+    assert not any(name.startswith("manifests/train") for name in redone)
+    assert redone == {
+        *(f"manifests/{step}/lenet/{defence}/dlg.json" for step in ("attack", "score") for defence in ("plain", "pruning")),
+        "manifests/score/table.json",
+        "manifests/annotate/machines.json",
+        "manifests/annotate/tasks.json",
+        "manifests/report/all.json",
+    }
+    assert any(line.endswith("done again: changed: attack.iterations 3 -> 2") for line in lines)
+
+    (folder / "views" / "plain" / "0001.png").write_bytes(b"")
+    lines = study("run", changed, folder, capsys)
+    (line,) = (line for line in lines if "done again" in line)
+    assert line.startswith("attack views/plain:")
+    assert line.endswith("views/plain/0001.png is missing or not what was written")
+
+
+def test_steps_run_alone_in_their_order(tmp_path, capsys):
+    path = written(tmp_path)
+    for earlier, step in itertools.pairwise(STEPS):
+        assert main(["study", step, str(path), "--output", str(tmp_path / "out")]) == 2
+        assert f"run 'attacker-metrics study {earlier}', or 'study run'" in capsys.readouterr().err
+        study(earlier, path, tmp_path / "out")
+        capsys.readouterr()
+    study("report", path, tmp_path / "out")
+
+
+def test_people_are_asked_first_and_then_counted(done, tmp_path, capsys):
+    folder = tmp_path / "out"
+    subprocess.run(["cp", "-r", done, folder], check=True)
+    text = TINY.replace("machine: [hog, low-pass, colours], candidates: 3", "people: votes.csv")
+    path = written(tmp_path, text)
+    (folder / "annotation_tasks.csv").unlink()
+    assert main(["study", "run", str(path), "--output", str(folder)]) == 2
+    assert "votes.csv is not there yet. Ask people, e.g. by 'attacker-metrics annotate" in capsys.readouterr().err
+    tasks = table(folder / "annotation_tasks.csv")
+    with (tmp_path / "votes.csv").open("w", newline="") as file:
+        keys = ["dataset", "model", "attack", "original", "reconstruction", "class"]
+        writer = csv.writer(file)
+        writer.writerow([*keys, "annotator_ann", "annotator_bo"])
+        for number, row in enumerate(tasks[1:]):  # one was never asked about
+            writer.writerow([*(row[key] for key in keys), row["class"] if number % 2 else "-1", row["class"]])
+    study("run", path, folder)
+    summary, page = json.loads((folder / "report.json").read_text()), (folder / "report.html").read_text()
+    assert summary["annotators"] == {
+        "names": ["ann", "bo"],
+        "annotators": 2,
+        "reconstructions": 15,
+        "kind": "people",
+        "candidates": 4,
+        "task": "as annotation_tasks.csv sets it: choose among 4 classes, or say 'cannot tell'",
+        "chance": 0.25,
+    }
+    assert "Annotated by 2 people." in page
+    assert "machine" not in page
+    subprocess.run(["cp", done / "annotations.csv", tmp_path / "votes.csv"], check=True)
+    capsys.readouterr()
+    assert main(["study", "run", str(path), "--output", str(folder)]) == 2
+    assert "holds machine annotators" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------ real processes
+
+
+def command(path, output, processes=None):
+    python = [sys.executable, "-m"]
+    torchrun = [*python, "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+    start = python if processes is None else torchrun
+    return [*start, "attacker_metrics", "study", "run", str(path), "--output", str(output)]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_give_what_one_gives(done, tmp_path):
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("this build of torch has no gloo")
+    ran = subprocess.run(
+        command(written(tmp_path), tmp_path / "out", 2), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert sum("lenet/plain/dlg" in line for line in ran.stdout.splitlines()) == 2  # attacked once, scored once
+    assert outputs(tmp_path / "out") == outputs(done)
+
+
+def test_a_killed_study_goes_on_and_repeats_nothing(done, tmp_path):
+    path, folder = written(tmp_path), tmp_path / "out"
+    running = subprocess.Popen(command(path, folder), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while not (folder / "manifests" / "attack" / "lenet" / "plain" / "dlg.json").is_file():
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+    finally:
+        running.kill()
+        running.wait()
+    kept = records(folder)
+    assert "manifests/report/all.json" not in kept
+    ran = subprocess.run(command(path, folder), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert "done again" not in ran.stdout
+    assert "train: 3 done before, skipped" in ran.stdout
+    after = records(folder)
+    assert {name: after[name] for name in kept} == kept
+    assert {name: content for name, content in outputs(folder).items() if not name.endswith(".partial")} == outputs(done)
+
+
+# ------------------------------------------------------------------------------------------------------ torchvision
+
+
+def test_without_torchvision_the_extra_is_named_before_anything_is_done(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    for old in [name for name in sys.modules if name.startswith("torchvision.")]:
+        monkeypatch.delitem(sys.modules, old)
+    for text in (
+        TINY.replace("{name: plain}", "{name: plain, augment: crop-flip}"),
+        TINY.replace("{name: lenet, network: lenet}", "{name: resnet, torchvision: resnet18}"),
+        TINY.replace("data: {builtin: photographs}", "data: {torchvision: CIFAR10, root: here}"),
+    ):
+        assert main(["study", "run", str(written(tmp_path, text)), "--output", str(tmp_path / "out")]) == 2
+        assert "pip install 'attacker-metrics[" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+@needs_torchvision
+def test_augmented_views_are_attacked_and_scored_and_a_resnet_is_trained(tmp_path):
+    text = TINY.replace("{name: plain}", "{name: policy, augment: 3-1-7}").replace(
+        "pruning, share", "flip, augment: crop-flip, share"
+    )
+    text = text.replace("{name: lenet, network: lenet}", "{name: resnet, torchvision: resnet18}").replace(
+        "epochs: 1", "epochs: 0"
+    )
+    text = text.replace("iterations: 3", "iterations: 1").replace("iterations: 5", "iterations: 1")
+    folder = tmp_path / "out"
+    study("run", written(tmp_path, text), folder)
+    originals = np.load(folder / "originals" / "images.npy")
+    for defence in ("policy", "flip"):
+        views = np.load(folder / "views" / defence / "images.npy")
+        assert all(np.abs(view - original).max() > 0.1 for view, original in zip(views, originals, strict=True))
+        threat_model = json.loads((folder / f"reconstructions/resnet/{defence}/dlg/threat_model.json").read_text())
+        assert threat_model["views"] == [digest(torch.from_numpy(view)[None]) for view in views]
+    with pytest.raises(ValueError, match=r"torchvision has no classifier 'resnet19'; near are .*resnet18"):
+        build(Model(name="r", torchvision="resnet19"), 4, 32)
+
+
+@needs_torchvision
+def test_semsim_is_one_of_the_scores_where_a_checkpoint_is_given(done, tmp_path):
+    from attacker_metrics.semsim import Encoder, Preprocessing, save_encoder, semsim, small_image_resnet
+
+    torch.manual_seed(0)
+    encoder = Encoder(small_image_resnet("resnet18"), Preprocessing(32), "resnet18").eval()
+    save_encoder(encoder, tmp_path / "semsim.safetensors")
+    folder = tmp_path / "out"
+    subprocess.run(["cp", "-r", done, folder], check=True)
+    study("run", written(tmp_path, TINY + "scores: {semsim: semsim.safetensors}\n"), folder)
+    rows = table(folder / "scores.csv")
+    found = torch.from_numpy(np.load(folder / "reconstructions/lenet/plain/dlg/images.npy"))
+    views = torch.from_numpy(np.load(folder / "views/plain/images.npy"))
+    with torch.no_grad():
+        expected = semsim(found, views, encoder)
+    assert [float(row["semsim"]) for row in rows[:4]] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert "semsim" in (folder / "report.html").read_text()
