@@ -69,6 +69,7 @@ def train(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        module.train()  # Lightning leaves a network that somebody has judged before in that mode
         trainer.fit(module, DataLoader(data, recipe.batch_size, shuffle=True, generator=order))
     network.to("cpu").eval()
     if not all(value.isfinite().all() for value in network.state_dict().values()):
