@@ -2,7 +2,7 @@
 
 Needs ``pip install 'attacker-metrics[study]'``. ``attacker-metrics study run CONFIG.yaml`` is the command line. The stages:
 
-- ``config``: YAML -> checked settings, errors with line numbers;
+- ``config_file``, ``config``: YAML -> checked settings, errors with line numbers;
 - ``data``: image folder, torchvision data set or the package's photographs -> training images and attacked ones;
 - ``classifiers``: trained with a client's defence, by Lightning, or loaded;
 - ``steps``: the five steps as units of work; ``units``: each is done once and leaves a record; ``runner``: who does them;
@@ -15,7 +15,8 @@ A study's folder holds image data: originals, attacked views and reconstructions
 """
 
 try:
-    from attacker_metrics.study.config import Config, ConfigError, builtin_text, parse_config, read_config
+    from attacker_metrics.study.config import Config
+    from attacker_metrics.study.config_file import ConfigError, builtin_text, parse_config, read_config
     from attacker_metrics.study.runner import StepError, run_study
     from attacker_metrics.study.steps import STEPS
 except ModuleNotFoundError as error:

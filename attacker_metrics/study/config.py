@@ -1,18 +1,14 @@
-"""A study's YAML file -> checked settings; errors name file, line and key."""
+"""A study's settings, checked."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import re
-import types
 import typing
 from collections.abc import Callable, Iterable
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,7 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 from torch import nn
 
 from attacker_metrics.attacks import ATTACKS
@@ -38,10 +34,6 @@ _GIVEN = ("classes", "size", "normalize")
 """Arguments of networks that follow from the data."""
 
 
-class ConfigError(ValueError):
-    """A study's file that cannot be used; every line of the message names file, line and key."""
-
-
 def _beside(path: Path, info: ValidationInfo) -> Path:
     """Paths are relative to the file that names them."""
     return Path(info.context["folder"], path) if info.context else path
@@ -52,7 +44,8 @@ def _refuse(message: str, *at: str | int) -> PydanticCustomError:
     return PydanticCustomError("study", "{message}", {"message": message, "at": list(at)})
 
 
-def _unknown(value: object, names: Iterable[str]) -> str:
+def unknown(value: object, names: Iterable[str]) -> str:
+    """What is wrong with a name that is not one of these, and which one may be meant."""
     names = list(names)
     close = difflib.get_close_matches(str(value), names, n=1)
     return f"{value!r} is not one of {', '.join(names)}" + (f"; did you mean {close[0]!r}?" if close else ".")
@@ -122,7 +115,7 @@ class Model(Settings):
     @classmethod
     def _known(cls, network: str | None) -> str | None:
         if network is not None and network not in NETWORKS:
-            raise _refuse(_unknown(network, NETWORKS))
+            raise _refuse(unknown(network, NETWORKS))
         return network
 
     @model_validator(mode="after")
@@ -135,7 +128,7 @@ class Model(Settings):
             ]
             for name in self.options:
                 if name not in known:
-                    raise _refuse(f"{_unknown(name, known)} (the options of {self.network})", "options", name)
+                    raise _refuse(f"{unknown(name, known)} (the options of {self.network})", "options", name)
         return self
 
 
@@ -173,7 +166,7 @@ class _Made(Settings):
     def make_from(self, classes: typing.Mapping[str, Any], **more: Any) -> Any:
         """The object; errors are those of the file."""
         if self.name not in classes:
-            raise _refuse(_unknown(self.name, classes), "name")
+            raise _refuse(unknown(self.name, classes), "name")
         cls = classes[self.name]
         known = {name: one for name, one in inspect.signature(cls).parameters.items() if name not in more}
         missing = [name for name, one in known.items() if one.default is one.empty and name not in self.arguments]
@@ -183,7 +176,7 @@ class _Made(Settings):
         arguments = {}
         for name, value in self.arguments.items():
             if name not in known:
-                raise _refuse(f"{_unknown(name, known)} (the settings of {self.name})", name)
+                raise _refuse(f"{unknown(name, known)} (the settings of {self.name})", name)
             try:
                 arguments[name] = TypeAdapter(types[name]).validate_python(value)
             except ValidationError as error:
@@ -225,7 +218,7 @@ class Defence(Settings):
     @classmethod
     def _known(cls, augment: str | None) -> str | None:
         if augment is not None and augment not in POLICIES:
-            raise _refuse(_unknown(augment, POLICIES))
+            raise _refuse(unknown(augment, POLICIES))
         return augment
 
 
@@ -289,7 +282,7 @@ class Annotation(Settings):
     def _known(cls, machine: tuple[str, ...]) -> tuple[str, ...]:
         for place, name in enumerate(machine):
             if name not in DESCRIPTORS:
-                raise _refuse(_unknown(name, DESCRIPTORS), place)
+                raise _refuse(unknown(name, DESCRIPTORS), place)
         return machine
 
     @model_validator(mode="after")
@@ -363,120 +356,3 @@ class Config(Settings):
                 "candidates",
             )
         return self
-
-
-def read_config(path: Path) -> Config:
-    """Read and check a study's file.
-
-    Raises:
-        ConfigError: naming file, line and key of everything that is wrong.
-        OSError: if the file cannot be read.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file.")
-    return parse_config(path.read_text(encoding="utf-8"), path)
-
-
-def builtin_text() -> str:
-    """The file of the built-in study."""
-    return (resources.files("attacker_metrics.study") / "builtin.yaml").read_text(encoding="utf-8")
-
-
-def parse_config(text: str, path: Path) -> Config:
-    r"""Check the content of a study's file.
-
-    Args:
-        text: YAML.
-        path: what messages call it; paths in it are relative to its folder.
-
-    Raises:
-        ConfigError: naming file, line and key of everything that is wrong.
-
-    Example:
-        >>> parse_config("name: mine\nimages: many\n", Path("study.yaml"))
-        Traceback (most recent call last):
-        ...
-        attacker_metrics.study.config.ConfigError: study.yaml:1: data: it is missing.
-        study.yaml:2: images: Input should be a valid integer, unable to parse string as an integer, got 'many'.
-        study.yaml:1: models: it is missing.
-        ...
-    """
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise ConfigError(f"{path}:{line}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}:1: a study's file holds keys and values, e.g. 'name: mine'.")
-    lines: dict[tuple[str | int, ...], int] = {(): 1}
-    twice = list(_number_lines(node, (), lines))
-    if twice:
-        raise ConfigError("\n".join(f"{path}:{line}: {_dotted(place)}: the key comes twice." for place, line in twice))
-    try:
-        return Config.model_validate(content, context={"folder": path.absolute().parent})
-    except ValidationError as error:
-        found = error.errors()
-        # A list whose items are all wrong is told to be empty too.
-        wrong = {details["loc"][:depth] for details in found for depth in range(len(details["loc"]))}
-        found = [details for details in found if details["type"] != "too_short" or details["loc"] not in wrong]
-        raise ConfigError("\n".join(_line(path, details, lines) for details in found)) from error
-
-
-def _number_lines(
-    node: yaml.Node, place: tuple[str | int, ...], lines: dict[tuple[str | int, ...], int]
-) -> Iterable[tuple[tuple[str | int, ...], int]]:
-    """Fill in the line of every key and item; yields keys that come twice."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            below = (*place, key.value)
-            if below in lines:
-                yield below, key.start_mark.line + 1
-            lines[below] = key.start_mark.line + 1
-            yield from _number_lines(value, below, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            below = (*place, index)
-            lines[below] = item.start_mark.line + 1
-            yield from _number_lines(item, below, lines)
-
-
-def _line(path: Path, details: ErrorDetails, lines: dict[tuple[str | int, ...], int]) -> str:
-    place = (*details["loc"], *details.get("ctx", {}).get("at", ()))
-    kind, message = details["type"], details["msg"]
-    if kind == "extra_forbidden":
-        message = _unknown(place[-1], _fields(place[:-1]))
-    elif kind == "missing":
-        message = "it is missing."
-    elif kind == "too_short":
-        message = "give one at least."
-    elif kind == "literal_error":
-        message = _unknown(details["input"], re.findall("'([^']*)'", details["ctx"]["expected"]))
-    elif kind == "string_pattern_mismatch":
-        message = f"{details['input']!r} is no name: use letters, digits and _ . + -, no blanks."
-    elif kind != "study":
-        message = f"{message}, got {details['input']!r}."
-    while place not in lines and kind != "missing":
-        place = place[:-1]
-    where = next(lines[place[:depth]] for depth in range(len(place), -1, -1) if place[:depth] in lines)
-    return f"{path}:{where}: {_dotted(place)}{': ' if place else ''}{message}"
-
-
-def _dotted(place: tuple[str | int, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
-
-
-def _fields(place: tuple[str | int, ...]) -> list[str]:
-    """The keys that there are below a place of the file."""
-    model: Any = Config
-    for part in place:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> Any:
-    """The part in ``tuple[Part, ...]``, ``Part | None`` or ``Part``."""
-    if typing.get_origin(annotation) in (tuple, types.UnionType, typing.Union):
-        return next((found for arg in typing.get_args(annotation) if (found := _model_in(arg)) is not None), None)
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

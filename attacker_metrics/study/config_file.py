@@ -1,0 +1,138 @@
+"""A study's YAML file -> checked settings; errors name file, line and key."""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from attacker_metrics.study.config import Config, unknown
+
+Place = tuple[str | int, ...]
+
+
+class ConfigError(ValueError):
+    """A study's file that cannot be used; every line of the message names file, line and key."""
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a study's file.
+
+    Raises:
+        ConfigError: naming file, line and key of everything that is wrong.
+        OSError: if the file cannot be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    return parse_config(path.read_text(encoding="utf-8"), path)
+
+
+def builtin_text() -> str:
+    """The file of the built-in study."""
+    return (resources.files("attacker_metrics.study") / "builtin.yaml").read_text(encoding="utf-8")
+
+
+def parse_config(text: str, path: Path) -> Config:
+    r"""Check the content of a study's file.
+
+    Args:
+        text: YAML.
+        path: what messages call it; paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: naming file, line and key of everything that is wrong.
+
+    Example:
+        >>> parse_config("name: mine\nimages: many\n", Path("study.yaml"))
+        Traceback (most recent call last):
+        ...
+        attacker_metrics.study.config_file.ConfigError: study.yaml:1: data: it is missing.
+        study.yaml:2: images: Input should be a valid integer, unable to parse string as an integer, got 'many'.
+        study.yaml:1: models: it is missing.
+        ...
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        raise ConfigError(f"{path}:{line}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}:1: a study's file holds keys and values, e.g. 'name: mine'.")
+    lines: dict[Place, int] = {(): 1}
+    twice = list(_number_lines(node, (), lines))
+    if twice:
+        raise ConfigError("\n".join(f"{path}:{line}: {_dotted(place)}: the key comes twice." for place, line in twice))
+    try:
+        return Config.model_validate(content, context={"folder": path.absolute().parent})
+    except ValidationError as error:
+        found = error.errors()
+        # A list whose items are all wrong is told to be empty too.
+        wrong = {details["loc"][:depth] for details in found for depth in range(len(details["loc"]))}
+        found = [details for details in found if details["type"] != "too_short" or details["loc"] not in wrong]
+        raise ConfigError("\n".join(_line(path, details, lines) for details in found)) from error
+
+
+def _number_lines(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Iterable[tuple[Place, int]]:
+    """Fill in the line of every key and item; yields keys that come twice."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = (*place, key.value)
+            if below in lines:
+                yield below, key.start_mark.line + 1
+            lines[below] = key.start_mark.line + 1
+            yield from _number_lines(value, below, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            below = (*place, index)
+            lines[below] = item.start_mark.line + 1
+            yield from _number_lines(item, below, lines)
+
+
+def _line(path: Path, details: ErrorDetails, lines: dict[Place, int]) -> str:
+    place = (*details["loc"], *details.get("ctx", {}).get("at", ()))
+    kind, message = details["type"], details["msg"]
+    if kind == "extra_forbidden":
+        message = unknown(place[-1], _fields(place[:-1]))
+    elif kind == "missing":
+        message = "it is missing."
+    elif kind == "too_short":
+        message = "give one at least."
+    elif kind == "literal_error":
+        message = unknown(details["input"], re.findall("'([^']*)'", details["ctx"]["expected"]))
+    elif kind == "string_pattern_mismatch":
+        message = f"{details['input']!r} is no name: use letters, digits and _ . + -, no blanks."
+    elif kind != "study":
+        message = f"{message}, got {details['input']!r}."
+    while place not in lines and kind != "missing":
+        place = place[:-1]
+    where = next(lines[place[:depth]] for depth in range(len(place), -1, -1) if place[:depth] in lines)
+    return f"{path}:{where}: {_dotted(place)}{': ' if place else ''}{message}"
+
+
+def _dotted(place: Place) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+def _fields(place: Place) -> list[str]:
+    """The keys that there are below a place of the file."""
+    model: Any = Config
+    for part in place:
+        if isinstance(part, str):
+            model = _model_in(model.model_fields[part].annotation)
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> Any:
+    """The part in ``tuple[Part, ...]``, ``Part | None`` or ``Part``."""
+    if typing.get_origin(annotation) in (tuple, types.UnionType, typing.Union):
+        return next((found for arg in typing.get_args(annotation) if (found := _model_in(arg)) is not None), None)
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
