@@ -285,11 +285,14 @@ def test_candidates_hold_the_right_one_at_random_places():
 
 def test_people_choose_among_twenty_classes_at_most():
     classes = [f"c{k:02}" for k in range(50)]
-    shown = classes_to_choose_from(classes, "c33", seed=0)
+    shown = classes_to_choose_from(classes, "c33", (0, 5))
     assert len(shown) == 20
     assert "c33" in shown
     assert shown == sorted(shown)
-    assert classes_to_choose_from(classes[:4], "c01", seed=0) == classes[:4]
+    assert shown == classes_to_choose_from(classes, "c33", (0, 5))
+    others = [set(classes_to_choose_from(classes, "c33", (0, image))) - {"c33"} for image in range(30)]
+    assert set.union(*others) == set(classes) - {"c33"}  # no class is the odd one out
+    assert classes_to_choose_from(classes[:4], "c01", (0, 0)) == classes[:4]
 
 
 # ------------------------------------------------------------------------------------------------------ the outcome
@@ -494,6 +497,27 @@ def test_people_are_asked_first_and_then_counted(done, tmp_path, capsys):
     capsys.readouterr()
     assert main(["study", "run", str(path), "--output", str(folder)]) == 2
     assert "holds machine annotators" in capsys.readouterr().err
+
+
+def test_the_tasks_go_to_the_annotation_app_and_its_database_comes_back(done, tmp_path):
+    from attacker_metrics.annotation import Database, open_study
+
+    folder = tmp_path / "out"
+    subprocess.run(["cp", "-r", done, folder], check=True)
+    opened = Database(tmp_path / "votes.sqlite")
+    try:
+        store = open_study(folder / "annotation_tasks.csv", opened)
+        for name, knows in (("Ann", True), ("Bo", False)):
+            person = store.register(name)
+            while (trial := store.show(person).trial) is not None:
+                store.vote(person, trial.token, store.items[trial.item].category if knows else None)
+    finally:
+        opened.close()
+    text = TINY.replace("machine: [hog, low-pass, colours], candidates: 3", "people: votes.sqlite")
+    study("run", written(tmp_path, text), folder)
+    votes = read_annotations(folder / "annotations.csv").votes
+    assert {name: column.tolist() for name, column in votes.items()} == {"Ann": [1] * 16, "Bo": [0] * 16}
+    assert json.loads((folder / "report.json").read_text())["annotators"]["kind"] == "people"
 
 
 # ------------------------------------------------------------------------------------------------------ real processes

@@ -95,30 +95,34 @@ def write_tasks(root: Path, dataset: str, cells: Sequence[Cell], seed: int) -> N
     attacked = read_json(root / ATTACKED)
     keys = key_columns(dataset, cells, len(attacked["images"]))
     right = [image["class"] for image in attacked["images"]]
-    candidates = [";".join(classes_to_choose_from(attacked["classes"], name, seed)) for name in right]
+    candidates = [
+        ";".join(classes_to_choose_from(attacked["classes"], name, (seed, image))) for image, name in enumerate(right)
+    ]
     write_csv(root / TASKS, {**keys, "class": right * len(cells), "candidates": candidates * len(cells)})
 
 
-def classes_to_choose_from(classes: Sequence[str], right: str, seed: int) -> list[str]:
-    """At most twenty classes, the right one among them, in the order of the data set."""
+def classes_to_choose_from(classes: Sequence[str], right: str, seed: Sequence[int]) -> list[str]:
+    """At most twenty classes, the right one among them, in the order of the data set.
+
+    The seed is of one original: were the wrong ones alike for all, the odd one out would be right.
+    """
     if len(classes) <= MOST_CLASSES:
         return list(classes)
     others = [name for name in classes if name != right]
-    chosen = {right, *np.random.default_rng(seed).permutation(others)[: MOST_CLASSES - 1].tolist()}
+    chosen = {right, *np.random.default_rng(list(seed)).permutation(others)[: MOST_CLASSES - 1].tolist()}
     return [name for name in classes if name in chosen]
 
 
 def _votes_of_database(path: Path) -> Annotations:
     try:
-        from attacker_metrics.annotation import read_votes  # type: ignore[import-not-found, unused-ignore]
+        from attacker_metrics.annotation import read_votes
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"annotation.people: {path} is a database of the annotation app: pip install 'attacker-metrics[annotate]', or"
             " export a table from it.",
             name=error.name,
         ) from error
-    votes: Annotations = read_votes(path)
-    return votes
+    return read_votes(path)
 
 
 def _write_votes(path: Path, annotations: Annotations) -> None:

@@ -19,7 +19,7 @@ from attacker_metrics.faithfulness.analysis import LevelResult
 from attacker_metrics.faithfulness.rank_statistics import STATISTICS
 from attacker_metrics.faithfulness.tables import read_table
 from attacker_metrics.statistics import Estimate, Rate, success_rate
-from attacker_metrics.study.annotating import classes_to_choose_from
+from attacker_metrics.study.annotating import MOST_CLASSES
 from attacker_metrics.study.files import (
     ANNOTATIONS,
     ATTACKED,
@@ -113,7 +113,7 @@ def _basis(study: Study, annotations: Annotations, classes: list[str]) -> dict[s
         basis |= {"kind": "machine", "candidates": annotation.candidates, "margin": annotation.margin}
         basis["task"] = f"pick the attacked picture among {annotation.candidates}, or say 'cannot tell'"
     else:
-        count = len(classes_to_choose_from(classes, classes[0], study.config.seed))
+        count = min(len(classes), MOST_CLASSES)
         basis |= {"kind": "people", "candidates": count}
         basis["task"] = f"as annotation_tasks.csv sets it: choose among {count} classes, or say 'cannot tell'"
     return {**basis, "chance": 1 / basis["candidates"]}
