@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def study(manifest, opened):
 def made_up(count, per_original=1, candidates=("a", "b")):
     """Items without pictures."""
     return [
-        Item("set", f"m{k % per_original}", "x", f"o{k // per_original}", f"r{k}", "ab"[k % 2], candidates, ("", ""))
+        Item("set", f"m{k % per_original}", "x", f"o{k}", f"r{k}", "ab"[k % 2], candidates, (f"{k // per_original}", ""))
         for k in range(count)
     ]
 
@@ -205,6 +206,15 @@ def test_a_pair_task_shows_pairs_of_another_class_that_do_not_belong_together(an
         if trial.partner is not None:
             assert items[trial.partner].source != items[trial.item].source
             assert items[trial.partner].category != items[trial.item].category
+
+
+@pytest.mark.parametrize("task", ["category", "pair"])
+def test_ten_thousand_rows_are_planned_in_seconds(task):
+    """While an annotator is registered, nobody else's vote can be written."""
+    items, start = made_up(10_000, 5), time.process_time()
+    kinds = Counter(trial.kind for trial in plan(items, task, 0, repeats=0.1, catch=0.5 if task == "pair" else 0.1))
+    assert kinds == {"main": 10_000, "repeat": 1000, "catch": 5000 if task == "pair" else 1000}
+    assert time.process_time() - start < 10
 
 
 def test_repeats_and_catch_trials_are_not_all_at_one_place():

@@ -109,7 +109,7 @@ def _originals(
     gap: int,
     rng: np.random.Generator,
 ) -> list[tuple[int, PlannedTrial]]:
-    seen_last: dict[tuple[str, str], tuple[int, int]] = {}  # original -> where it is in use last, an item of it
+    seen_last: dict[str, tuple[int, int]] = {}  # original -> where it is in use last, an item of it
     for place, item in sorted([*enumerate(order), *repeated]):
         seen_last[items[item].source] = (place, item)
     chosen = []
@@ -129,22 +129,19 @@ def _mismatches(
     items: Sequence[Item], order: list[int], wanted: int, gap: int, rng: np.random.Generator
 ) -> list[tuple[int, PlannedTrial]]:
     place = {item: position for position, item in enumerate(order)}
+    sources, datasets, categories = (
+        np.unique([getattr(item, name) for item in items], return_inverse=True)[1]
+        for name in ("source", "dataset", "category")
+    )
     chosen = []
-    left = set(order)
+    left = rng.permutation(len(order)).tolist()
     for slot in _slots(min(wanted, len(order)), 0, len(order), rng):
-        free = sorted(item for item in left if abs(place[item] - slot) >= gap) or sorted(left)
-        item = free[rng.integers(len(free))]
-        left.remove(item)
-        partners = _partners(items, item)
-        if partners:
-            chosen.append((slot, PlannedTrial("catch", item, partners[rng.integers(len(partners))])))
+        item = left.pop(next((k for k, item in enumerate(left) if abs(place[item] - slot) >= gap), 0))
+        # The partner is of another original: of the same data set and another class if there are any.
+        others = sources != sources[item]
+        alike = others & (datasets == datasets[item])
+        unlike = alike & (categories != categories[item])
+        partners = next((np.flatnonzero(which) for which in (unlike, alike, others) if which.any()), None)
+        if partners is not None:
+            chosen.append((slot, PlannedTrial("catch", item, int(rng.choice(partners)))))
     return chosen
-
-
-def _partners(items: Sequence[Item], item: int) -> list[int]:
-    """Items of another original: of the same data set and another class if there are any."""
-    own = items[item]
-    others = [k for k, other in enumerate(items) if other.source != own.source]
-    alike = [k for k in others if items[k].dataset == own.dataset]
-    unlike = [k for k in alike if items[k].category != own.category]
-    return unlike or alike or others

@@ -49,9 +49,9 @@ class Item:
     pictures: tuple[str, str]
 
     @property
-    def source(self) -> tuple[str, str]:
-        """Which original this is a reconstruction of."""
-        return self.dataset, self.original
+    def source(self) -> str:
+        """Which original this is a reconstruction of: by its content, because every attack may keep a copy of its own."""
+        return self.pictures[0]
 
 
 def read_tasks(manifest: Path, task: TaskName, *, seed: int = 0) -> list[Item]:
@@ -86,12 +86,13 @@ def read_tasks(manifest: Path, task: TaskName, *, seed: int = 0) -> list[Item]:
             raise TableError(f"{manifest}: reconstruction {name!r} is in row {first[name]} and in row {row}; list it once.")
     rows = len(table["reconstruction"])
     categories = table.get(CLASS, [""] * rows)
-    candidates: Sequence[tuple[str, ...]] = [()] * rows
     if task == "category":
         _check_classes(manifest, categories)
-        candidates = _candidates(manifest, table, seed)
-        _check_distinct(manifest, sorted({*categories, *(name for names in candidates for name in names)}))
     digests = _digests(manifest, table)
+    candidates: Sequence[tuple[str, ...]] = [()] * rows
+    if task == "category":
+        candidates = _candidates(manifest, table, digests, seed)
+        _check_distinct(manifest, sorted({*categories, *(name for names in candidates for name in names)}))
     return [
         Item(
             dataset=table["dataset"][k],
@@ -125,7 +126,7 @@ def _check_distinct(manifest: Path, names: list[str]) -> None:
             raise TableError(f"{manifest}: {other!r} and {name!r} are one class to the annotation table; rename one.")
 
 
-def _candidates(manifest: Path, table: dict[str, Column], seed: int) -> list[tuple[str, ...]]:
+def _candidates(manifest: Path, table: dict[str, Column], digests: dict[str, str], seed: int) -> list[tuple[str, ...]]:
     classes = sorted(set(table[CLASS]))
     listed = table.get(_CANDIDATES, [""] * len(table[CLASS]))
     found = []
@@ -134,8 +135,7 @@ def _candidates(manifest: Path, table: dict[str, Column], seed: int) -> list[tup
             names = [name.strip() for name in cell.split(_SEPARATOR)]
             _check_candidates(f"{manifest}, row {row}", names, right)
         elif len(classes) > MAX_CANDIDATES:
-            source = f"{table['dataset'][row - 1]}\0{table['original'][row - 1]}"
-            entropy = int.from_bytes(hashlib.blake2b(source.encode(), digest_size=8).digest(), "big")
+            entropy = int(digests[table["original"][row - 1]], 16)
             wrong = [name for name in classes if name != right]
             names = [
                 right,
