@@ -123,10 +123,11 @@ def place(page):
     return int(re.match(r"Picture (\d+) of", page.title())[1])
 
 
-def until_loaded(page):
-    """Wait for the pictures; by asking often, because the pages' policy forbids Playwright's own way, which needs eval."""
+def until_seen(page):
+    """Wait for the pictures, and as long as nobody can have judged them; by asking often, because the pages' policy forbids Playwright's own way, which needs eval."""
     for _ in range(400):
         if page.locator("figure img").evaluate_all("all => all.every((image) => image.complete && image.naturalWidth > 0)"):
+            page.wait_for_timeout(350)
             return
         page.wait_for_timeout(25)
     raise AssertionError("the pictures did not come")
@@ -134,7 +135,7 @@ def until_loaded(page):
 
 def press(page, key):
     """Press a key when the pictures are there, and wait for the next page."""
-    until_loaded(page)
+    until_seen(page)
     token = page.locator("#answers input[name=trial]")
     before = token.input_value()
     page.keyboard.press(key)
@@ -143,7 +144,7 @@ def press(page, key):
 
 
 def press_last(page, key):
-    until_loaded(page)
+    until_seen(page)
     page.keyboard.press(key)
     expect(page.get_by_role("heading", name="That was the last picture")).to_be_visible()
 
@@ -207,16 +208,16 @@ def test_a_pair_session_by_keyboard(pair, person):
 def test_two_annotators_at_once(category, person):
     address, database = category
     ann, bob = person(address, "Both A"), person(address, "Both B")
-    for k in range(6):
-        until_loaded(ann)
-        until_loaded(bob)
+    for k in range(4):
+        until_seen(ann)
+        until_seen(bob)
         ann.keyboard.press("1")  # neither waits for the other
         bob.keyboard.press("2")
         for page in (ann, bob):
             expect(page).to_have_title(re.compile(f"Picture {k + 2} of"))
             page.wait_for_load_state()
     for name, answer in (("Both A", CLASSES[0]), ("Both B", CLASSES[1])):
-        assert [given.answer for given in answers_in(database, name)] == [answer] * 6
+        assert [given.answer for given in answers_in(database, name)] == [answer] * 4
     orders = [[given.item for given in answers_in(database, name)] for name in ("Both A", "Both B")]
     assert orders[0] != orders[1]
 
@@ -280,6 +281,7 @@ def test_a_screen_reader_finds_names_and_the_focus_is_seen(category, person):
     expect(page.get_by_role("img", name="The picture to judge", exact=True)).to_have_count(1)
     expect(page.get_by_role("progressbar", name=re.compile("Picture 1 of"))).to_have_count(1)
     assert page.locator("html").get_attribute("lang") == "en"
+    until_seen(page)
     page.keyboard.press("Tab")
     focused = page.evaluate("[document.activeElement.value, getComputedStyle(document.activeElement).outlineStyle]")
     assert focused == ["0", "solid"]
@@ -290,6 +292,34 @@ def test_a_screen_reader_finds_names_and_the_focus_is_seen(category, person):
     page.reload()
     assert place(page) == 2
     assert not page.get_by_label("Keyboard shortcuts").is_checked()
+
+
+def test_a_double_click_votes_once(category, person):
+    address, database = category
+    page = person(address, "Double")
+    until_seen(page)
+    page.get_by_role("button", name="coffee").click()
+    expect(page).to_have_title(re.compile("Picture 2 of"))
+    page.get_by_role("button", name="coffee").click()
+    page.keyboard.press("1")
+    page.wait_for_timeout(300)
+    assert place(page) == 2
+    press(page, "1")
+    assert len(answers_in(database, "Double")) == 2
+
+
+def test_no_vote_on_a_picture_that_did_not_come(category, person):
+    address, database = category
+    page = person(address, "Missing")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.route("**/picture/*", lambda route: route.fulfill(status=500, body="unreadable"))
+    page.reload()
+    expect(page.get_by_role("alert")).to_contain_text("tell the owner of the study")
+    page.wait_for_timeout(350)
+    page.get_by_role("button", name="Cannot tell").click()
+    page.wait_for_timeout(200)
+    assert place(page) == 1
+    assert answers_in(database, "Missing") == []
 
 
 def test_no_vote_before_the_picture_is_there(category, person):

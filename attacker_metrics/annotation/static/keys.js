@@ -15,23 +15,27 @@ document.addEventListener("keydown", (event) => {
   const target = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
   if (!target) return;
   event.preventDefault();
-  // Nobody answers before there is something to see.
-  if (target.name !== "answer" || areLoaded()) target.click();
+  target.click();
 });
 
+const SHORTEST_LOOK_MS = 300;
 const form = document.getElementById("answers");
 if (form) {
   let visible = 0;
   let since = null;
+  const missing = document.getElementById("missing");
   const look = () => {
+    missing.hidden = !pictures.some((picture) => picture.complete && picture.naturalWidth === 0);
     if (since !== null) visible += performance.now() - since;
     since = document.visibilityState === "visible" && areLoaded() ? performance.now() : null;
   };
-  pictures.forEach((picture) => picture.addEventListener("load", look));
+  for (const picture of pictures) for (const kind of ["load", "error"]) picture.addEventListener(kind, look);
   document.addEventListener("visibilitychange", look);
   look();
-  form.addEventListener("submit", () => {
+  form.addEventListener("submit", (event) => {
     look();
+    // Nobody answers before there is something to see; the second half of a double click was meant for the picture before.
+    if (!areLoaded() || visible < SHORTEST_LOOK_MS) event.preventDefault();
     form.elements.visible_ms.value = Math.round(visible);
   });
 }
