@@ -34,6 +34,7 @@ from attacker_metrics.annotation import (
     overview,
     read_tasks,
     read_votes,
+    serve,
 )
 from attacker_metrics.annotation.answers import read_answers
 from attacker_metrics.annotation.database import Trial, Vote
@@ -109,11 +110,10 @@ def test_candidates_are_the_sorted_classes_of_the_manifest(manifest):
 
 
 def test_of_many_classes_twenty_are_drawn_alike_for_all_reconstructions_of_an_original(tmp_path):
-    make_study(tmp_path)
-    for copy in range(60):
-        Image.open(tmp_path / "lenet-0.png").save(tmp_path / f"r{copy}.png")
-    originals = [f"./{'/' * (k // 2)}secret-coffee.png" for k in range(60)]  # thirty names of one file
-    rows = [["d", f"m{k % 2}", "x", originals[k], f"r{k}.png", f"class {k // 2:02d}"] for k in range(60)]
+    for k in range(60):  # each attack has a copy of the original
+        Image.new("L", (2, 2), k // 2).save(tmp_path / f"o{k}.png")
+        Image.new("L", (2, 2), k).save(tmp_path / f"r{k}.png")
+    rows = [["d", f"m{k % 2}", "x", f"o{k}.png", f"r{k}.png", f"class {k // 2:02d}"] for k in range(60)]
     table = write_table(tmp_path / "many.csv", COLUMNS, rows)
     items = read_tasks(table, "category", seed=3)
     assert {len(set(item.candidates)) for item in items} == {20}
@@ -318,8 +318,30 @@ def test_a_name_is_a_name(study, name):
 def test_a_name_is_taken_whatever_its_case(study):
     store, _ = study()
     assert store.register(" Zoë  B ").name == "Zoë B"
-    with pytest.raises(RefusedError, match="taken"):
-        store.register("zoë b")
+    for same in ("zoë b", "zoe\u0308 b"):
+        with pytest.raises(RefusedError, match="taken"):
+            store.register(same)
+
+
+@pytest.mark.parametrize("name", ["प्रिया", "สมชาย", "José", "王小明", "Ann-Lou B. 2"])
+def test_names_of_all_scripts_are_names(study, name):
+    store, _ = study()
+    assert store.register(name).name == name
+
+
+def test_annotators_are_the_same_at_every_start_and_registered_together(manifest, opened, monkeypatch):
+    store = open_study(manifest, opened())
+    monkeypatch.setattr("attacker_metrics.annotation.server.create_app", stop)
+    for names in (["Zoë  B", "bob"], ["zoë b", "Bob "]):
+        with pytest.raises(KeyboardInterrupt):
+            serve(store, manifest.parent, port=0, annotators=names)
+    with pytest.raises(RefusedError, match="'<b>' is no name"):
+        serve(store, manifest.parent, annotators=["cy", "<b>"])
+    assert [annotator.name for annotator in store.annotators()] == ["Zoë B", "bob"]
+
+
+def stop(*_, **__):
+    raise KeyboardInterrupt
 
 
 # Databases
@@ -380,13 +402,33 @@ def test_a_file_that_is_no_study_is_refused_and_left_alone(manifest, tmp_path, c
     assert other.read_bytes() == before
 
 
+def test_a_database_that_cannot_be_written_is_told(study, manifest, opened, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("attacker_metrics.annotation.database._BUSY_SECONDS", 0.1)
+    store, client = study()
+    ann = begin(client())
+    token, _ = fields(ann.get("/trial"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "votes.sqlite", isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
+        answer = ann.post("/vote", data={"trial": token, "answer": "0"})
+        assert answer.status_code == 503
+        assert "could not be saved" in answer.text
+        assert "sqlite" not in answer.text
+        assert "votes.sqlite cannot be written: database is locked" in caplog.text
+        with pytest.raises(DatabaseFileError, match="cannot be written"):
+            open_study(manifest, opened())
+    assert read_answers(store) == []
+    assert ann.post("/vote", data={"trial": token, "answer": "0"}).url.path == "/trial"
+    assert len(read_answers(store)) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--repeats", "2"], "repeats is 2.0; it is a share"),
         (["--seed", "-1"], "the seed is -1"),
         (["--owner-token", "short"], "the owner's token has 5 characters"),
-        (["--annotators", "ann,<b>"], "annotator '<b>': A name has 1 to 40"),
+        (["--owner-token", "long enough & more"], "letters a-z"),
+        (["--annotators", "ann,<b>"], "'<b>' is no name here; it has 1 to 40"),
         (["--port", "99999"], "--port is 99999"),
         (["--output", "x.csv"], "--output belongs to"),
     ],
@@ -526,11 +568,18 @@ def test_forms_of_other_sites_and_other_host_names_are_refused(study, manifest):
     ann = begin(client())
     token, _ = fields(ann.get("/trial"))
     data = {"trial": token, "answer": "0"}
-    for headers in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+    own = {"Origin": "http://127.0.0.1:8000"}
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        own | {"Sec-Fetch-Site": "same-site"},
+    ):
         assert ann.post("/vote", data=data, headers=headers).status_code == 403
     assert read_answers(store) == []
-    own = {"Origin": "http://127.0.0.1:8000", "Sec-Fetch-Site": "same-origin"}
-    assert ann.post("/vote", data=data, headers=own).status_code == 200
+    behind_a_proxy = {"Origin": "https://study.example", "Sec-Fetch-Site": "same-origin"}
+    for headers in (own, behind_a_proxy):
+        assert ann.post("/vote", data=data, headers=headers).status_code == 200
     assert len(read_answers(store)) == 1
     local = create_app(store, manifest.parent, OWNER, hosts=("127.0.0.1", "localhost", "[::1]"))
     for host, status in (("127.0.0.1:8000", 200), ("localhost", 200), ("evil.example", 400)):

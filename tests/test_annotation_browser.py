@@ -124,7 +124,10 @@ def place(page):
 
 
 def until_seen(page):
-    """Wait for the pictures, and as long as nobody can have judged them; by asking often, because the pages' policy forbids Playwright's own way, which needs eval."""
+    """Wait for the pictures, and as long as nobody can have judged them.
+
+    By asking often, because the pages' policy forbids Playwright's own way, which needs eval.
+    """
     for _ in range(400):
         if page.locator("figure img").evaluate_all("all => all.every((image) => image.complete && image.naturalWidth > 0)"):
             page.wait_for_timeout(350)

@@ -26,7 +26,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from attacker_metrics.annotation import export, overview, pictures
-from attacker_metrics.annotation.database import Annotator, DatabaseFileError, Trial
+from attacker_metrics.annotation.database import Annotator, DatabaseFileError, NotWritableError, Trial
 from attacker_metrics.annotation.store import DIFFERENT, SAME, RefusedError, Store
 from attacker_metrics.evaluation.images import ImageError
 
@@ -83,6 +83,7 @@ def create_app(
         exception_handlers={
             RefusedError: pages.refused,
             DatabaseFileError: pages.refused,
+            NotWritableError: pages.not_saved,
             ImageError: pages.unreadable,
         },
     )
@@ -183,6 +184,10 @@ class _Pages:
     def refused(self, _: Request, error: Exception) -> Response:
         return self._page("error", 400, message=str(error))
 
+    def not_saved(self, _: Request, error: Exception) -> Response:
+        _LOGGER.error("%s", error)
+        return self._page("error", 503, message="This could not be saved. Try again; if that does not help, tell the owner.")
+
     def unreadable(self, _: Request, error: Exception) -> Response:
         _LOGGER.error("%s", error)  # the owner may know the name of the file, the annotator must not
         return Response("The picture cannot be read; please tell the owner of the study.", 500)
@@ -259,8 +264,12 @@ class _SameOrigin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
             headers = Request(scope).headers
-            origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-            if site not in ("same-origin", "none") or (origin and urlsplit(origin).netloc != headers.get("host")):
+            site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+            if site is None:  # an old browser, or no HTTPS; otherwise a proxy may have changed the host's name
+                is_other = origin is not None and urlsplit(origin).netloc != headers.get("host")
+            else:
+                is_other = site not in ("same-origin", "none")
+            if is_other:
                 await Response("Forms are taken from this site only.", 403)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

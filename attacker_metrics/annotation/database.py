@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 _APPLICATION = 0x616D_616E
@@ -107,6 +107,10 @@ class DatabaseFileError(ValueError):
     """A file that is no database of this app, or of another study; the message says which and what to do."""
 
 
+class NotWritableError(DatabaseFileError):
+    """The disk is full, the file is read-only, or another process has not let go of it for half a minute."""
+
+
 class Database:
     """Transactions on a file.
 
@@ -152,9 +156,17 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """One transaction, alone; it is on the disk when the block has ended."""
-        with Session(self._engine.execution_options(writes=True), expire_on_commit=False) as session, session.begin():
-            yield session
+        """One transaction, alone; it is on the disk when the block has ended.
+
+        Raises:
+            NotWritableError: if it cannot be written; then nothing of it is.
+        """
+        try:
+            with Session(self._engine.execution_options(writes=True), expire_on_commit=False) as session, session.begin():
+                session.connection()  # begins now
+                yield session
+        except OperationalError as error:
+            raise NotWritableError(f"{self.path} cannot be written: {error.orig}.") from error
         self.is_new = False
 
     def _look(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import socket
 from collections.abc import Callable, Sequence
@@ -12,11 +13,11 @@ import uvicorn
 
 from attacker_metrics.annotation.app import create_app
 from attacker_metrics.annotation.database import Database
-from attacker_metrics.annotation.store import DEFAULT_CATCH, DEFAULT_REPEATS, RefusedError, Settings, Store
+from attacker_metrics.annotation.store import DEFAULT_CATCH, DEFAULT_REPEATS, Settings, Store, tidy_name
 from attacker_metrics.annotation.tasks import TaskName, read_tasks
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-_SHORTEST_TOKEN = 12
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]{12,}")
 
 
 def open_study(
@@ -40,7 +41,7 @@ def open_study(
 
     Raises:
         TableError: if the manifest cannot be used.
-        DatabaseFileError: if the database is about something else, naming what differs.
+        DatabaseFileError: if the database is about something else, naming what differs, or cannot be written.
         ValueError: if a setting is out of range.
     """
     store = None if database.is_new else Store(database)
@@ -56,6 +57,8 @@ def open_study(
         # The items of another task differ in everything; say that it is another task.
         store.check_unchanged(settings, store.items)
         store.check_unchanged(settings, read_tasks(manifest, task, seed=settings.seed))
+        with database.writing():
+            pass  # now, and not when somebody has voted
         return store
     return Store.create(database, settings, read_tasks(manifest, task, seed=settings.seed))
 
@@ -85,16 +88,17 @@ def serve(
         ValueError: if the token is short or a name is none.
         OSError: if the address cannot be used.
     """
-    if owner_token is not None and len(owner_token) < _SHORTEST_TOKEN:
-        raise ValueError(f"the owner's token has {len(owner_token)} characters; use {_SHORTEST_TOKEN} at least, or none.")
+    if owner_token is not None and not _TOKEN.fullmatch(owner_token):
+        raise ValueError(
+            f"the owner's token has {len(owner_token)} characters; use 12 or more letters a-z, A-Z, digits, and . _ ~ - only"
+            " (it is part of an address), or none."
+        )
     owner_token = owner_token or secrets.token_urlsafe(16)
     known = {annotator.folded_name for annotator in store.annotators()}
-    for name in annotators:
+    for name in [tidy_name(name) for name in annotators]:  # all of them, before the first is registered
         if name.casefold() not in known:
-            try:
-                store.register(name)
-            except RefusedError as error:
-                raise ValueError(f"annotator {name!r}: {error}") from error
+            known.add(name.casefold())
+            store.register(name)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with closing(socket.create_server((host, port), family=family)) as listening:
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
@@ -27,7 +27,7 @@ SAME, DIFFERENT = "same", "different"
 DEFAULT_REPEATS = 0.1
 DEFAULT_CATCH: dict[TaskName, float] = {"category": 0.1, "pair": 0.5}
 
-_NAME = re.compile(r"\w[\w .-]{0,39}")
+_LONGEST_NAME = 40
 _LONGEST_VISIBLE_MS = 24 * 3600 * 1000
 
 
@@ -74,6 +74,25 @@ class Turn:
     total: int
     trial: Trial | None
     undoable: str | None
+
+
+def tidy_name(name: str) -> str:
+    """A name as it is kept: with single spaces, and each letter in its one form.
+
+    Raises:
+        RefusedError: if it is no name; a file name, a cell of a table and a page must all be able to hold it.
+    """
+    name = unicodedata.normalize("NFC", " ".join(name.split()))
+    # Many scripts write vowels as marks, which are no letters.
+    if not (
+        0 < len(name) <= _LONGEST_NAME
+        and (name[0].isalnum() or name[0] == "_")
+        and all(sign.isalnum() or sign in " ._-" or unicodedata.category(sign).startswith("M") for sign in name)
+    ):
+        raise RefusedError(
+            f"{name!r} is no name here; it has 1 to {_LONGEST_NAME} letters, digits, spaces, dots, dashes or underscores."
+        )
+    return name
 
 
 class Store:
@@ -161,9 +180,7 @@ class Store:
         Raises:
             RefusedError: if the name is taken, or no name.
         """
-        name = " ".join(name.split())
-        if not _NAME.fullmatch(name):
-            raise RefusedError("A name has 1 to 40 letters, digits, spaces, dots, dashes or underscores.")
+        name = tidy_name(name)
         with self.database.writing() as session:
             if session.scalar(select(Annotator).where(Annotator.folded_name == name.casefold())) is not None:
                 raise RefusedError(
