@@ -364,6 +364,22 @@ def test_a_study_goes_on_where_it_was(manifest, opened):
     )
 
 
+def test_of_two_that_make_a_study_at_once_the_second_is_told(manifest, opened):
+    first, second = opened(), opened()
+    open_study(manifest, first)
+    with pytest.raises(DatabaseFileError, match="start again"):
+        open_study(manifest, second)
+
+
+def test_two_servers_on_one_database_double_no_vote(study, opened):
+    store, _ = study()
+    again, ann = Store(opened()), store.register("Ann")
+    for turn in range(3):
+        token = store.show(ann).trial.token
+        assert [each.vote(ann, token, "coffee") for each in (store, again)] == [True, False]
+        assert store.turn(ann).answered == again.turn(ann).answered == turn + 1
+
+
 def test_what_differs_from_the_database_is_named(manifest, opened):
     open_study(manifest, opened())
     with pytest.raises(DatabaseFileError, match=r"task is 'pair', was 'category'; catch is 0\.5, was 0\.1"):

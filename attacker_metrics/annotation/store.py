@@ -139,6 +139,8 @@ class Store:
             raise ValueError("a pair task needs two originals at least, to show pairs that do not belong together.")
         with database.writing() as session:
             database.create_tables(session)
+            if session.get(Study, 1) is not None:
+                raise DatabaseFileError(f"{database.path}: another process has made a study of it just now; start again.")
             session.add(Study(id=1, name=secrets.token_hex(4), **asdict(settings)))
             session.execute(insert(StoredItem), [{"position": k, "content": asdict(item)} for k, item in enumerate(items)])
         return cls(database)
