@@ -148,6 +148,21 @@ def test_a_mistake_in_the_manifest_is_named_by_its_row(manifest, row, change, me
         read_tasks(manifest, "category")
 
 
+@pytest.mark.parametrize(
+    ("scale", "shift", "is_refused"), [(1, 0, False), (1.1, -0.05, False), (2, -1, True), (255, 0, True), (np.nan, 0, True)]
+)
+def test_a_tensor_in_another_scale_is_not_shown_as_black_and_white(manifest, scale, shift, is_refused):
+    rows = [list(cells.values()) for cells in read_rows(manifest)]
+    np.save(manifest.parent / "floats.npy", np.linspace(0, 1, 3 * 8 * 8, dtype=np.float32).reshape(3, 8, 8) * scale + shift)
+    rows[2][4] = "floats.npy"
+    write_table(manifest, COLUMNS, rows)
+    if not is_refused:
+        assert len(read_tasks(manifest, "category")) == 8
+        return
+    with pytest.raises(TableError, match=r"row 3: .*floats\.npy: \d+% of the values are outside \[0, 1\].*denormalise"):
+        read_tasks(manifest, "category")
+
+
 def test_a_missing_column_is_named_and_a_pair_task_needs_no_class(manifest):
     rows = [list(cells.values())[:-1] for cells in read_rows(manifest)]
     write_table(manifest, COLUMNS[:-1], rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+from torch import Tensor
 
 from attacker_metrics.evaluation.images import ImageError, decode_image, read_bytes
 from attacker_metrics.faithfulness.annotations import CLASS, KEYS
@@ -21,6 +22,7 @@ CANNOT_TELL = "-1"
 """What the exported table holds for "cannot tell": an answer, and a no."""
 
 _CANDIDATES, _SEPARATOR = "candidates", ";"
+_TOLERANCE, _MOST_OUTSIDE = 1e-3, 0.25  # attacks overshoot here and there
 _RESERVED = (CANNOT_TELL, "nan", "NaN")  # what the annotation table means by these is no class
 
 
@@ -164,6 +166,16 @@ def _check_candidates(where: str, names: list[str], right: str) -> None:
         raise TableError(f"{where}: a candidate is named {' or '.join(_RESERVED)}, which means no class; rename it.")
 
 
+def _check_range(pixels: Tensor, path: Path) -> None:
+    """People see [0, 1]: of a tensor in another scale they would recognise less than an attacker does."""
+    outside = 1 - float(((pixels >= -_TOLERANCE) & (pixels <= 1 + _TOLERANCE)).float().mean())
+    if outside > _MOST_OUTSIDE:
+        raise ImageError(
+            f"{path}: {outside:.0%} of the values are outside [0, 1], which people see as black or white; denormalise it, or"
+            " clip it if it is meant so."
+        )
+
+
 def _digests(manifest: Path, table: dict[str, Column]) -> dict[str, str]:
     """Of every picture, decoded once."""
     digests: dict[str, str] = {}
@@ -176,7 +188,7 @@ def _digests(manifest: Path, table: dict[str, Column]) -> dict[str, str]:
             digests[name] = ""
             try:
                 content = read_bytes(path)
-                decode_image(content, path)
+                _check_range(decode_image(content, path).pixels, path)
                 digests[name] = hashlib.blake2b(content, digest_size=16).hexdigest()
             except ImageError as error:
                 broken.append(f"row {row}: {'there is no file ' + str(path) if not path.is_file() else error}")
