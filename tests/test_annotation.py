@@ -39,6 +39,7 @@ from attacker_metrics.annotation import (
 from attacker_metrics.annotation.answers import read_answers
 from attacker_metrics.annotation.database import Trial, Vote
 from attacker_metrics.annotation.order import main_order, plan
+from attacker_metrics.annotation.server import _LOCAL_NAMES
 from attacker_metrics.evaluation.cli import main
 from attacker_metrics.faithfulness import TableError, human_agreement, read_annotations
 
@@ -612,8 +613,8 @@ def test_forms_of_other_sites_and_other_host_names_are_refused(study, manifest):
     for headers in (own, behind_a_proxy):
         assert ann.post("/vote", data=data, headers=headers).status_code == 200
     assert len(read_answers(store)) == 1
-    local = create_app(store, manifest.parent, OWNER, hosts=("127.0.0.1", "localhost", "[::1]"))
-    for host, status in (("127.0.0.1:8000", 200), ("localhost", 200), ("evil.example", 400)):
+    local = create_app(store, manifest.parent, OWNER, hosts=_LOCAL_NAMES)
+    for host, status in (("127.0.0.1:8000", 200), ("localhost", 200), ("[::1]:8000", 200), ("evil.example", 400)):
         with TestClient(local, base_url="http://127.0.0.1") as visitor:
             assert visitor.get("/", headers={"Host": host}).status_code == status
 

@@ -17,6 +17,8 @@ from attacker_metrics.annotation.store import DEFAULT_CATCH, DEFAULT_REPEATS, Se
 from attacker_metrics.annotation.tasks import TaskName, read_tasks
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+_LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]", "[")
+"""The last one is what Starlette up to 1.0 takes for the name in ``[::1]:8000``."""
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{12,}")
 
 
@@ -115,7 +117,7 @@ def serve(
             store,
             folder,
             owner_token,
-            hosts=("127.0.0.1", "localhost", "[::1]") if host in LOCAL else ("*",),
+            hosts=_LOCAL_NAMES if host in LOCAL else ("*",),
             open_to_all=not annotators,
         )
         config = uvicorn.Config(
