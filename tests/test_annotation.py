@@ -774,8 +774,8 @@ def store_answers(item, task):
 
 
 def test_semsim_trains_on_the_exported_table(study, manifest, tmp_path, capsys):
-    pytest.importorskip("lightning", reason="lightning is not installed")
     pytest.importorskip("torchvision", reason="torchvision is not installed")
+    pytest.importorskip("lightning", reason="lightning is not installed")
     store, _ = study()
     answer_all(store, store.register("Ann"), lambda item, kind: item.category if item.model == "lenet" else None)
     table, _ = export(tmp_path / "votes.sqlite", tmp_path / "annotations.csv")
