@@ -74,8 +74,8 @@ def copy_of_people(root: Path, path: Path) -> None:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"annotation.people: {path} is not there yet. Ask people, e.g. by 'attacker-metrics annotate {root / TASKS}',"
-            " put their votes there, and run the study again; what is done is kept."
+            f"annotation.people: {path} is not there yet. Ask people, e.g. by 'attacker-metrics annotate {root / TASKS}"
+            " --database FILE', put their votes there, and run the study again; what is done is kept."
         )
     if path.suffix.lower() in _DATABASES:
         _write_votes(root / ANNOTATIONS, _votes_of_database(path))

@@ -50,7 +50,11 @@ def add(commands: Any) -> None:
     server = command.add_argument_group("server")
     server.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default: %(default)s)")
     server.add_argument("--port", type=int, default=8000, metavar="N", help="(default: %(default)s; 0: a free one)")
-    server.add_argument("--owner-token", metavar="TOKEN", help="opens the owner's page (default: a random one, printed)")
+    server.add_argument(
+        "--owner-token",
+        metavar="TOKEN",
+        help="opens the owner's page; 12 or more of a-z A-Z 0-9 . _ ~ - (default: a random one, printed)",
+    )
     server.add_argument(
         "--annotators", metavar="NAME,...", help="only these take part, each by a personal link, which is printed"
     )
