@@ -54,8 +54,6 @@ class Pair:
         self.finite: Tensor = torch.linalg.vector_norm(bounds, math.inf, dim=0) < math.inf
         """``(B,)`` bool: no pixel of either image is NaN or infinite."""
         self._grad = torch.is_grad_enabled()
-        differentiated = self._grad and (noisy.requires_grad or clean.requires_grad)
-        self._one_way = noisy.device.type == "cpu" and not differentiated  # elsewhere not every backend knows the suites'
         self._views: dict[tuple[int, View], Tensor] = {}
         self._scores: dict[Component, Tensor] = {}
 
@@ -121,6 +119,12 @@ class Pair:
         """The scores of components that the engine knows, ``(B, components)``, evaluated anew."""
         with torch.set_grad_enabled(self._grad):
             return self._evaluate(components)
+
+    @property
+    def _one_way(self) -> bool:
+        """Whether the engine may evaluate the suites' attackers: on a CPU (elsewhere not every backend can), no gradient."""
+        wanted = self._grad and any(image.requires_grad for image in self._given)  # now: they may have come to want one
+        return self.device.type == "cpu" and not wanted
 
     def _evaluate(self, known: Sequence[Component]) -> Tensor:
         return evaluate(*self._given, self.finite, program_of(known, *self._given[0].shape[1:]))

@@ -248,7 +248,21 @@ def test_the_network_learns_what_no_filter_can_and_is_deterministic():
     linear = fitted(LinearAttacker(5), hidden[:3], clean[:3])
     errors = [(attacker(hidden[:3]) - clean[:3]).square().mean() for attacker in (first, linear)]
     assert errors[0] < 0.9 * errors[1]
-    assert fitted(CNNAttacker(steps=10), hidden, clean).converged is False
+
+
+@pytest.mark.parametrize("steps", [1, 5, 30])
+def test_a_training_too_short_to_learn_has_not_converged(steps):
+    """Its rate falls to 0 within the few steps, so that the loss stands still though hardly anything was learned."""
+    _, clean = photographs("noise", 176, 176)
+    for hidden in (clean, 1 - clean.flip(1), torch.rand(clean.shape, generator=torch.Generator().manual_seed(0))):
+        assert fitted(CNNAttacker(steps=steps), hidden, clean).converged is False
+
+
+def test_a_network_with_nothing_left_to_learn_has_converged():
+    _, clean = photographs("noise", 64, 64)
+    attacker = fitted(CNNAttacker(steps=300), 1 - clean, clean)
+    assert attacker.converged is True
+    assert (attacker(1 - clean) - clean).square().mean() < 0.02 * clean.var()
 
 
 @pytest.mark.parametrize("ids", [[0, 1, 2, 3], ["0", "1", "2", "3"], torch.arange(4), np.arange(4), list(torch.arange(4))])

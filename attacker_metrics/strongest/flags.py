@@ -88,7 +88,7 @@ def flags(
         raised.append(Flag("clipped", share, message))
     for name, attacker in (learned or {}).items():
         if getattr(attacker, "converged", True) is False:
-            message = f"{name} was still learning when its budget ended: its scores understate what can be learned."
+            message = f"{name} had not converged when its budget ended: its scores understate what can be learned."
             raised.append(Flag("not_converged", 1.0, message))
     count = min(map(len, has_score.values()), default=0)
     return [*raised, *_too_few(count, rates, null_count)]
