@@ -308,6 +308,12 @@ def test_pairs_that_are_too_small_to_fit_on_are_named_and_nothing_is_left(tmp_pa
             r"1 values of clean are on both .* 'x' \(row 1 is",
         ),
         (
+            [("a", "d/x", "y", "fit"), ("b", "./e/../d//x", "y", "score")],  # one file, spelt in two ways
+            "split",
+            None,
+            r"1 values of clean are on both .* 'd/x' \(row 1 is",
+        ),
+        (
             [("a", "x", "y", "fit"), ("b", "z", "y", "fit")],
             "split",
             None,

@@ -269,6 +269,18 @@ def test_pairs_of_one_clean_file_are_not_unrelated(tmp_path):
     assert found["null"]["pairs"] == 6  # the rows of odd numbers, whose pictures differ
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_clean_file_is_itself_in_another_spelling_or_group(tmp_path, grouped):
+    """Its pairs are no unrelated ones: their scores would hide leaks."""
+    path = write(tmp_path / "spelt", 12, grouped=grouped)
+    text = path.read_text()
+    for row in range(0, 12, 2):
+        text = text.replace(f",clean{row}.npy", ",./clean0.npy" if row % 4 else ",clean0.npy")
+    path.write_text(text)
+    found = evaluate(path, "out", *SMALL)
+    assert found["null"]["pairs"] == 6  # the rows of odd numbers, whose pictures differ
+
+
 def test_flags_warn_of_collapse_but_not_of_the_negative_of_a_plain_picture(manifest, summary):
     assert summary["settings"]["suite"] == "standard-v1"
     flags = {flag["name"]: flag["message"] for flag in summary["flags"]}

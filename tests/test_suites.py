@@ -115,6 +115,14 @@ def test_it_survives_pickling_and_cloning():
         }
 
 
+def test_images_may_come_to_want_a_gradient_after_they_were_paired():
+    noisy, clean = (torch.tensor(images[:1, :, :48, :48]).float() for images in photo_pair("dimmed"))
+    pair = Pair(noisy, clean)
+    noisy.requires_grad_()
+    pair.score(added_components("standard-v1", betas=SMALL)["wiener_gray"]).sum().backward()
+    assert noisy.grad.abs().sum() > 0
+
+
 def test_gradients_through_the_filters_are_those_of_the_views():
     """Away from roundings, a small step along the gradient changes the score by the gradient's square."""
     noisy, clean = (torch.tensor(images[:1, :, :48, :48]) for images in photo_pair("dimmed"))

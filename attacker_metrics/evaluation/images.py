@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -45,6 +46,16 @@ class LoadedImage:
 def is_url(location: Path | str) -> bool:
     """Whether this is a URL, not a path."""
     return isinstance(location, str) and "://" in location
+
+
+def one_spelling(location: str) -> str:
+    """A path without detours, so that a file has one name; a URL as it is.
+
+    Example:
+        >>> one_spelling("./clean//../clean/a.png")
+        'clean/a.png'
+    """
+    return posixpath.normpath(location) if location and not is_url(location) else location
 
 
 def read_image(location: Path | str) -> LoadedImage:

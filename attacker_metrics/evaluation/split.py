@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attacker_metrics.evaluation.images import one_spelling
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
 from attacker_metrics.learned import in_fit_split
 
@@ -166,4 +167,4 @@ def _tables(source: PairSource, total: int) -> Iterator[tuple[int, pa.Table]]:
 
 def _text(table: pa.Table, name: str) -> list[str]:
     cells: list[str] = table[name].cast(pa.string()).fill_null("").to_pylist()
-    return cells
+    return list(map(one_spelling, cells)) if name == "clean" else cells

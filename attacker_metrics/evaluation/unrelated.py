@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from attacker_metrics.evaluation.images import one_spelling
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
 from attacker_metrics.evaluation.scoring import Scores
 from attacker_metrics.strongest import noise_of_equal_error, unrelated_pairs
@@ -53,7 +55,8 @@ class Selection:
 def choose(source: PairSource, scores: Scores, names: list[str], limit: int) -> Selection:
     """Match the scored images of a run with clean ones of one size and another group, at most ``limit`` of them.
 
-    Groups are those of the column ``group``; without it, pairs of one clean file are of one group.
+    Groups are those of the column ``group``; without it, pairs of one clean file are of one group. A clean file that is in
+    several groups is not matched with itself either.
 
     Args:
         source: the pairs.
@@ -66,11 +69,16 @@ def choose(source: PairSource, scores: Scores, names: list[str], limit: int) -> 
     """
     complete = np.isfinite([scores.columns[name] for name in names]).all(axis=0)
     rows = np.flatnonzero(scores.scored & complete)
-    groups = scores.clusters or list(_clean_files(source, scores))
+    groups = scores.clusters or list(_clean_files(source, len(scores)))
     sizes = [tuple(size) for size in scores.sizes[rows].tolist()]
     noisy, clean = unrelated_pairs([groups[i] for i in rows], kinds=sizes, seed=SEED, limit=limit)
-    matched = rows[noisy].tolist()
-    return Selection(matched, rows[clean].tolist(), matched[:: -(-len(matched) // MOST_ANCHORS)])
+    chosen = list(zip(rows[noisy].tolist(), rows[clean].tolist(), strict=True))
+    files = {i: _clean_file(source.rows(i, i + 1))[0] for i in sorted({*chain.from_iterable(chosen)})}
+    pairs = [(i, j) for i, j in chosen if files[i] != files[j]]
+    if not pairs:
+        raise ValueError(f"no unrelated pairs: all groups show the same clean pictures; add images of others.")
+    matched, partners = map(list, zip(*pairs, strict=True))
+    return Selection(matched, partners, matched[:: -(-len(matched) // MOST_ANCHORS)])
 
 
 class UnrelatedPairs:
@@ -131,8 +139,14 @@ class UnrelatedPairs:
         return self._source.load(row, self._rows[row])
 
 
-def _clean_files(source: PairSource, scores: Scores) -> Iterator[str]:
+def _clean_files(source: PairSource, total: int) -> Iterator[str]:
+    for start in range(0, total, _ROWS):
+        yield from _clean_file(source.rows(start, min(start + _ROWS, total)))
+
+
+def _clean_file(table: pa.Table) -> list[str]:
     """Per pair what tells its clean picture from others: the manifest's cell, or else the pair's own name."""
-    for start in range(0, len(scores), _ROWS):
-        table = source.rows(start, min(start + _ROWS, len(scores)))
-        yield from table["clean" if "clean" in table.column_names else "id"].to_pylist()
+    if "clean" in table.column_names:
+        return list(map(one_spelling, table["clean"].to_pylist()))
+    names: list[str] = table["id"].to_pylist()
+    return names

@@ -25,7 +25,8 @@ class CNNAttacker(LearnedAttacker):
 
     It learns from at most 512 tiles of 32 x 32 pixels: those whose hashed names come first, so that memory is bounded, and
     the sample does not depend on batching, order or the number of processes. The same images give the same attacker on the
-    same machine. A lower bound of what a determined attacker learns, not an upper one.
+    same machine. A lower bound of what a determined attacker learns, not an upper one. An unfinished fit (``fit_state``,
+    ``state_dict``) holds the tiles, so pixels of the pictures; a finished one does not.
 
     Args:
         steps: number of Adam steps; the suite ``standard-v1`` takes the default.
@@ -147,7 +148,7 @@ class CNNAttacker(LearnedAttacker):
 
     @torch.no_grad()
     def _loss(self, x: Tensor, y: Tensor) -> float:
-        batches = zip(x.split(_BATCH), y.split(_BATCH), strict=True)
+        batches = zip(torch.split(x, _BATCH), torch.split(y, _BATCH), strict=True)
         total = sum(F.mse_loss(self.network(noisy), clean, reduction="sum").double() for noisy, clean in batches)
         return float(total) / y.numel()
 
