@@ -63,13 +63,14 @@ class Equalize:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Equalise images ``(B, C, H, W)``."""
-        flat = x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))  # float16 cannot count
+        flat = x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
         low, high = flat.detach().amin(dim=1, keepdim=True), flat.detach().amax(dim=1, keepdim=True)
         position = (flat - low) * (self.bins / (high - low).clamp(min=1e-8))
         here = position.detach()
         bins = here.long().clamp_(0, self.bins - 1)  # NaN has any index; it stays NaN by its position
-        counts = torch.zeros(len(x), self.bins, dtype=flat.dtype, device=x.device)
-        shares = counts.scatter_add_(1, bins, torch.ones_like(here)).cumsum(dim=1) / flat.shape[1]
+        counts = torch.zeros(len(x), self.bins, dtype=torch.int32, device=x.device)  # float32 ends counting at 2^24
+        counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=counts.dtype))
+        shares = counts.cumsum(dim=1).to(flat.dtype) / flat.shape[1]
         below = (here - 0.5).floor_().long().clamp_(0, self.bins - 2)
         share_below, share_above = shares.gather(1, below), shares.gather(1, below + 1)
         step = (position - 0.5 - below).clamp(0, 1)

@@ -37,6 +37,12 @@ def test_equalisation_is_that_of_scikit_image(size):
     np.testing.assert_allclose(view(Equalize(), images), expected, rtol=0, atol=1e-12)
 
 
+def test_equalisation_counts_more_pixels_than_float32_can():
+    dark = torch.zeros(1, 1, 4200, 4200)  # 17.6 million
+    dark[..., -1, :] = 1.0
+    assert Equalize()(dark)[0, 0, 0, 0] == pytest.approx(4199 / 4200, abs=1e-6)
+
+
 @pytest.mark.parametrize("contrast", [1e-3, 1e-5, 3.0])
 def test_equalisation_undoes_lost_contrast(contrast):
     images = gray(61, 90)

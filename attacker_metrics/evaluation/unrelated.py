@@ -76,7 +76,7 @@ def choose(source: PairSource, scores: Scores, names: list[str], limit: int) -> 
     files = {i: _clean_file(source.rows(i, i + 1))[0] for i in sorted({*chain.from_iterable(chosen)})}
     pairs = [(i, j) for i, j in chosen if files[i] != files[j]]
     if not pairs:
-        raise ValueError(f"no unrelated pairs: all groups show the same clean pictures; add images of others.")
+        raise ValueError("no unrelated pairs: all groups show the same clean pictures; add images of others.")
     matched, partners = map(list, zip(*pairs, strict=True))
     return Selection(matched, partners, matched[:: -(-len(matched) // MOST_ANCHORS)])
 

@@ -106,9 +106,10 @@ def assess(
     ids, groups = plain(ids), None if groups is None else plain(groups)
     together(lambda: _check(ids, groups, fit, batch_size))
     attackers = attackers_of(privacy)
-    check_same((list(attackers), ids, groups, None if fit is None else [bool(one) for one in fit], seed, anchors))
     learned = {id(m.attacker): m.attacker for m in attackers.values() if isinstance(m, LearnedAttackerMetric)}
     unfitted = [attacker for attacker in learned.values() if not attacker.is_fitted]
+    settings = None if fit is None else [bool(one) for one in fit], seed, anchors
+    check_same((list(attackers), [attacker.is_fitted for attacker in learned.values()], ids, groups, *settings))
     if fit is None:
         names = ids if groups is None else groups
         fit = [in_fit_split(str(name)) if unfitted else False for name in names]

@@ -51,6 +51,6 @@ def check_same(arguments: Any) -> None:
     different = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
     if different:
         raise RuntimeError(
-            f"processes 0 and {different[0]} assess different things: ids, groups, fit, seed, anchors and attackers must be"
-            " the same on every process, which take their shares themselves."
+            f"processes 0 and {different[0]} assess different things: ids, groups, fit, seed, anchors, attackers and"
+            " whether these are fitted must be the same on every process, which take their shares themselves."
         )
