@@ -11,16 +11,12 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attacker_metrics.attackers import DEFAULT_GAUSSIAN_BLUR_SIGMA, Blur, gaussian_taps, luma
-
-if TYPE_CHECKING:
-    from attacker_metrics.similarity import Similarity
 
 _PIXELS = (2, 3)
 
@@ -299,7 +295,7 @@ class AffineFit:
         tensor([1., 1.])
     """
 
-    similarity: Similarity
+    similarity: Callable[[Tensor, Tensor], Tensor]
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
         """Compare two colour views ``(B, 3, H, W)``, the noisy one raw."""
