@@ -111,7 +111,8 @@ class ImageFolder(TrainingImages):
         self._files = [
             path
             for path in sorted(folder.glob("*/**/*"))
-            if path.suffix.lower() in PICTURE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+            if path.suffix.lower() in PICTURE_SUFFIXES
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ]
         self.names = [path.relative_to(folder).as_posix() for path in self._files]
         classes = [name.split("/")[0] for name in self.names]

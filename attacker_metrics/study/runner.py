@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import torch
@@ -51,21 +52,21 @@ def run_study(
         AgreedError: on every process, if any cannot go on, saying why.
     """
     processes = processes or Processes()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         study = processes.agree(
             "study", lambda: Study(config, open_images(config.data, config.seed), device or torch.device("cpu")), *MISTAKES
         )
         folder = Folder(output)
+        held = folder.held() if processes.is_first else nullcontext()
+        processes.agree("lock", lambda: stack.enter_context(held), *MISTAKES)
         first = STEPS.index(min(steps, key=STEPS.index))
         processes.agree("before", lambda: _check_done(study, folder, STEPS[:first], processes), *MISTAKES)
         done = 0
         for step in STEPS:
             if step in steps:
                 done += _run_step(study, step, folder, processes, tell)
-    finally:
-        torch.set_num_threads(threads)
     return done
 
 

@@ -212,8 +212,8 @@ class Study:
             return {"loss": [_json(value) for value in losses], "attack_seconds": round(time.perf_counter() - begin, 3)}
 
         settings = {
-            "attack": attack.model_dump(mode="json"),
-            "share": [sharing.model_dump(mode="json") for sharing in defence.share],
+            "attack": attack.make(config.seed).settings,  # with its defaults: another release may have others
+            "share": [repr(sharing.make()) for sharing in defence.share],
             "batch_norm": config.batch_norm,
             "together": config.together,
             "seed": config.seed,

@@ -7,12 +7,15 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 import torchmetrics
 
@@ -20,6 +23,14 @@ import attacker_metrics
 
 MANIFESTS = "manifests"
 NOT_YET = "not done yet"
+_CODE = {
+    "train": ("attacks/networks.py", "defenses", "study/data.py", "study/classifiers.py", "study/training.py"),
+    "attack": ("attacks", "defenses"),
+    "score": (".", "backends", "semsim", "study/scoring.py"),
+    "annotate": ("study/annotating.py", "study/machines.py"),
+    "report": ("faithfulness", "statistics", "study/leakage.py", "study/reporting.py", "study/templates"),
+}
+"""Step -> the files and folders of this library that its results come from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +59,22 @@ class Unit:
     def digest(self) -> str:
         """Of the settings, its own and those of all units it needs: another digest is another result."""
         before = [unit.digest for unit in self.needs]
-        content = [self.step, self.name, self.settings, self.sources, list(self.outputs), before]
+        content = [self.step, self.name, self.settings, self.sources, self.code, list(self.outputs), before]
         return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+    @property
+    def code(self) -> str:
+        """Of the parts of this library that do the work."""
+        return code_digest(self.step)
 
     @property
     def title(self) -> str:
         """What a person reads."""
         return f"{self.step} {self.name}"
+
+
+class FolderInUseError(ValueError):
+    """Two runs in one folder would write over each other."""
 
 
 class Folder:
@@ -66,6 +86,27 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs out of the folder; the system lets go of it even if this process is killed.
+
+        Raises:
+            FolderInUseError: if another run is at work in it.
+        """
+        (self.path / MANIFESTS).mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / MANIFESTS / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise FolderInUseError(
+                f"another run is at work in {self.path}; wait for its end, or pass another --output. Several processes share"
+                " one study if torchrun starts them together."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def record(self, unit: Unit) -> dict[str, Any] | None:
         """What was written when the unit was last done, or None."""
@@ -83,8 +124,10 @@ class Folder:
         if record["settings_digest"] != unit.digest:
             changed = _differences(record["settings"], json.loads(json.dumps(dict(unit.settings))))
             others = [name for name, digest in unit.sources.items() if record["inputs"].get(name) != digest]
+            if record.get("code") != unit.code:
+                others.append(f"this library's code for step {unit.step!r}")
             if changed or others:
-                return f"changed: {changed or ', '.join(others)}"
+                return f"changed: {', '.join([changed] * bool(changed) + others)}"
             return "what it builds on changed"
         for name, digest in record["outputs"].items():
             if digest_of(self.path / name) != digest:
@@ -105,6 +148,7 @@ class Folder:
             "unit": unit.name,
             "settings_digest": unit.digest,
             "settings": unit.settings,
+            "code": unit.code,
             "inputs": inputs,
             "outputs": {name: digest_of(self.path / name) for name in unit.outputs},
             "facts": facts or {},
@@ -141,6 +185,20 @@ class Folder:
 
     def _record(self, unit: Unit) -> Path:
         return self.path / MANIFESTS / unit.step / f"{unit.name}.json"
+
+
+@cache
+def code_digest(step: str) -> str:
+    """Of the sources that a step's results come from: an upgrade that touches them makes the step's results old."""
+    package = resources.files("attacker_metrics")
+    digest = hashlib.sha256()
+    for name in _CODE[step]:
+        part = package.joinpath(name)
+        files = [part] if part.is_file() else sorted(part.iterdir(), key=lambda file: file.name)
+        for file in files:
+            if file.name.endswith(".py"):
+                digest.update(f"{name} {file.name}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:
