@@ -379,7 +379,8 @@ def test_the_report_says_what_it_rests_on_and_never_calls_machines_people(done):
     assert summary["annotators"]["names"] == ["machine-hog", "machine-low-pass", "machine-colours"]
     assert summary["annotators"]["chance"] == pytest.approx(1 / 3)
     assert "Annotated by machines, not by people: machine-hog, machine-low-pass, machine-colours." in page
-    assert "Chance level of one annotator: 0.333" in page
+    assert "Chance level of one annotator who guesses: 0.333" in " ".join(page.split())
+    assert "of more than half of 3 who guess independently: 0.26" in " ".join(page.split())
     assert "4 attacked images of 32 x 32 pixels" in page
     assert "DEFAULT" not in page
     for text in (page, json.dumps(summary), (done / "annotations.csv").read_text()):
@@ -488,8 +489,9 @@ def test_people_are_asked_first_and_then_counted(done, tmp_path, capsys):
         "reconstructions": 15,
         "kind": "people",
         "candidates": 4,
-        "task": "as annotation_tasks.csv sets it: choose among 4 classes, or say 'cannot tell'",
+        "task": "choose among 4 classes, or say 'cannot tell'",
         "chance": 0.25,
+        "chance_of_majority": 0.0625,
     }
     assert "Annotated by 2 people." in page
     assert "machine" not in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from attacker_metrics.statistics import Estimate
 
 SUMMARY, PAGE, RELIABILITY = "faithfulness.json", "faithfulness.md", "reliability.png"
 _HEADINGS = {"spearman": "Spearman rho", "kendall": "Kendall tau-b", "pearson": "Pearson r", "roc_auc": "ROC area"}
+_FEW = 500
+"""So many points are large enough to be seen one by one."""
 _UNITS = {"image": "images", "model": "models"}
 _CLUSTERS = {"image": "originals", "model": "models; ROC area: the share of pairs of models in the right order"}
 
@@ -153,8 +156,12 @@ def scatter_png(level: LevelResult) -> bytes:
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(3.4 * columns, 2.8 * rows), layout="constrained")
     jitter = np.random.default_rng(0).uniform(-0.04, 0.04, level.count) if level.level == "image" else 0.0
-    for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
-        axes.plot(level.scores[name], level.target + jitter, ".", markersize=8 if level.level == "model" else 2, alpha=0.5)
+    size = 8 if level.count <= _FEW else 2
+    for axes, name in itertools.zip_longest(figure.subplots(rows, columns, squeeze=False).flat, names):
+        if name is None:
+            axes.remove()
+            continue
+        axes.plot(level.scores[name], level.target + jitter, ".", markersize=size, alpha=0.5)
         axes.set_title(f"{name}: rho {level.statistics[name]['spearman'].value:.2f}", fontsize=9)
         axes.set_ylabel("share recognised", fontsize=8)
         axes.set_xlabel("leaks more \N{RIGHTWARDS ARROW}", fontsize=8)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from attacker_metrics.faithfulness import Annotations, read_annotations
-from attacker_metrics.faithfulness.annotations import KEYS, PREFIX
+from attacker_metrics.faithfulness.annotations import CLASS, KEYS, PREFIX
+from attacker_metrics.faithfulness.tables import read_table
 from attacker_metrics.study.config import Annotation
 from attacker_metrics.study.files import (
     ANNOTATIONS,
@@ -65,11 +66,15 @@ def annotate_by_machines(root: Path, dataset: str, cells: Sequence[Cell], annota
     )
 
 
-def copy_of_people(root: Path, path: Path) -> None:
+def copy_of_people(root: Path, path: Path) -> dict[str, str]:
     """Write people's votes as the study's annotation table.
+
+    Returns:
+        What they were asked, as far as the file tells: ``"category"``, ``"pair"``, or ``"unknown"``.
 
     Raises:
         TableError: if the file is no annotation table.
+        ValueError: if the votes are a machine's, on other pictures, or on none of the study's.
         OSError: if it cannot be read.
     """
     if not path.is_file():
@@ -78,16 +83,24 @@ def copy_of_people(root: Path, path: Path) -> None:
             " --database FILE', put their votes there, and run the study again; what is done is kept."
         )
     if path.suffix.lower() in _DATABASES:
-        _write_votes(root / ANNOTATIONS, _votes_of_database(path))
-        return
-    annotations = read_annotations(path)
+        annotations, task = _votes_of_database(path, root / TASKS)
+    else:
+        annotations = read_annotations(path)
+        task = "category" if CLASS in read_table(path) else "unknown"
     machines = [name for name in annotations.votes if name.startswith(MACHINE)]
     if machines:
         raise ValueError(f"annotation.people: {path} holds machine annotators ({', '.join(machines)}), who are not people.")
+    asked = read_table(root / TASKS)["reconstruction"]
+    if not set(asked) & set(np.asarray(annotations.reconstruction).tolist()):
+        raise ValueError(
+            f"annotation.people: {path} has votes on none of this study's reconstructions; its column 'reconstruction' holds"
+            f" those of {TASKS}, such as {asked[0]!r}."
+        )
     if path.suffix.lower() == ".csv":
         write_file(root / ANNOTATIONS, path.read_bytes())
     else:
         _write_votes(root / ANNOTATIONS, annotations)
+    return {"task": task}
 
 
 def write_tasks(root: Path, dataset: str, cells: Sequence[Cell], seed: int) -> None:
@@ -113,16 +126,28 @@ def classes_to_choose_from(classes: Sequence[str], right: str, seed: Sequence[in
     return [name for name in classes if name in chosen]
 
 
-def _votes_of_database(path: Path) -> Annotations:
+def _votes_of_database(path: Path, tasks: Path) -> tuple[Annotations, str]:
     try:
-        from attacker_metrics.annotation import read_votes
+        from attacker_metrics.annotation import Database, Store, read_tasks, read_votes
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"annotation.people: {path} is a database of the annotation app: pip install 'attacker-metrics[annotate]', or"
             " export a table from it.",
             name=error.name,
         ) from error
-    return read_votes(path)
+    opened = Database(path, must_exist=True)
+    try:
+        store = Store(opened)
+    finally:
+        opened.close()
+    now = {item.reconstruction: item.pictures for item in read_tasks(tasks, store.settings.task)}
+    others = [item.reconstruction for item in store.items if now.get(item.reconstruction, item.pictures) != item.pictures]
+    if others:
+        raise ValueError(
+            f"annotation.people: the votes in {path} are on other pictures than those that now have their names"
+            f" ({len(others)}, e.g. {others[0]}); ask people anew, in another database."
+        )
+    return read_votes(path), store.settings.task
 
 
 def _write_votes(path: Path, annotations: Annotations) -> None:

@@ -103,6 +103,7 @@ class Model(Settings):
         torchvision: name of a model of torchvision, such as ``"resnet18"``.
         weights: a state_dict to load instead of training; the classifier is then the same under every defence.
         options: further arguments of the network, such as ``width``.
+        epochs: train it for so many epochs, by default ``training.epochs``; 0 leaves it untrained.
     """
 
     name: Name
@@ -110,6 +111,7 @@ class Model(Settings):
     torchvision: str | None = None
     weights: Beside | None = None
     options: dict[str, Any] = {}
+    epochs: Annotated[int | None, Field(ge=0)] = None
 
     @field_validator("network")
     @classmethod
@@ -122,6 +124,8 @@ class Model(Settings):
     def _one_network(self) -> Model:
         if (self.network is None) == (self.torchvision is None):
             raise _refuse("give network or torchvision, one of them.")
+        if self.weights is not None and self.epochs is not None:
+            raise _refuse("weights are loaded, not trained: leave epochs out.", "epochs")
         if self.network is not None:
             known = [
                 name for name in inspect.signature(NETWORKS[self.network]).parameters if name not in ("classes", "size")

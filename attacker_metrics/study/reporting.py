@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import binom
 from torch import Tensor
 
 from attacker_metrics.faithfulness import Annotations, Faithfulness, Scores, faithfulness, read_annotations, read_scores
@@ -36,7 +37,7 @@ from attacker_metrics.study.files import (
     read_json,
     write_rows,
 )
-from attacker_metrics.study.leakage import LeakageRow, leakage
+from attacker_metrics.study.leakage import ALL, LeakageRow, leakage
 from attacker_metrics.study.units import Folder, versions, write_file, write_json
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
 
 _SHOWN = ("ms_ssim", "pearson", "mse", "psnr", "ssim", "lpips", "semsim")
 """Metrics of the page's table; the files hold all."""
+_INTERVALS = {
+    "image": "95 % intervals: bootstrap over attacked images, as several reconstructions are of each.",
+    "model": "Means against shares recognised; 95 % intervals: bootstrap over these points. They share images, networks and"
+    " attacks, so the intervals are rather too narrow.",
+}
 
 
 def report(root: Path, *, study: Study) -> None:
@@ -60,6 +66,10 @@ def report(root: Path, *, study: Study) -> None:
 
 def _correlated(scores: Scores, annotations: Annotations, study: Study) -> Faithfulness | str:
     """The analysis, or why there is none."""
+    found = set(annotations.recognized()[np.isin(annotations.reconstruction, scores.ids)].tolist())
+    if found in ({0.0}, {1.0}):
+        which = "every" if 1.0 in found else "no"
+        return f"{which} reconstruction was recognised by more than half of the annotators, there is nothing to rank."
     try:
         return faithfulness(
             scores, annotations, draws=study.config.report.draws, seed=study.config.seed, allow_unmatched=True
@@ -73,7 +83,7 @@ def _summary(
 ) -> dict[str, Any]:
     config, folder = study.config, Folder(root)
     attacked = read_json(root / ATTACKED)
-    basis = _basis(study, annotations, attacked["classes"])
+    basis = _basis(study, annotations, attacked["classes"], folder)
     found: dict[str, Any] = {"refused": outcome}
     if not isinstance(outcome, str):
         found = faithfulness_report.as_dict(outcome)
@@ -105,18 +115,26 @@ def _summary(
     }
 
 
-def _basis(study: Study, annotations: Annotations, classes: list[str]) -> dict[str, Any]:
-    """Who annotated, how many, and how often they would be right by chance."""
-    annotation, names = study.config.annotation, list(annotations.judges)
-    basis: dict[str, Any] = {"names": names, "annotators": len(names), "reconstructions": len(annotations)}
+def _basis(study: Study, annotations: Annotations, classes: list[str], folder: Folder) -> dict[str, Any]:
+    """Who annotated, how many, what, and how often they would be right by chance."""
+    annotation, names = study.config.annotation, list(annotations.votes)
+    known = {f"{cell.folder}/{name}.png" for cell in study.cells for name in image_names(study.config.images)}
+    asked = ~np.isnan(annotations.recognized("mean")) & np.isin(annotations.reconstruction, sorted(known))
+    basis: dict[str, Any] = {"names": names, "annotators": len(names) or None, "reconstructions": int(asked.sum())}
     if annotation.machine:
         basis |= {"kind": "machine", "candidates": annotation.candidates, "margin": annotation.margin}
         basis["task"] = f"pick the attacked picture among {annotation.candidates}, or say 'cannot tell'"
     else:
-        count = min(len(classes), MOST_CLASSES)
-        basis |= {"kind": "people", "candidates": count}
-        basis["task"] = f"as annotation_tasks.csv sets it: choose among {count} classes, or say 'cannot tell'"
-    return {**basis, "chance": 1 / basis["candidates"]}
+        task = ((folder.record(study.waves["annotate"][1][0]) or {}).get("facts", {})).get("task")
+        told: dict[str, tuple[int | None, str]] = {
+            "category": (count := min(len(classes), MOST_CLASSES), f"choose among {count} classes, or say 'cannot tell'"),
+            "pair": (2, "say whether the reconstruction is of the picture beside it, or 'cannot tell'"),
+        }
+        options, said = told.get(str(task), (None, "not stated by the table of votes"))
+        basis |= {"kind": "people", "candidates": options, "task": said}
+    chance = 1 / basis["candidates"] if basis["candidates"] else None
+    most = None if chance is None or not names else float(binom.sf(len(names) // 2, len(names), chance))
+    return {**basis, "chance": chance, "chance_of_majority": most}
 
 
 def _threat_models(root: Path, cells: tuple[Cell, ...]) -> list[dict[str, Any]]:
@@ -131,30 +149,40 @@ def _threat_models(root: Path, cells: tuple[Cell, ...]) -> list[dict[str, Any]]:
 
 
 def _sentences(rows: list[LeakageRow], basis: dict[str, Any]) -> list[str]:
-    who = (
-        f"{basis['annotators']} machine annotators ({', '.join(basis['names'])}), programs and not people,"
-        if basis["kind"] == "machine"
-        else f"{basis['annotators']} people"
-    )
-    said = [
-        f"Recognised means: by most of {who} on {basis['reconstructions']} reconstructions. Their task: {basis['task']};"
-        f" by chance each is right at most {basis['chance']:.3g} of the time."
-    ]
-    judged = [row for row in rows if row.recognized is not None and row.attack != "all"]
-    if judged:
-        most = max(judged, key=lambda row: row.recognized.rate if row.recognized else 0.0)
-        least = min(judged, key=lambda row: row.recognized.rate if row.recognized else 0.0)
-        said.append(f"Most is recognised of {_named(most)}, least of {_named(least)}.")
+    said = [f"Recognised means: by more than half of {_who(basis)}, on {basis['reconstructions']} reconstructions."]
+    judged = [row for row in rows if row.recognized is not None and row.attack != ALL]
+    most = max(judged, key=_rate_of, default=None)
+    least = min(judged, key=_rate_of, default=None)
+    if most is not None and least is not None and _rate_of(most) > _rate_of(least):
+        said.append(f"Most is recognised of {_named(most, judged)}; least of {_named(least, judged)}.")
+    elif len(judged) > 1:
+        said.append("As many were recognised of each classifier under each attack: these data show no difference.")
     return said
 
 
+def _who(basis: dict[str, Any]) -> str:
+    if basis["kind"] == "machine":
+        return f"{_count(basis['annotators'], 'machine annotator')}, programs and not people"
+    return "an unknown number of people" if basis["annotators"] is None else _count(basis["annotators"], "person", "people")
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _rate_of(row: LeakageRow) -> float:
+    return row.recognized.rate if row.recognized is not None else 0.0
+
+
 def _readings(outcome: Faithfulness, *, machines: bool) -> list[str]:
-    said = faithfulness_report.sentences(outcome)
+    said = [sentence.replace(" images ", " reconstructions ") for sentence in faithfulness_report.sentences(outcome)]
     return [sentence.replace("human ceiling", "ceiling") for sentence in said] if machines else said
 
 
-def _named(row: LeakageRow) -> str:
-    return f"{row.model}+{row.defence} under {row.attack}, {row.recognized}"
+def _named(row: LeakageRow, judged: list[LeakageRow]) -> str:
+    others = sum(_rate_of(one) == _rate_of(row) for one in judged) - 1
+    more = f" (and of {_count(others, 'other', 'others')} alike)" if others else ""
+    return f"{row.model}+{row.defence} under {row.attack}, {row.recognized}{more}"
 
 
 def _write_leakage(path: Path, rows: list[LeakageRow]) -> None:
@@ -206,7 +234,8 @@ def _page(
     shown = [name for name in _SHOWN if name in scores.columns]
     levels = [
         {
-            "what": f"{level.count} {'images' if level.level == 'image' else 'models under an attack'}",
+            "what": f"{level.count} {'reconstructions' if level.level == 'image' else 'classifiers under an attack'}",
+            "intervals": _INTERVALS[level.level],
             "rows": [
                 (name, (scores.directions or {})[name], [_text(statistics[statistic]) for statistic in STATISTICS])
                 for name, statistics in level.statistics.items()
@@ -224,22 +253,26 @@ def _page(
         summary=summary,
         shown=shown,
         directions=scores.directions,
-        rows=[(row, _rate(row.recognized), [_text(row.metrics[name]) for name in shown]) for row in rows],
+        rows=[(row, _in_two(_rate(row.recognized)), [_in_two(_text(row.metrics[name])) for name in shown]) for row in rows],
         levels=levels,
         refused=outcome if isinstance(outcome, str) else None,
         annotators=_annotator_rows(root, annotations, summary["annotators"]),
-        facts=_facts(summary["threat_models"]),
+        facts=_facts(summary["threat_models"], study),
+        who=_who(summary["annotators"]),
         gallery=gallery,
     )
     return page
 
 
-def _facts(threat_models: list[dict[str, Any]]) -> list[tuple[str, str, list[str]]]:
+def _facts(threat_models: list[dict[str, Any]], study: Study) -> list[tuple[str, str, list[str]]]:
     """Per classifier and attack what the attacker knows, in words; the digests stay in the files."""
+    augmented = {f"{cell.model}+{cell.defence}": cell.defence for cell in study.cells}
+    policies = {defence.name: defence.augment for defence in study.config.defences}
     told = []
     for one in threat_models:
-        facts = one["threat_model"]
+        facts, policy = one["threat_model"], policies[augmented[one["classifier"]]]
         cells = [
+            "as it is" if policy is None else f"augmented by {policy}",
             facts["gradient"],
             "none" if not facts["defenses"] else ", ".join(facts["defenses"]),
             "yes" if facts["knows_defenses"] else "no",
@@ -247,6 +280,7 @@ def _facts(threat_models: list[dict[str, Any]]) -> list[tuple[str, str, list[str
             facts["batch_norm"],
             "loaded" if facts["epoch"] is None else str(facts["epoch"]),
             "yes" if facts["knows_checkpoint"] else "no",
+            f"{facts['settings']['restarts']} x {facts['settings']['iterations']}",
         ]
         told.append((one["classifier"], one["attack"], cells))
     return told
@@ -285,6 +319,12 @@ def _gallery(root: Path, cells: list[Cell], study: Study) -> tuple[list[str], st
 
 def _shown(image: Tensor) -> Any:
     return image.clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def _in_two(text: str) -> tuple[str, str]:
+    """A number and its interval, for two lines of a cell."""
+    value, _, interval = text.removesuffix(")").partition(" (")
+    return value, interval
 
 
 def _text(found: Estimate | None) -> str:

@@ -16,7 +16,7 @@ from attacker_metrics.defenses import AugmentationPolicy
 from attacker_metrics.quality import LPIPS
 from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
 from attacker_metrics.study.classifiers import accuracy, build, check_torchvision, load, weights_of
-from attacker_metrics.study.config import Attack, Config, Defence, Model
+from attacker_metrics.study.config import Attack, Config, Defence, Model, Training
 from attacker_metrics.study.data import TrainingImages, split
 from attacker_metrics.study.files import (
     ANNOTATIONS,
@@ -87,8 +87,8 @@ class Study:
         }
         parts = [self._score(cell, attacks[cell], views[cell.defence]) for cell in self.cells]
         table = self._table(parts)
-        annotations = self._annotate([*attacks.values(), *views.values(), data])
         tasks = self._tasks([*attacks.values(), data])
+        annotations = self._annotate([*attacks.values(), *views.values(), data], tasks)
         last = self._report(table, annotations, tasks, [*classifiers.values(), *attacks.values()])
         self.waves: Mapping[str, Waves] = {
             "train": [[data], list(classifiers.values())],
@@ -126,7 +126,7 @@ class Study:
         return Unit("train", "data", settings, (), files, work, {"data": self._images.digest()})
 
     def _classifier(self, model: Model, defence: Defence, data: Unit) -> Unit:
-        config, file = self.config, _classifier_file(model, defence)
+        config, file, recipe = self.config, _classifier_file(model, defence), _recipe(model, self.config)
 
         def work(root: Path) -> dict[str, Any]:
             from attacker_metrics.study.training import train  # Lightning takes seconds to import
@@ -140,7 +140,7 @@ class Study:
                 loss = train(
                     network,
                     self.training,
-                    config.training,
+                    recipe,
                     seed=config.seed,
                     augment=_policy(defence),
                     share=[sharing.make() for sharing in defence.share],
@@ -148,19 +148,20 @@ class Study:
                 )
             write_file(root / file, weights_of(network))
             return {
+                "epochs": None if model.weights is not None else recipe.epochs,
                 "loss": loss,
                 "training_accuracy": accuracy(network, self.training, self._device),
                 "validation_accuracy": accuracy(network, self.validation, self._device),
                 "parameters": sum(parameter.numel() for parameter in network.parameters()),
             }
 
-        settings: dict[str, Any] = {"model": model.model_dump(mode="json", exclude={"weights"})}
+        settings: dict[str, Any] = {"model": model.model_dump(mode="json", exclude={"weights", "epochs"})}
         sources = {}
         if model.weights is not None:
             sources["weights"] = _file_digest(model.weights, f"the weights of model {model.name}")
         else:
             settings |= {
-                "training": config.training.model_dump(mode="json"),
+                "training": recipe.model_dump(mode="json"),
                 "defence": defence.model_dump(mode="json"),
                 "seed": config.seed,
             }
@@ -200,7 +201,7 @@ class Study:
                     train=config.batch_norm == "train",
                     defenses=[sharing.make() for sharing in defence.share],
                     seed=config.seed,
-                    epoch=None if model.weights is not None else config.training.epochs,
+                    epoch=None if model.weights is not None else _recipe(model, config).epochs,
                     clients=part,
                 )
                 outcome = attack.make(config.seed)(network, shared)
@@ -248,14 +249,14 @@ class Study:
 
         return Unit("score", "table", {}, tuple(parts), (SCORES,), work)
 
-    def _annotate(self, needs: list[Unit]) -> Unit:
+    def _annotate(self, needs: list[Unit], tasks: Unit) -> Unit:
         config, annotation = self.config, self.config.annotation
         if annotation.people is not None:
             # Votes of a database that is in use lie beside it.
             beside = annotation.people.with_name(f"{annotation.people.name}-wal")
             sources = {"people": digest_of(annotation.people) or "missing", "wal": digest_of(beside) or "none"}
-            work: Callable[[Path], None] = partial(copy_of_people, path=annotation.people)
-            return Unit("annotate", "people", {}, tuple(needs), (ANNOTATIONS,), work, sources)
+            work: Callable[[Path], Mapping[str, Any] | None] = partial(copy_of_people, path=annotation.people)
+            return Unit("annotate", "people", {}, (*needs, tasks), (ANNOTATIONS,), work, sources)
         settings = {**annotation.model_dump(mode="json", exclude={"people"}), "name": config.name, "seed": config.seed}
         work = partial(annotate_by_machines, dataset=config.name, cells=self.cells, annotation=annotation, seed=config.seed)
         return Unit("annotate", "machines", settings, tuple(needs), (ANNOTATIONS, PICKS), work)
@@ -273,6 +274,10 @@ class Study:
 
 def _policy(defence: Defence) -> AugmentationPolicy | None:
     return None if defence.augment is None else AugmentationPolicy(defence.augment)
+
+
+def _recipe(model: Model, config: Config) -> Training:
+    return config.training if model.epochs is None else config.training.model_copy(update={"epochs": model.epochs})
 
 
 def _check_needs(config: Config) -> None:
