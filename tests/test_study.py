@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,24 @@ from torch import nn
 
 import attacker_metrics
 from attacker_metrics import DEFAULT_BETAS, MultiAttackerPrivacy
-from attacker_metrics.attacks import digest, share_gradients
+from attacker_metrics.attacks import ATTACKS, InvertingGradients, digest, share_gradients
 from attacker_metrics.defenses import MagnitudePruning
 from attacker_metrics.evaluation.cli import main
 from attacker_metrics.faithfulness import Annotations, Scores, faithfulness, read_annotations, read_scores
 from attacker_metrics.quality import quality_scores
-from attacker_metrics.study import ConfigError, builtin_text, parse_config
-from attacker_metrics.study.annotating import classes_to_choose_from
+from attacker_metrics.statistics import rate_of_counts
+from attacker_metrics.study import ConfigError, builtin_text, parse_config, units
+from attacker_metrics.study.annotating import classes_to_choose_from, copy_of_people
 from attacker_metrics.study.classifiers import accuracy, build, load, weights_of
 from attacker_metrics.study.config import Data, Model, Training
 from attacker_metrics.study.data import DataError, Photographs, open_images
 from attacker_metrics.study.files import Cell
-from attacker_metrics.study.leakage import leakage
+from attacker_metrics.study.leakage import LeakageRow, leakage
 from attacker_metrics.study.machines import CANNOT_TELL, DESCRIPTORS, draw_candidates, pick
+from attacker_metrics.study.reporting import sentences
+from attacker_metrics.study.steps import Study
 from attacker_metrics.study.training import train
+from attacker_metrics.study.units import Folder, code_digest
 
 needs_torchvision = pytest.mark.skipif(
     importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed"
@@ -104,6 +109,10 @@ MISTAKES = {
         "3: data.builtin: 'photograph' is not one of photographs; did you mean 'photographs'?",
     ),
     "network: lenet}": ("network: lenett}", "6: models[0].network: 'lenett' is not one of lenet, convnet; did you mean"),
+    "name: lenet, network": (
+        "name: lenet, weights: w.pt, epochs: 1, network",
+        "6: models[0].epochs: weights are loaded, not trained: leave epochs out.",
+    ),
     "epochs: 1": ("epoch: 1", "7: training.epoch: 'epoch' is not one of epochs, batch_size,"),
     "{name: pruning, share: 0.7}": (
         "{name: prunning, share: 0.7}",
@@ -182,6 +191,10 @@ def test_a_folder_of_images_has_a_class_per_sub_folder(tmp_path):
     before = images.digest()
     Image.new("RGB", (40, 30), (21, 0, 0)).save(tmp_path / "dark" / "20.png")
     assert open_images(Data(folder=tmp_path, size=16), seed=0).digest() != before
+    (tmp_path / ".cache" / "config").mkdir(parents=True)
+    (tmp_path / ".cache" / "config" / "cut.png").write_bytes((tmp_path / "dark" / "20.png").read_bytes())
+    from_elsewhere = open_images(Data(folder=tmp_path / ".cache" / "..", size=16), seed=0)  # as ../pictures in the file
+    assert from_elsewhere.names == images.names
     with pytest.raises(DataError, match=r"has 0 sub-folders with images; there must be one per class"):
         open_images(Data(folder=tmp_path / "dark", size=16), seed=0)
     (tmp_path / "dark" / "20.png").write_bytes(b"no image")
@@ -456,6 +469,39 @@ def test_what_is_done_is_skipped_and_changed_settings_redo_a_step_and_those_afte
     assert line.endswith("views/plain/0001.png is missing or not what was written")
 
 
+def test_another_default_or_other_code_makes_results_old(done, monkeypatch):
+    config = parse_config(TINY, Path("study.yaml"))
+
+    def reasons():
+        planned = Study(config, open_images(config.data, config.seed), torch.device("cpu"))
+        units_ = {unit.title: unit for step in STEPS for wave in planned.waves[step] for unit in wave}
+        return {title: reason for title, unit in units_.items() if (reason := Folder(done).reason_to_do(unit)) is not None}
+
+    assert reasons() == {}
+    monkeypatch.setattr(units, "code_digest", lambda step: "new" if step == "score" else code_digest(step))
+    assert reasons() == {
+        **{
+            f"score lenet/{defence}/{attack}": "changed: this library's code for step 'score'"
+            for defence in ("plain", "pruning")
+            for attack in ("dlg", "short")
+        },
+        "score table": "changed: this library's code for step 'score'",
+        "report all": "what it builds on changed",
+    }
+    monkeypatch.undo()
+
+    @dataclass(frozen=True, kw_only=True)
+    class OfNextRelease(InvertingGradients):
+        learning_rate: float = 0.3
+
+    monkeypatch.setitem(ATTACKS, "invgrad", OfNextRelease)
+    found = reasons()
+    assert "attack.learning_rate 0.1 -> 0.3" in found["attack lenet/plain/short"]
+    assert "attack lenet/plain/dlg" not in found
+    config = parse_config(TINY.replace("network: lenet}", "network: lenet, epochs: 0}"), Path("study.yaml"))
+    assert reasons()["train lenet/plain"] == "changed: training.epochs 1 -> 0"
+
+
 def test_steps_run_alone_in_their_order(tmp_path, capsys):
     path = written(tmp_path)
     for earlier, step in itertools.pairwise(STEPS):
@@ -501,25 +547,73 @@ def test_people_are_asked_first_and_then_counted(done, tmp_path, capsys):
     assert "holds machine annotators" in capsys.readouterr().err
 
 
-def test_the_tasks_go_to_the_annotation_app_and_its_database_comes_back(done, tmp_path):
+def voted(folder, path, task):
+    """Votes of two people by the annotation app, one of whom recognises everything."""
     from attacker_metrics.annotation import Database, open_study
 
-    folder = tmp_path / "out"
-    subprocess.run(["cp", "-r", done, folder], check=True)
-    opened = Database(tmp_path / "votes.sqlite")
+    opened = Database(path)
     try:
-        store = open_study(folder / "annotation_tasks.csv", opened)
+        store = open_study(folder / "annotation_tasks.csv", opened, task=task)
         for name, knows in (("Ann", True), ("Bo", False)):
             person = store.register(name)
             while (trial := store.show(person).trial) is not None:
-                store.vote(person, trial.token, store.items[trial.item].category if knows else None)
+                right = store.items[trial.item].category if task == "category" else "same"
+                store.vote(person, trial.token, right if knows else None)
     finally:
         opened.close()
+
+
+def test_the_tasks_go_to_the_annotation_app_and_its_database_comes_back(done, tmp_path):
+    folder = tmp_path / "out"
+    subprocess.run(["cp", "-r", done, folder], check=True)
+    voted(folder, tmp_path / "votes.sqlite", "category")
     text = TINY.replace("machine: [hog, low-pass, colours], candidates: 3", "people: votes.sqlite")
     study("run", written(tmp_path, text), folder)
     votes = read_annotations(folder / "annotations.csv").votes
     assert {name: column.tolist() for name, column in votes.items()} == {"Ann": [1] * 16, "Bo": [0] * 16}
-    assert json.loads((folder / "report.json").read_text())["annotators"]["kind"] == "people"
+    annotators = json.loads((folder / "report.json").read_text())["annotators"]
+    assert (annotators["kind"], annotators["chance"]) == ("people", 0.25)
+
+
+def test_what_people_were_asked_is_read_from_their_votes(done, tmp_path):
+    folder = tmp_path / "out"
+    subprocess.run(["cp", "-r", done, folder], check=True)
+    voted(folder, tmp_path / "pairs.sqlite", "pair")
+    assert copy_of_people(folder, tmp_path / "pairs.sqlite") == {"task": "pair"}
+    rows = table(done / "annotations.csv")
+    for votes, told in (
+        ({"annotator_ann": 1}, {"task": "unknown"}),
+        ({"class": "cat", "annotator_ann": "cat"}, {"task": "category"}),
+    ):
+        keys = ("dataset", "model", "attack", "original", "reconstruction")
+        with (tmp_path / "votes.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*keys, *votes])
+            writer.writeheader()
+            writer.writerows({**{key: row[key] for key in keys}, **votes} for row in rows)
+        assert copy_of_people(folder, tmp_path / "votes.csv") == told
+    (tmp_path / "votes.csv").write_text((tmp_path / "votes.csv").read_text().replace("reconstructions/", "elsewhere/"))
+    with pytest.raises(ValueError, match=r"votes on none of this study's reconstructions"):
+        copy_of_people(folder, tmp_path / "votes.csv")
+    picture = folder / rows[0]["reconstruction"]
+    picture.write_bytes((folder / rows[1]["reconstruction"]).read_bytes())
+    with pytest.raises(
+        ValueError, match=r"on other pictures than those that now have their names \(1, e.g. reconstructions"
+    ):
+        copy_of_people(folder, tmp_path / "pairs.sqlite")
+
+
+def test_a_tie_is_no_ranking():
+    basis = {"kind": "people", "annotators": 1, "reconstructions": 8}
+    rows = [LeakageRow("m", name, "a", 4, {}, rate_of_counts(hits, 4)) for name, hits in (("x", 1), ("y", 1))]
+    assert sentences(rows, basis) == [
+        "Recognised means: by more than half of 1 person, on 8 reconstructions.",
+        "As many were recognised of each classifier under each attack: these data show no difference.",
+    ]
+    rows.append(LeakageRow("m", "z", "a", 4, {}, rate_of_counts(3, 4)))
+    (said,) = sentences(rows, basis)[1:]
+    assert said.startswith("Most is recognised of m+z under a, 3 of 4")
+    assert "least of m+x under a, 1 of 4" in said
+    assert said.endswith("(and of 1 other alike).")
 
 
 # ------------------------------------------------------------------------------------------------------ real processes
@@ -535,23 +629,21 @@ def command(path, output, processes=None):
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def test_two_processes_give_what_one_gives(done, tmp_path):
+def test_a_killed_study_is_finished_by_two_processes_and_gives_what_one_gives(done, tmp_path, capsys):
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this build of torch has no gloo")
-    ran = subprocess.run(
-        command(written(tmp_path), tmp_path / "out", 2), env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert sum("lenet/plain/dlg" in line for line in ran.stdout.splitlines()) == 2  # attacked once, scored once
-    assert outputs(tmp_path / "out") == outputs(done)
-
-
-def test_a_killed_study_goes_on_and_repeats_nothing(done, tmp_path):
     path, folder = written(tmp_path), tmp_path / "out"
     running = subprocess.Popen(command(path, folder), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 240
-        while not (folder / "manifests" / "attack" / "lenet" / "plain" / "dlg.json").is_file():
+        while not (folder / "manifests" / "train" / "data.json").is_file():
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        # Lightning, which is imported now, takes seconds: the first run is still at work.
+        assert main(["study", "run", str(path), "--output", str(folder)]) == 2
+        assert f"another run is at work in {folder}" in capsys.readouterr().err
+        while not (folder / "manifests" / "train" / "lenet" / "plain.json").is_file():
             assert running.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -561,10 +653,11 @@ def test_a_killed_study_goes_on_and_repeats_nothing(done, tmp_path):
         running.wait()
     kept = records(folder)
     assert "manifests/report/all.json" not in kept
-    ran = subprocess.run(command(path, folder), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(command(path, folder, 2), env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
     assert "done again" not in ran.stdout
-    assert "train: 3 done before, skipped" in ran.stdout
+    assert " done before, skipped" in ran.stdout
+    assert sum("lenet/pruning/dlg" in line for line in ran.stdout.splitlines()) == 2  # attacked once, scored once
     after = records(folder)
     assert {name: after[name] for name in kept} == kept
     assert {name: content for name, content in outputs(folder).items() if not name.endswith(".partial")} == outputs(done)

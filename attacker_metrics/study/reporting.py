@@ -110,7 +110,7 @@ def _summary(
         "leakage": [row.as_dict() for row in rows],
         "correlations": found,
         "threat_models": _threat_models(root, study.cells),
-        "readings": [*_sentences(rows, basis), *found.get("readings", [])],
+        "readings": [*sentences(rows, basis), *found.get("readings", [])],
         "versions": versions(),
     }
 
@@ -148,7 +148,8 @@ def _threat_models(root: Path, cells: tuple[Cell, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _sentences(rows: list[LeakageRow], basis: dict[str, Any]) -> list[str]:
+def sentences(rows: list[LeakageRow], basis: dict[str, Any]) -> list[str]:
+    """Who recognised, and of what most and least was."""
     said = [f"Recognised means: by more than half of {_who(basis)}, on {basis['reconstructions']} reconstructions."]
     judged = [row for row in rows if row.recognized is not None and row.attack != ALL]
     most = max(judged, key=_rate_of, default=None)
