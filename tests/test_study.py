@@ -26,7 +26,7 @@ from attacker_metrics.evaluation.cli import main
 from attacker_metrics.faithfulness import Annotations, Scores, faithfulness, read_annotations, read_scores
 from attacker_metrics.quality import quality_scores
 from attacker_metrics.statistics import rate_of_counts
-from attacker_metrics.study import ConfigError, builtin_text, parse_config, units
+from attacker_metrics.study import ConfigError, builtin_text, parse_config, read_config, units
 from attacker_metrics.study.annotating import classes_to_choose_from, copy_of_people
 from attacker_metrics.study.classifiers import accuracy, build, load, weights_of
 from attacker_metrics.study.config import Data, Model, Training
@@ -125,6 +125,11 @@ MISTAKES = {
     "iterations: 3": ("iterations: some", "12: attacks[0].iterations: Input should be a valid integer"),
     "label: short": ("label: dlg", "13: attacks[1]: 'dlg' comes twice; give one of them a label."),
     "[hog, low-pass, colours]": ("[hog, hogg]", "14: annotation.machine[1]: 'hogg' is not one of hog, low-pass, colours;"),
+    "models:\n  - {name: lenet, network: lenet}": (
+        "models:\n  - {name: lenet, network: lenet, options: {width: 8}}",
+        "6: models[0].options.width: lenet has none.",
+    ),
+    "{name: dlg, iterations: 3}": ("dlg", "12: attacks[0]: keys and values belong here, got 'dlg'."),
     "candidates: 3": ("candidates: 5", "14: annotation.candidates: 5 candidates need as many attacked images, there are 4"),
     "machine: [hog, low-pass, colours], ": ("", "14: annotation: give people (a table of their votes) or machine"),
     "draws: 100": ("draws: 100, draws: 200", "15: report.draws: the key comes twice."),
@@ -149,6 +154,12 @@ def test_all_mistakes_are_told_at_once_by_the_command_line(tmp_path, capsys):
     assert f"{path}:4: image: 'image' is not one of" in told
     assert f"{path}:7: training.epochs: Input should be greater than or equal to 0, got -1." in told
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_text_is_told_with_its_name(tmp_path):
+    (tmp_path / "study.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"study\.yaml: this is not a text file in UTF-8"):
+        read_config(tmp_path / "study.yaml")
 
 
 def test_paths_are_relative_to_the_file(tmp_path):

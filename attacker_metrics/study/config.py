@@ -127,12 +127,13 @@ class Model(Settings):
         if self.weights is not None and self.epochs is not None:
             raise _refuse("weights are loaded, not trained: leave epochs out.", "epochs")
         if self.network is not None:
-            known = [
-                name for name in inspect.signature(NETWORKS[self.network]).parameters if name not in ("classes", "size")
-            ]
+            known = [name for name in inspect.signature(NETWORKS[self.network]).parameters if name not in _GIVEN]
             for name in self.options:
                 if name not in known:
-                    raise _refuse(f"{unknown(name, known)} (the options of {self.network})", "options", name)
+                    wrong = (
+                        f"{unknown(name, known)} (the options of {self.network})" if known else f"{self.network} has none."
+                    )
+                    raise _refuse(wrong, "options", name)
         return self
 
 

@@ -32,7 +32,10 @@ def read_config(path: Path) -> Config:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
-    return parse_config(path.read_text(encoding="utf-8"), path)
+    try:
+        return parse_config(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: this is not a text file in UTF-8.") from error
 
 
 def builtin_text() -> str:
@@ -104,6 +107,8 @@ def _line(path: Path, details: ErrorDetails, lines: dict[Place, int]) -> str:
         message = unknown(place[-1], _fields(place[:-1]))
     elif kind == "missing":
         message = "it is missing."
+    elif kind == "model_type":
+        message = f"keys and values belong here, got {details['input']!r}."
     elif kind == "too_short":
         message = "give one at least."
     elif kind == "literal_error":
