@@ -196,7 +196,7 @@ def code_digest(step: str) -> str:
         part = package.joinpath(name)
         files = [part] if part.is_file() else sorted(part.iterdir(), key=lambda file: file.name)
         for file in files:
-            if file.name.endswith(".py"):
+            if file.name.endswith((".py", ".jinja")):
                 digest.update(f"{name} {file.name}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
