@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import nn
 
@@ -273,6 +274,13 @@ def test_weights_of_a_file_are_loaded_and_others_refused(tmp_path):
     again = load(model, weights_of(network), 4, 32)
     pixels = torch.rand(2, 3, 32, 32)
     assert torch.equal(again(pixels), network(pixels))
+    module = LightningModule()
+    module.metric, module.network = nn.Linear(2, 2), network
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "classifier.ckpt")
+    again = load(model, (tmp_path / "classifier.ckpt").read_bytes(), 4, 32)
+    assert weights_of(again) == weights_of(network)
     for content in (b"nothing", weights_of(nn.Linear(2, 2)), weights_of(build(model, 5, 32))):
         with pytest.raises(ValueError, match="the weights of model lenet are no state_dict of it for 4 classes"):
             load(model, content, 4, 32)

@@ -58,7 +58,7 @@ def check_torchvision(model: Model) -> Any:
 
 
 def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
-    """The classifier with the weights of a file, ready for use.
+    """The classifier with the weights of a file, ready for use: a state_dict, or a checkpoint of Lightning that holds one.
 
     Raises:
         ValueError: if the file holds no state_dict of this network.
@@ -66,13 +66,22 @@ def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
     network = build(model, classes, size)
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
+        network.load_state_dict(_of_network(state, network))
     except (RuntimeError, UnpicklingError, EOFError, TypeError, AttributeError) as error:
         raise ValueError(
             f"the weights of model {model.name} are no state_dict of it for {classes} classes of {size} pixels:"
             f" {' '.join(str(error).split())[:300]}"
         ) from error
     return network.eval()
+
+
+def _of_network(state: Any, network: nn.Module) -> Any:
+    """The state_dict in a file's content; in a Lightning checkpoint its names begin with the module's attribute."""
+    if not isinstance(state, dict) or "state_dict" not in state:
+        return state
+    found, last = state["state_dict"], max(network.state_dict(), key=len)
+    prefix = next((name.removesuffix(last) for name in found if name.endswith(f".{last}")), "")
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
 
 
 def weights_of(network: nn.Module) -> bytes:

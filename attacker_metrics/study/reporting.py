@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -21,6 +22,7 @@ from attacker_metrics.faithfulness.rank_statistics import STATISTICS
 from attacker_metrics.faithfulness.tables import read_table
 from attacker_metrics.statistics import Estimate, Rate, success_rate
 from attacker_metrics.study.annotating import MOST_CLASSES
+from attacker_metrics.study.config import Config
 from attacker_metrics.study.files import (
     ANNOTATIONS,
     ATTACKED,
@@ -38,10 +40,7 @@ from attacker_metrics.study.files import (
     write_rows,
 )
 from attacker_metrics.study.leakage import ALL, LeakageRow, leakage
-from attacker_metrics.study.units import Folder, versions, write_file, write_json
-
-if TYPE_CHECKING:
-    from attacker_metrics.study.steps import Study
+from attacker_metrics.study.units import Folder, Unit, versions, write_file, write_json
 
 _SHOWN = ("ms_ssim", "pearson", "mse", "psnr", "ssim", "lpips", "semsim")
 """Metrics of the page's table; the files hold all."""
@@ -52,7 +51,30 @@ _INTERVALS = {
 }
 
 
-def report(root: Path, *, study: Study) -> None:
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about.
+
+    Args:
+        config: the study's settings.
+        cells: the cells of its design.
+        betas: of the attackers' MS-SSIM.
+        training: number of training images.
+        validation: number of held-out images.
+        classifiers: the units that trained or loaded them.
+        annotations: the unit that annotated.
+    """
+
+    config: Config
+    cells: tuple[Cell, ...]
+    betas: tuple[float, ...]
+    training: int
+    validation: int
+    classifiers: tuple[Unit, ...]
+    annotations: Unit
+
+
+def report(root: Path, *, study: Subject) -> None:
     """Write ``report.html``, ``report.json``, ``leakage.csv`` and ``correlations.csv``."""
     scores, annotations = read_scores(root / SCORES), read_annotations(root / ANNOTATIONS)
     rows = leakage(study.cells, scores, annotations)
@@ -64,7 +86,7 @@ def report(root: Path, *, study: Study) -> None:
     write_file(root / REPORT, _page(root, study, summary, rows, outcome, scores, annotations).encode())
 
 
-def _correlated(scores: Scores, annotations: Annotations, study: Study) -> Faithfulness | str:
+def _correlated(scores: Scores, annotations: Annotations, study: Subject) -> Faithfulness | str:
     """The analysis, or why there is none."""
     found = set(annotations.recognized()[np.isin(annotations.reconstruction, scores.ids)].tolist())
     if found in ({0.0}, {1.0}):
@@ -79,7 +101,7 @@ def _correlated(scores: Scores, annotations: Annotations, study: Study) -> Faith
 
 
 def _summary(
-    root: Path, study: Study, annotations: Annotations, rows: list[LeakageRow], outcome: Faithfulness | str
+    root: Path, study: Subject, annotations: Annotations, rows: list[LeakageRow], outcome: Faithfulness | str
 ) -> dict[str, Any]:
     config, folder = study.config, Folder(root)
     attacked = read_json(root / ATTACKED)
@@ -90,7 +112,7 @@ def _summary(
         found["annotator_agreement"] = found.pop("humans")  # annotators may be machines
         found["readings"] = _readings(outcome, machines=basis["kind"] == "machine")
     classifiers = []
-    for unit in study.waves["train"][1]:
+    for unit in study.classifiers:
         model, _, defence = unit.name.partition("/")
         classifiers.append({"model": model, "defence": defence, **(folder.record(unit) or {}).get("facts", {})})
     return {
@@ -98,8 +120,8 @@ def _summary(
         "seed": config.seed,
         "images": {
             "attacked": config.images,
-            "training": len(study.training),
-            "validation": len(study.validation),
+            "training": study.training,
+            "validation": study.validation,
             "classes": len(attacked["classes"]),
             "pixels": config.data.size,
         },
@@ -115,7 +137,7 @@ def _summary(
     }
 
 
-def _basis(study: Study, annotations: Annotations, classes: list[str], folder: Folder) -> dict[str, Any]:
+def _basis(study: Subject, annotations: Annotations, classes: list[str], folder: Folder) -> dict[str, Any]:
     """Who annotated, how many, what, and how often they would be right by chance."""
     annotation, names = study.config.annotation, list(annotations.votes)
     known = {f"{cell.folder}/{name}.png" for cell in study.cells for name in image_names(study.config.images)}
@@ -125,7 +147,7 @@ def _basis(study: Study, annotations: Annotations, classes: list[str], folder: F
         basis |= {"kind": "machine", "candidates": annotation.candidates, "margin": annotation.margin}
         basis["task"] = f"pick the attacked picture among {annotation.candidates}, or say 'cannot tell'"
     else:
-        task = ((folder.record(study.waves["annotate"][1][0]) or {}).get("facts", {})).get("task")
+        task = ((folder.record(study.annotations) or {}).get("facts", {})).get("task")
         told: dict[str, tuple[int | None, str]] = {
             "category": (count := min(len(classes), MOST_CLASSES), f"choose among {count} classes, or say 'cannot tell'"),
             "pair": (2, "say whether the reconstruction is of the picture beside it, or 'cannot tell'"),
@@ -222,7 +244,7 @@ def _csv(found: Estimate | None) -> list[Any]:
 
 def _page(
     root: Path,
-    study: Study,
+    study: Subject,
     summary: dict[str, Any],
     rows: list[LeakageRow],
     outcome: Faithfulness | str,
@@ -265,7 +287,7 @@ def _page(
     return page
 
 
-def _facts(threat_models: list[dict[str, Any]], study: Study) -> list[tuple[str, str, list[str]]]:
+def _facts(threat_models: list[dict[str, Any]], study: Subject) -> list[tuple[str, str, list[str]]]:
     """Per classifier and attack what the attacker knows, in words; the digests stay in the files."""
     augmented = {f"{cell.model}+{cell.defence}": cell.defence for cell in study.cells}
     policies = {defence.name: defence.augment for defence in study.config.defences}
@@ -298,7 +320,7 @@ def _annotator_rows(root: Path, annotations: Annotations, basis: dict[str, Any])
     return rows
 
 
-def _gallery(root: Path, cells: list[Cell], study: Study) -> tuple[list[str], str]:
+def _gallery(root: Path, cells: list[Cell], study: Subject) -> tuple[list[str], str]:
     """Labels of the rows, and a picture: what was attacked, and below it what each attack made of it."""
     config = study.config
     count = min(config.report.gallery, config.images)

@@ -39,7 +39,7 @@ from attacker_metrics.study.files import (
     write_rows,
 )
 from attacker_metrics.study.machines import hog
-from attacker_metrics.study.reporting import report
+from attacker_metrics.study.reporting import Subject, report
 from attacker_metrics.study.scoring import betas_for, score
 from attacker_metrics.study.units import Unit, digest_of, write_file, write_json
 
@@ -89,7 +89,7 @@ class Study:
         table = self._table(parts)
         tasks = self._tasks([*attacks.values(), data])
         annotations = self._annotate([*attacks.values(), *views.values(), data], tasks)
-        last = self._report(table, annotations, tasks, [*classifiers.values(), *attacks.values()])
+        last = self._report(table, annotations, tasks, [*classifiers.values()], [*attacks.values()])
         self.waves: Mapping[str, Waves] = {
             "train": [[data], list(classifiers.values())],
             "attack": [list(views.values()), list(attacks.values())],
@@ -266,10 +266,13 @@ class Study:
         work = partial(write_tasks, dataset=self.config.name, cells=self.cells, seed=self.config.seed)
         return Unit("annotate", "tasks", settings, tuple(needs), (TASKS,), work)
 
-    def _report(self, table: Unit, annotations: Unit, tasks: Unit, others: list[Unit]) -> Unit:
+    def _report(self, table: Unit, annotations: Unit, tasks: Unit, classifiers: list[Unit], attacks: list[Unit]) -> Unit:
         settings = {**self.config.report.model_dump(mode="json"), "name": self.config.name, "seed": self.config.seed}
         files = (REPORT, SUMMARY, LEAKAGE, CORRELATIONS)
-        return Unit("report", "all", settings, (table, annotations, tasks, *others), files, partial(report, study=self))
+        counts = len(self.training), len(self.validation)
+        subject = Subject(self.config, self.cells, tuple(self.betas), *counts, tuple(classifiers), annotations)
+        needs = (table, annotations, tasks, *classifiers, *attacks)
+        return Unit("report", "all", settings, needs, files, partial(report, study=subject))
 
 
 def _policy(defence: Defence) -> AugmentationPolicy | None:
