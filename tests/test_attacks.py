@@ -399,6 +399,8 @@ def test_networks_refuse_sizes_they_cannot_take():
         SigmoidLeNet(size=30)
     with pytest.raises(ValueError, match="9 x 9"):
         ConvNet(size=8)
+    with pytest.raises(ValueError, match="'max' or 'average'"):
+        ConvNet(pooling="mean")
     with pytest.raises(ValueError, match="std above 0"):
         Normalize(std=(0.0, 1.0, 1.0))
 
@@ -429,10 +431,10 @@ def test_the_closed_form_refuses_what_it_cannot_invert():
 
 
 def test_dlg_recovers_pictures_to_near_identity_from_the_sigmoid_network():
-    images, network = photos(12)[:2], lenet(12)
-    found = DLG(iterations=600, restarts=2)(network, share_gradients(network, images, LABELS[:2]))
+    images, network = photos(12), lenet(12)
+    found = DLG(iterations=600)(network, share_gradients(network, images, LABELS))
     assert min(psnr(found.images, images)) > 40
-    assert torch.equal(found.labels, LABELS[:2])
+    assert torch.equal(found.labels, LABELS)
 
 
 def test_idlg_infers_the_label_and_recovers_the_picture():
@@ -442,14 +444,14 @@ def test_idlg_infers_the_label_and_recovers_the_picture():
     assert torch.equal(found.labels, LABELS[:2])
 
 
-def test_invgrad_recovers_a_picture_from_an_untrained_convnet():
-    image, label = photos(32, torch.float32)[1:2], torch.tensor([1])
-    network = ConvNet(width=16)
-    attack = InvertingGradients(iterations=800, total_variation=3e-4)
-    found = attack(network, share_gradients(network, image, label))
-    (score,) = psnr(found.images, image)
-    # A flat picture of the right colour has 19.1 dB here: the shapes have to be there too.
-    shapes = [(picture - picture.mean(dim=(2, 3), keepdim=True)).flatten() for picture in (found.images, image)]
-    likeness = float(torch.corrcoef(torch.stack(shapes))[0, 1])
-    assert score > 20, score
-    assert likeness > 0.5, likeness
+def test_invgrad_recovers_photographs_from_an_untrained_convolutional_network():
+    torch.manual_seed(0)
+    images, network = photos(32, torch.float32), SigmoidLeNet()
+    attack = InvertingGradients(iterations=800, total_variation=0.02)
+    found = attack(network, share_gradients(network, images, LABELS))
+    scores, flat = psnr(found.images, images), psnr(images.mean(dim=(2, 3), keepdim=True).expand_as(images), images)
+    # Published: 18.0 dB on average. A flat picture of the right colour has 11.1, 19.1, 12.6 and 19.1 dB.
+    assert sum(score > 20 for score in scores) >= 2, scores
+    assert sum(scores) / 4 > 18, scores
+    assert scores[0] > flat[0] + 5, scores  # the two of high contrast
+    assert scores[2] > flat[2] + 5, scores

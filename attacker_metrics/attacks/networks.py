@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -75,23 +76,36 @@ class SigmoidLeNet(nn.Sequential):
 class ConvNet(nn.Sequential):
     """The network InvGrad was published on: 3 x 3 convolutions with batch norm and ReLU, two poolings, one linear layer.
 
-    Nine convolutions; dropout, where the published one has it, is left out.
+    Nine convolutions, as the public code lists them (it gives two the same name, and so builds eight); dropout is left out.
+    The published network is deep and pools by the maximum, which makes gradients jump where another pixel becomes the
+    largest: narrow and untrained, it hides pictures from gradient inversion. With ``pooling="average"`` and all else equal
+    it does not.
 
     Args:
         classes: how many.
         width: channels of the first convolution; the published ConvNet64 has 64.
         size: images are ``size x size`` pixels, at least 9.
         normalize: the first layer; by default ``Normalize()``.
+        pooling: ``"max"``, as published, or ``"average"``.
 
     Raises:
-        ValueError: if the images are too small for two poolings by 3.
+        ValueError: if the images are too small for two poolings by 3, or for another pooling.
 
     Source: Geiping et al., "Inverting Gradients - How easy is it to break privacy in federated learning?", NeurIPS 2020.
     """
 
-    def __init__(self, classes: int = 10, width: int = 64, size: int = 32, normalize: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        classes: int = 10,
+        width: int = 64,
+        size: int = 32,
+        normalize: nn.Module | None = None,
+        pooling: Literal["max", "average"] = "max",
+    ) -> None:
         if size < 9:
             raise ValueError(f"size is {size}; this network takes images of 9 x 9 pixels at least.")
+        if pooling not in ("max", "average"):
+            raise ValueError(f"pooling is {pooling!r}; it is 'max' or 'average'.")
         stages = (1, 2, 2, 4, 4, 4), (4, 4, 4)
         layers: list[nn.Module] = [normalize or Normalize()]
         channels = 3
@@ -99,5 +113,5 @@ class ConvNet(nn.Sequential):
             for factor in stage:
                 layers += [nn.Conv2d(channels, factor * width, 3, padding=1), nn.BatchNorm2d(factor * width), nn.ReLU()]
                 channels = factor * width
-            layers.append(nn.MaxPool2d(3))
+            layers.append(nn.MaxPool2d(3) if pooling == "max" else nn.AvgPool2d(3))
         super().__init__(*layers, nn.Flatten(), nn.Linear(channels * (size // 9) ** 2, classes))

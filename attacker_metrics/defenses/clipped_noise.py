@@ -51,9 +51,12 @@ class ClippedNoise:
     ) -> float:
         """The epsilon at this delta after so many shared gradients, by Opacus' accountant. Lower = more private.
 
-        It protects the client's contribution as a whole: whether this client, with all images of its group, took part. An
-        attacker who sees the client's own message, not a sum over a random sample of clients, faces ``sample_rate=1``; one
-        message is ``steps=1``.
+        It protects the client's contribution as a whole: whether this client, with all images of its group, took part
+        (neighbours differ by one contribution, added or removed). An attacker who sees the client's own message, not a sum
+        over a random sample of clients, faces ``sample_rate=1``; one message is ``steps=1``. That the client took part is
+        then no secret: which images it had, of any two sets, is protected by the larger epsilon of half the noise,
+        ``ClippedNoise(max_norm, noise_multiplier / 2).epsilon(...)``, as two clipped gradients differ by up to twice
+        ``max_norm``.
 
         Args:
             delta: chance that the guarantee fails, in (0, 1).
