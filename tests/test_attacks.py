@@ -285,7 +285,7 @@ def test_groups_come_back_as_groups(name):
     network = convnet(12)
     images, labels = photos(12).view(2, 2, 3, 12, 12), LABELS.view(2, 2)
     shared = share_gradients(network, images, labels, train=True)
-    found = ATTACKS[name](iterations=3)(network, shared)
+    found = ATTACKS[name](iterations=3, restarts=1)(network, shared)
     assert found.images.shape == images.shape
     assert found.labels.shape == labels.shape
     assert found.images.min() >= 0
@@ -455,3 +455,11 @@ def test_invgrad_recovers_photographs_from_an_untrained_convolutional_network():
     assert sum(scores) / 4 > 18, scores
     assert scores[0] > flat[0] + 5, scores  # the two of high contrast
     assert scores[2] > flat[2] + 5, scores
+
+
+def test_invgrad_recovers_a_photograph_from_an_untrained_convnet_with_average_pooling():
+    torch.manual_seed(0)
+    image, network = photos(32, torch.float32)[3:], ConvNet(width=16, pooling="average")
+    attack = InvertingGradients(iterations=300, learning_rate=0.05, total_variation=1e-5)
+    found = attack(network, share_gradients(network, image, LABELS[3:]))
+    assert psnr(found.images, image)[0] > 22  # measured 25.6; a flat picture of the right colour has 19.1
