@@ -457,9 +457,13 @@ def test_invgrad_recovers_photographs_from_an_untrained_convolutional_network():
     assert scores[2] > flat[2] + 5, scores
 
 
-def test_invgrad_recovers_a_photograph_from_an_untrained_convnet_with_average_pooling():
+def test_invgrad_recovers_photographs_from_an_untrained_convnet_with_average_pooling():
+    images = photos(32, torch.float32)[2:]
     torch.manual_seed(0)
-    image, network = photos(32, torch.float32)[3:], ConvNet(width=16, pooling="average")
+    network = ConvNet(width=16, pooling="average")
     attack = InvertingGradients(iterations=300, learning_rate=0.05, total_variation=1e-5)
-    found = attack(network, share_gradients(network, image, LABELS[3:]))
-    assert psnr(found.images, image)[0] > 22  # measured 25.6; a flat picture of the right colour has 19.1
+    # All four measured one by one: 13.2, 22.2, 18.7 and 25.6 dB, of which a flat picture of the right colour has 11.1, 19.1,
+    # 12.6 and 19.1. With max pooling the last has 15.9.
+    for image, label, level in zip(images, LABELS[2:], (12.64, 19.06), strict=True):
+        found = attack(network, share_gradients(network, image[None], label[None]))
+        assert psnr(found.images, image[None])[0] > level + 4
