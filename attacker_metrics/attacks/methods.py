@@ -100,7 +100,7 @@ class GradInversion(GradientInversion):
     The picture prior is total variation, the norm of the image, and how well features fit the running statistics of batch
     norm. The published group consistency of several seeds and its added noise are left out. The last prior is made for
     groups of images: a single one seldom has the statistics of all, and ``batch_norm=0`` may suit it better. That it helps
-    was published for ResNet-50 on ImageNet; it was not seen to help the small networks here.
+    was published for ResNet-50 on ImageNet; it has not been shown with this implementation.
 
     Args:
         learning_rate: of Adam, in pixel values of [0, 1]. Published: 0.1 in normalised pixels, a quarter of it here.
