@@ -134,7 +134,7 @@ def test_the_suite(kernel, obfuscation, size):
 @pytest.mark.parametrize(
     "attacker",
     [Equalize(2), Equalize(1000), median, Unsharp(0.7, 3.0), Wiener(1.3, 1e-3), JPEG(20), JPEG(95), invert],
-    ids=str,
+    ids=lambda attacker: getattr(attacker, "__name__", str(attacker)),
 )
 def test_filters_of_any_setting_and_place_in_a_chain(kernel, attacker, size):
     noisy, clean = pictures(2, *size)
