@@ -206,7 +206,8 @@ def program_of(components: Sequence[Component], channels: int, height: int, widt
         width: of the images, in pixels.
 
     Raises:
-        ValueError: if the images are too small for an attacker or a similarity, or the numbers of channels do not fit.
+        ValueError: if the images are too small for an attacker or a similarity, or the numbers of channels do not fit,
+            or the engine does not know a similarity.
     """
     numbers: dict[tuple[int, tuple[Any, ...]], int] = {(0, ()): 0, (1, ()): 1}
     made: list[tuple[Any, int]] = []
@@ -227,6 +228,10 @@ def program_of(components: Sequence[Component], channels: int, height: int, widt
         if isinstance(similarity, AffineFit):
             similarity = similarity.similarity
             branches = [((*noisy, FitTo(number(1, clean)), luma), (*clean, luma)) for noisy, clean in branches]
+        if not is_known_similarity(similarity):
+            raise ValueError(
+                f"component {component.name!r}: the engine does not know {similarity!r}; score it by its views."
+            )
         if isinstance(similarity, MSSSIM):
             similarity.check_size(height, width)
         for noisy, clean in branches:

@@ -181,8 +181,8 @@ def safe_ms_ssim(
     """
     similarity = MSSSIM(tuple(betas), data_range, normalize)
     pair = Pair(pred, target, channels=None)
-    scores = pair.scores_side_by_side([Component("ms_ssim", similarity)])
-    return means_or_zeros(pair, scores, ["ms_ssim"], pred.dtype)["ms_ssim"]
+    scores = pair.score(Component("ms_ssim", similarity))
+    return means_or_zeros(pair, scores[:, None], ["ms_ssim"], pred.dtype)["ms_ssim"]
 
 
 def _evaluate(

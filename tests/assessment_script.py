@@ -64,6 +64,7 @@ def main(folder):
     found["broken"] = error_of(broken)
     found["different"] = error_of(images, seed=rank)
     torch.save(found, Path(folder) / f"rank{rank}.pt")
+    dist.barrier()  # nobody leaves while another is still in a collective
     dist.destroy_process_group()
 
 

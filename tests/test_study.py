@@ -515,7 +515,7 @@ def test_another_default_or_other_code_makes_results_old(done, monkeypatch):
 
     monkeypatch.setitem(ATTACKS, "invgrad", OfNextRelease)
     found = reasons()
-    assert "attack.learning_rate 0.1 -> 0.3" in found["attack lenet/plain/short"]
+    assert "attack.learning_rate 0.025 -> 0.3" in found["attack lenet/plain/short"]
     assert "attack lenet/plain/dlg" not in found
     config = parse_config(TINY.replace("network: lenet}", "network: lenet, epochs: 0}"), Path("study.yaml"))
     assert reasons()["train lenet/plain"] == "changed: training.epochs 1 -> 0"
