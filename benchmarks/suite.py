@@ -63,7 +63,7 @@ def main() -> None:
     ]
     print(frame.markdown(header, rows))
     payload = {"backend": backend(), "batch": options.batch, "size": options.size, "bar": BAR, "results": results}
-    print(f"wrote {frame.save('suite', {**payload, 'learned': learned}, options.output).name}")
+    print(f"wrote {frame.save(f'suite-{backend()}', {**payload, 'learned': learned}, options.output).name}")
     ratio = results[SUITE]["cpu_s"]["ratio"]["median"]
     if ratio > BAR:
         sys.exit(f"{SUITE} costs {ratio:.2f} times the fifteen, more than {BAR}.")
