@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from conftest import SMALL, pictures
+from process_group import leave
 
 from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.learned import CNNAttacker, CNNAttackerPearson, LinearAttacker, LinearAttackerMSSSIM
@@ -64,8 +65,7 @@ def main(folder):
     found["broken"] = error_of(broken)
     found["different"] = error_of(images, seed=rank)
     torch.save(found, Path(folder) / f"rank{rank}.pt")
-    dist.barrier()  # nobody leaves while another is still in a collective
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

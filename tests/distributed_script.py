@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from process_group import leave
 from torch.distributed.rendezvous import rendezvous
 from torch.profiler import ProfilerActivity, profile
 from torchmetrics import MeanMetric, MetricCollection
@@ -269,7 +270,7 @@ def main(folder):
         counted(dist.barrier)  # the first profile takes long
         found[processes] = {scenario.__name__: scenario(rank, shares[rank]) for scenario in SCENARIOS}
         found[processes]["address"] = own_address()
-        dist.destroy_process_group()
+        leave()
     torch.save(found, Path(folder) / f"rank{rank}.pt")
 
 

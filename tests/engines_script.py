@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from distributed_script import Inverting, counted
 from lightning.pytorch import LightningModule, Trainer
+from process_group import leave
 from torch.utils.data import DataLoader, DistributedSampler
 
 from attacker_metrics import MultiAttackerPrivacy
@@ -93,7 +94,7 @@ def main(folder):
     rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
     found["lightning"] = lightning(rank, processes)
     torch.save(found, Path(folder) / f"rank{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

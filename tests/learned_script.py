@@ -5,6 +5,7 @@ import sys
 import torch
 import torch.distributed as dist
 from conftest import pictures
+from process_group import leave
 
 from attacker_metrics.learned import CNNAttacker, LinearAttacker
 
@@ -31,7 +32,7 @@ def main(path):
     dist.all_gather_object(found, (weights, sorted(linear._seen)))
     if dist.get_rank() == 0:
         torch.save(found, path)
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

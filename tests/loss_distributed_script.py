@@ -1,5 +1,6 @@
 """Run under torchrun: every rank trains a cloak on its share, under DDP and under FSDP; rank 0 saves the weights."""
 
+import os
 import sys
 
 import torch
@@ -66,6 +67,7 @@ def main(path):
     if dist.get_rank() == 0:
         torch.save(outcome, path)
     dist.destroy_process_group()
+    os._exit(0)  # torch keeps FSDP's group in caches; its threads could abort the process while Python ends
 
 
 if __name__ == "__main__":

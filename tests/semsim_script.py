@@ -4,6 +4,7 @@ import sys
 
 import torch
 import torch.distributed as dist
+from process_group import leave
 from torch import nn
 
 from attacker_metrics.semsim import SemSim
@@ -44,7 +45,7 @@ def main(path):
     dist.all_gather_object(gathered, [metric.compute() for metric in all_metrics])
     if dist.get_rank() == 0:
         torch.save(gathered, path)
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

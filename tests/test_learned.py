@@ -383,6 +383,29 @@ def test_the_split_follows_the_name_alone():
         assert np.mean([in_fit_split(name, share=share) for name in names]) == pytest.approx(share, abs=0.05)
 
 
+def test_no_thread_of_a_process_group_outlives_it(tmp_path):
+    """Torch's optimizers would otherwise keep the group, and its threads abort one process of many at its end."""
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("this build of torch has no gloo")
+    if not Path("/proc/self/task").exists():
+        pytest.skip("there is no /proc to see threads in")
+    script = f"""
+import torch
+from pathlib import Path
+from attacker_metrics.learned import CNNAttacker
+
+names = lambda: [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+torch.distributed.init_process_group("gloo", init_method="file://{tmp_path}/store", rank=0, world_size=1)
+attacker = CNNAttacker(steps=1)
+attacker.fit_update(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32), ["a", "b"])
+attacker.fit_compute()
+assert any("gloo" in name for name in names()), names()
+torch.distributed.destroy_process_group()
+assert not any("gloo" in name for name in names()), names()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 def test_processes_with_uneven_shares_fit_the_attacker_of_one_process(tmp_path):
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this build of torch has no gloo")

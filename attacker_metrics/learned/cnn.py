@@ -13,6 +13,11 @@ from torch import Tensor, nn
 
 from attacker_metrics.learned.attacker import LearnedAttacker, _hash, gathered
 
+if torch.distributed.is_available():
+    # torch's optimizers import this module, whose default arguments keep a process group that exists by then alive beyond
+    # destroy_process_group(); its threads then meet the end of Python, which aborts the process now and then.
+    import torch.distributed.nn.functional
+
 _TILE, _TILES, _BATCH = 32, 512, 16
 _WIDTH, _BLOCKS = 16, 2
 _RATE = 3e-3

@@ -1,0 +1,20 @@
+"""Leaving the process group, for scripts that run under torchrun."""
+
+import gc
+from pathlib import Path
+
+import torch.distributed as dist
+from torch.distributed.nn import functional  # noqa: F401  (before there is a group: see attacker_metrics/learned/cnn.py)
+
+
+def leave():
+    """Destroy the process group, and make sure that it is gone: its threads may abort a process at its end."""
+    gc.collect()  # what holds it in a cycle, such as a DistributedDataParallel
+    dist.destroy_process_group()
+    assert not (threads := threads_of_gloo()), threads
+
+
+def threads_of_gloo():
+    """The names of those that run, none where there is no /proc."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
