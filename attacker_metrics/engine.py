@@ -33,11 +33,12 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
         ``(B, components)`` in float32, or float64 if an input is; NaN with zero gradient where not finite.
 
     Raises:
-        NotImplementedError: for forward-mode derivatives, which would be 0, and where a gradient would have to pass an
-            attacker that is :data:`~attacker_metrics.program.ONE_WAY`.
+        NotImplementedError: for forward-mode derivatives, which would be 0 (within an error of torch's if compiled), and
+            where a gradient would have to pass an attacker that is :data:`~attacker_metrics.program.ONE_WAY`.
     """
     compiling, sides = torch.compiler.is_compiling(), (noisy, clean)
-    if not compiling and any(map(_has_tangent, sides)):
+    # A compiler sees whether forward-mode derivatives are on, not always whether these tensors have one.
+    if forward_ad._current_level >= 0 and (compiling or any(map(_has_tangent, sides))):
         raise NotImplementedError("the scores have no forward-mode derivatives: use backward() or torch.autograd.grad.")
     wanted = [torch.is_grad_enabled() and image.requires_grad for image in sides]
     if any(wanted) and program.one_way:

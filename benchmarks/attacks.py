@@ -21,6 +21,7 @@ import importlib.util
 import statistics
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,9 +66,10 @@ def main() -> None:
     frame.prepare(options.threads)
     payload: dict[str, Any] = {"options": {"width": options.width, "iterations": options.iterations, "quick": options.quick}}
     if options.only != "speed":
-        payload["quality"] = quality(options)
-        for name, row in payload["quality"].items():
+        payload["quality"] = {}
+        for name, row in quality(options):
             print(name, row, flush=True)
+            payload["quality"][name] = row
     if options.only != "quality":
         payload["speed"] = speed(options)
         print(table(payload["speed"]))
@@ -88,31 +90,22 @@ def pictures() -> Tensor:
     return torch.cat(squares).clamp(0, 1)
 
 
-def quality(options: Namespace) -> dict[str, dict[str, Any]]:
-    """What each attack recovers."""
+def quality(options: Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What each attack recovers, one after the other."""
     images = pictures()
     dense = nn.Sequential(Normalize(), nn.Flatten(), nn.Linear(3 * SIDE**2, 256), nn.ReLU(), nn.Linear(256, 10))
     shared = share_gradients(dense, images.float(), LABELS)
     error = (first_layer_closed_form(dense, shared) - images.float()).abs().max()
     lenet = SigmoidLeNet(size=SIDE).double()
     deep: dict[str, Any] = {"iterations": 300 if options.quick else 6000, "restarts": 1 if options.quick else 4}
-    return {
-        "closed form": {"largest_error": float(error)},
-        "DLG, sigmoid LeNet, float64": attacked(DLG(**deep), lenet, images, LABELS),
-        "iDLG, sigmoid LeNet, float64": attacked(IDLG(**deep), lenet, images, LABELS),
-        "InvGrad, sigmoid LeNet": attacked(
-            InvertingGradients(iterations=300 if options.quick else 1500, total_variation=0.02),
-            SigmoidLeNet(size=SIDE),
-            images.float(),
-            LABELS,
-        ),
-        f"InvGrad, ConvNet{options.width}, untrained": attacked(
-            InvertingGradients(iterations=options.iterations, learning_rate=0.1, total_variation=1e-6),
-            ConvNet(width=options.width, size=SIDE),
-            images.float(),
-            LABELS,
-        ),
-    }
+    yield "closed form", {"largest_error": float(error)}
+    yield "DLG, sigmoid LeNet, float64", attacked(DLG(**deep), lenet, images, LABELS)
+    yield "iDLG, sigmoid LeNet, float64", attacked(IDLG(**deep), lenet, images, LABELS)
+    attack = InvertingGradients(iterations=300 if options.quick else 1500, total_variation=0.02)
+    yield "InvGrad, sigmoid LeNet", attacked(attack, SigmoidLeNet(size=SIDE), images.float(), LABELS)
+    attack = InvertingGradients(iterations=options.iterations, learning_rate=0.1, total_variation=1e-6)
+    convnet = ConvNet(width=options.width, size=SIDE)
+    yield f"InvGrad, ConvNet{options.width}, untrained", attacked(attack, convnet, images.float(), LABELS)
 
 
 def attacked(attack: GradientInversion, network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Any]:

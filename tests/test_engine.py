@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
 import attacker_metrics.engine as engine
 import attacker_metrics.moments as moments
@@ -256,6 +257,22 @@ def test_forward_mode_is_refused_instead_of_zero():
     noisy, clean = (image.detach() for image in pictures(3, 1, 22, 22))
     with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
         torch.func.jvp(lambda x: multi_attacker_scores(x, clean, betas=(1.0,))["pearson"], (noisy,), (noisy,))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")  # of torch's own forward mode
+def test_forward_mode_is_refused_by_a_compiler_too():
+    noisy, clean = (image.detach() for image in pictures(3, 1, 22, 22))
+
+    def score(x):
+        return multi_attacker_scores(x, clean, betas=(1.0,))["pearson"]
+
+    compiled = torch.compile(lambda x: torch.func.jvp(score, (x,), (x,)), backend="aot_eager", fullgraph=True)
+    with pytest.raises((NotImplementedError, torch._dynamo.exc.Unsupported), match="forward-mode derivatives"):
+        compiled(noisy)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(noisy, noisy)
+        with pytest.raises((NotImplementedError, torch._dynamo.exc.Unsupported), match="forward-mode derivatives"):
+            torch.compile(score, backend="aot_eager", fullgraph=True)(dual)
 
 
 def test_results_can_be_added_to_in_place():
