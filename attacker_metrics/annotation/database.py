@@ -175,7 +175,10 @@ class Database:
                 self.is_new = not inspect(connection).get_table_names()
                 mark = tuple(connection.scalar(text(f"PRAGMA {name}")) for name in ("application_id", "user_version"))
         except DatabaseError as error:
-            raise DatabaseFileError(f"{self.path} cannot be used as a database: {error.orig}") from error
+            raise DatabaseFileError(
+                f"{self.path} cannot be used as a database: {error.orig}. SQLite keeps files beside one while it is open; if"
+                f" the folder cannot be written, copy {self.path.name}* to another."
+            ) from error
         if not self.is_new and mark != (_APPLICATION, _FORMAT):
             raise DatabaseFileError(f"{self.path} holds no study of this version of the app; pass another file.")
 

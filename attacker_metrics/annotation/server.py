@@ -111,7 +111,8 @@ def serve(
         if host not in LOCAL:
             tell(
                 f"warning: {host} can be reached from other machines, and pages, votes and tokens travel unencrypted;"
-                " put a server with HTTPS before it on a network that you do not trust."
+                " put a server with HTTPS before it on a network that you do not trust. Links on the owner's page have the"
+                " name under which you open it."
             )
         app = create_app(
             store,

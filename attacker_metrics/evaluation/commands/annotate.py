@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def add(commands: Any) -> None:
         help="opens the owner's page; 12 or more of a-z A-Z 0-9 . _ ~ - (default: a random one, printed)",
     )
     server.add_argument(
-        "--annotators", metavar="NAME,...", help="only these take part, each by a personal link, which is printed"
+        "--annotators",
+        metavar="NAME,...",
+        help="who takes part, each by a personal link, which is printed; at a start with names nobody else can begin",
     )
 
 
@@ -84,6 +87,8 @@ def _serve(options: argparse.Namespace) -> None:
 
     manifest = Path(options.manifest)
     database = Database(options.database)
+    # uvicorn ends by the signal that stopped it; SIGTERM would leave the votes in the write-ahead log.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         store = open_study(
             manifest, database, task=options.task, seed=options.seed, repeats=options.repeats, catch=options.catch
@@ -102,6 +107,7 @@ def _serve(options: argparse.Namespace) -> None:
         print(f"stopped; the votes are in {options.database}.")
     finally:
         database.close()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _export(options: argparse.Namespace) -> None:
