@@ -164,6 +164,16 @@ def test_a_tensor_in_another_scale_is_not_shown_as_black_and_white(manifest, sca
         read_tasks(manifest, "category")
 
 
+@pytest.mark.parametrize("name", ["secret-coffee.png", "./secret-coffee.png"])
+def test_a_category_task_takes_no_original_as_a_reconstruction(manifest, name):
+    row = {"dataset": "photographs", "model": "none", "attack": "none", "original": name, "reconstruction": name}
+    with manifest.open("a") as file:
+        file.write(",".join([*row.values(), "coffee"]) + "\n")
+    with pytest.raises(TableError, match=rf"row 9: reconstruction '{re.escape(name)}' is an original"):
+        read_tasks(manifest, "category")
+    assert len(read_tasks(manifest, "pair")) == 9
+
+
 def test_a_missing_column_is_named_and_a_pair_task_needs_no_class(manifest):
     rows = [list(cells.values())[:-1] for cells in read_rows(manifest)]
     write_table(manifest, COLUMNS[:-1], rows)
@@ -680,6 +690,20 @@ def test_a_picture_that_has_gone_is_told_to_the_owner_only(study, manifest, capl
     assert answer.status_code == 500
     assert ".png" not in answer.text
     assert "net-" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("task", "changed", "page"), [("category", "*net-*.png", "picture"), ("pair", "secret-*", "original")]
+)
+def test_a_picture_that_another_one_has_replaced_is_not_judged(study, manifest, caplog, task, changed, page):
+    _, client = study(task=task, catch=0)
+    ann = begin(client())
+    token, _ = fields(ann.get("/trial"))
+    assert ann.get(f"/{page}/{token}").status_code == 200
+    for file in manifest.parent.glob(changed):
+        Image.new("RGB", (48, 32)).save(file)
+    assert ann.get(f"/{page}/{token}").status_code == 500
+    assert "is another picture than at the start of the study" in caplog.text
 
 
 # Figures and exports

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from torch import Tensor
 
-from attacker_metrics.evaluation.images import ImageError, decode_image, read_bytes
+from attacker_metrics.evaluation.images import ImageError, decode_image, one_spelling, read_bytes
 from attacker_metrics.faithfulness.annotations import CLASS, KEYS
 from attacker_metrics.faithfulness.tables import Column, TableError, read_table, shown
 
@@ -90,6 +90,7 @@ def read_tasks(manifest: Path, task: TaskName, *, seed: int = 0) -> list[Item]:
     categories = table.get(CLASS, [""] * rows)
     if task == "category":
         _check_classes(manifest, categories)
+        _check_no_original(manifest, table)
     digests = _digests(manifest, table)
     candidates: Sequence[tuple[str, ...]] = [()] * rows
     if task == "category":
@@ -108,6 +109,22 @@ def read_tasks(manifest: Path, task: TaskName, *, seed: int = 0) -> list[Item]:
         )
         for k in range(rows)
     ]
+
+
+def digest(content: bytes) -> str:
+    """By which a picture is known, whatever its name."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _check_no_original(manifest: Path, table: dict[str, Column]) -> None:
+    """By its path, not its content: an attack may be perfect."""
+    originals = set(map(one_spelling, table["original"]))
+    for row, name in enumerate(table["reconstruction"], start=1):
+        if one_spelling(name) in originals:
+            raise TableError(
+                f"{manifest}, row {row}: reconstruction {name!r} is an original, which a category task must not show before"
+                " its reconstructions; leave the row out (catch trials show originals at the end)."
+            )
 
 
 def _check_classes(manifest: Path, categories: Column) -> None:
@@ -189,7 +206,7 @@ def _digests(manifest: Path, table: dict[str, Column]) -> dict[str, str]:
             try:
                 content = read_bytes(path)
                 _check_range(decode_image(content, path).pixels, path)
-                digests[name] = hashlib.blake2b(content, digest_size=16).hexdigest()
+                digests[name] = digest(content)
             except ImageError as error:
                 broken.append(f"row {row}: {'there is no file ' + str(path) if not path.is_file() else error}")
     if broken:
