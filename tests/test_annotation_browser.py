@@ -244,7 +244,7 @@ def test_the_server_is_killed_in_mid_study_and_nothing_is_lost(manifest, person,
         assert place(page) == 5
         for k in range(5, total + 1):
             press(page, "x") if k < total else press_last(page, "x")
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # as a service manager does; all votes are in the one file then, as after Ctrl-C
         assert process.wait(20) == 0
         owner, ann, bob, stopped = process.stdout.read().splitlines()
         assert f"{address}/owner?token={OWNER}" in owner
@@ -252,6 +252,7 @@ def test_the_server_is_killed_in_mid_study_and_nothing_is_lost(manifest, person,
         assert f": {address}/a/2-" in bob
         assert stopped == f"stopped; the votes are in {database}."
         assert process.stderr.read() == ""
+    assert not database.with_name("votes.sqlite-wal").exists()
     given = answers_in(database, "Ann")
     assert [answer.answer for answer in given] == [*CLASSES, *[None] * (len(given) - 4)]
     assert [answer.position for answer in given] == list(range(len(given)))
@@ -295,6 +296,46 @@ def test_a_screen_reader_finds_names_and_the_focus_is_seen(category, person):
     page.reload()
     assert place(page) == 2
     assert not page.get_by_label("Keyboard shortcuts").is_checked()
+
+
+def test_shortcuts_that_are_off_are_off_on_every_page(category, person):
+    address, database = category
+    page = person(address, "Speaker")
+    total = int(page.locator("progress").get_attribute("max"))
+    page.get_by_label("Keyboard shortcuts").uncheck()
+    for k in range(total):
+        until_seen(page)
+        page.get_by_role("button", name="Cannot tell").click()
+        expect(page).to_have_title(re.compile(f"Picture {k + 2} of" if k < total - 1 else "Done"))
+    page.keyboard.press("u")
+    page.wait_for_timeout(300)
+    expect(page.get_by_role("heading", name="That was the last picture")).to_be_visible()
+    page.goto(f"{address}/pause")
+    page.keyboard.press("p")
+    page.wait_for_timeout(300)
+    expect(page).to_have_url(f"{address}/pause")
+    assert not any(answer.undone for answer in answers_in(database, "Speaker"))
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "answer"),
+    [
+        ("1", "Digit1", CLASSES[0]),
+        ("&", "Digit1", CLASSES[0]),  # French: digits need Shift
+        ("\u0447", "KeyX", None),  # Russian
+        ("!", "Slash", ...),
+        ("e", "KeyX", ...),  # a Latin letter is itself, wherever it lies
+        ("\u00fc", "KeyX", ...),
+    ],
+)
+def test_keys_are_what_is_printed_on_them_in_every_layout(category, person, key, code, answer):
+    address, database = category
+    name = f"Layout {ord(key)}"
+    page = person(address, name)
+    until_seen(page)
+    page.evaluate("event => document.dispatchEvent(new KeyboardEvent('keydown', event))", {"key": key, "code": code})
+    page.wait_for_timeout(300)
+    assert [given.answer for given in answers_in(database, name)] == ([] if answer is ... else [answer])
 
 
 def test_a_double_click_votes_once(category, person):

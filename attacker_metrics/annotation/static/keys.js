@@ -3,16 +3,25 @@
 const pictures = [...document.querySelectorAll("figure img")];
 const areLoaded = () => pictures.every((picture) => picture.complete && picture.naturalWidth > 0);
 
+const areOn = () => localStorage.getItem("shortcuts") !== "off"; // on every page, not only where the box is
 const box = document.getElementById("shortcuts");
 if (box) {
   box.parentElement.hidden = false;
-  box.checked = localStorage.getItem("shortcuts") !== "off";
+  box.checked = areOn();
   box.addEventListener("change", () => localStorage.setItem("shortcuts", box.checked ? "on" : "off"));
 }
 
+// What is printed on the key, also where digits need Shift (French) or letters are of another script (Russian, Greek).
+const printed = (event) => {
+  const key = event.key.toLowerCase();
+  const [, row, sign] = /^(Digit|Key)(.)$/.exec(event.code) ?? [];
+  const isForeign = row === "Digit" ? !/^[a-z0-9]$/.test(key) : /^\p{L}$/u.test(key) && !/\p{Script=Latin}/u.test(key);
+  return sign && isForeign ? sign.toLowerCase() : key;
+};
+
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || (box && !box.checked)) return;
-  const target = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
+  if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || !areOn()) return;
+  const target = document.querySelector(`[data-key="${CSS.escape(printed(event))}"]`);
   if (!target) return;
   event.preventDefault();
   target.click();
