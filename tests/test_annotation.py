@@ -680,6 +680,22 @@ def test_the_owners_pages_need_the_token(study):
     assert visitor.get("/owner", params={"token": "guess"}).status_code == 403
 
 
+def test_whoever_sends_their_name_twice_is_one_person(study):
+    """A click that nothing seems to follow is repeated, and a browser gives up the first answer with its cookie."""
+    store, client = study()
+    form = {"name": "Ann", "token": re.search(r'name="token" value="([\w-]{22})"', client().get("/").text)[1]}
+    client().post("/begin", data=form)
+    again = client()
+    assert again.post("/begin", data=form).url.path == "/trial"
+    assert [annotator.name for annotator in store.annotators()] == ["Ann"]
+    assert client().post("/begin", data=form | {"token": "x" * 22}).status_code == 400
+    assert client().post("/begin", data=form | {"token": ""}).status_code == 400
+    assert again.post("/begin", data=form | {"name": "Bob"}).url.path == "/trial"  # the page came back from the history
+    ann, bob = store.annotators()
+    assert (ann.token, bob.name) == (form["token"], "Bob")
+    assert bob.token != ann.token
+
+
 def test_a_picture_that_has_gone_is_told_to_the_owner_only(study, manifest, caplog):
     _, client = study()
     ann = begin(client())

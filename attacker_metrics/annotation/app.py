@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from attacker_metrics.annotation import export, overview, pictures
 from attacker_metrics.annotation.database import Annotator, DatabaseFileError, NotWritableError, Trial
-from attacker_metrics.annotation.store import DIFFERENT, SAME, RefusedError, Store
+from attacker_metrics.annotation.store import DIFFERENT, SAME, RefusedError, Store, new_token
 from attacker_metrics.evaluation.images import ImageError
 
 LETTERS = "1234567890qwertasdfg"
@@ -96,13 +96,13 @@ class _Pages:
         self._cookie, self._owner_cookie = f"annotator_{store.name}", f"owner_{store.name}"
 
     def start(self, request: Request) -> Response:
-        return self._page("start", name=self._name(request), open=self._open)
+        return self._page("start", name=self._name(request), open=self._open, token=new_token())
 
     async def begin(self, request: Request) -> Response:
         if not self._open:
             raise RefusedError("Please use the personal link that you were given.")
         form = await _form(request)
-        annotator = await run_in_threadpool(self._store.register, form.get("name", ""))
+        annotator = await run_in_threadpool(self._store.register, form.get("name", ""), form.get("token"))
         return self._remembered(annotator)
 
     def enter(self, request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 import unicodedata
@@ -28,6 +29,7 @@ DEFAULT_REPEATS = 0.1
 DEFAULT_CATCH: dict[TaskName, float] = {"category": 0.1, "pair": 0.5}
 
 _LONGEST_NAME = 40
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
 _LONGEST_VISIBLE_MS = 24 * 3600 * 1000
 
 
@@ -74,6 +76,11 @@ class Turn:
     total: int
     trial: Trial | None
     undoable: str | None
+
+
+def new_token() -> str:
+    """128 random bits."""
+    return secrets.token_urlsafe(16)
 
 
 def tidy_name(name: str) -> str:
@@ -176,20 +183,32 @@ class Store:
         with self.database.reading() as session:
             return list(session.scalars(select(Annotator).order_by(Annotator.number)))
 
-    def register(self, name: str) -> Annotator:
+    def register(self, name: str, token: str | None = None) -> Annotator:
         """Add an annotator and write their trials.
 
+        Args:
+            name: a new one.
+            token: the secret of the personal link, 22 of ``a-z A-Z 0-9 _ -``; by default, and if it is another one's, drawn
+                here. Whoever comes with the name and its token again, because a form was sent twice, is the same person.
+
         Raises:
-            RefusedError: if the name is taken, or no name.
+            RefusedError: if the name is taken, or no name, or the token is none.
         """
         name = tidy_name(name)
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise RefusedError("The form is incomplete; load the page again.")
         with self.database.writing() as session:
-            if session.scalar(select(Annotator).where(Annotator.folded_name == name.casefold())) is not None:
+            known = session.scalar(select(Annotator).where(Annotator.folded_name == name.casefold()))
+            if known is not None and token and secrets.compare_digest(known.token, token):
+                return known
+            if known is not None:
                 raise RefusedError(
                     f"The name {name} is taken. If it is yours, use your personal link; otherwise choose another."
                 )
             number = session.scalar(select(func.count()).select_from(Annotator)) or 0
-            annotator = Annotator(number=number, name=name, folded_name=name.casefold(), token=secrets.token_urlsafe(16))
+            if token is None or session.scalar(select(Annotator.id).where(Annotator.token == token)) is not None:
+                token = new_token()
+            annotator = Annotator(number=number, name=name, folded_name=name.casefold(), token=token)
             session.add(annotator)
             session.flush()
             trials = plan(
@@ -207,7 +226,7 @@ class Store:
                     "kind": trial.kind,
                     "item": trial.item,
                     "partner": trial.partner,
-                    "token": secrets.token_urlsafe(16),
+                    "token": new_token(),
                 }
                 for position, trial in enumerate(trials)
             ]
