@@ -230,6 +230,42 @@ def test_a_column_of_the_strongest_attacker_is_compared_but_is_no_attacker(runs)
     assert "winner" not in differences()
 
 
+def test_strongest_attackers_measured_against_other_unrelated_pairs_are_not_compared(runs):
+    """The finest percentile depends on the number of unrelated pairs: the same scores would leak less in one run."""
+    for run, finest in (("weak", 0.999), ("strong", 0.98)):
+        change_table(run, strongest=np.full(PAIRS, finest))
+        change_summary(run, lambda summary, finest=finest: refused(summary, "null_digest", str(finest)))
+    assert compare("weak", "strong", "--utility-column", "rgb_clamp") == 0
+    assert "strongest" not in differences()
+    assert any(note.startswith("strongest is left out: ") for note in result()["notes"])
+    change_summary("strong", lambda summary: refused(summary, "null_digest", "0.999"))
+    assert compare("weak", "strong") == 0
+    assert differences()["strongest"]["leaks"] == "less"
+    assert not any("strongest" in note for note in result()["notes"])
+
+
+def test_the_attackers_of_a_suite_are_read_as_the_fifteen_are(runs):
+    """They are named where they are the strongest, and rounding makes no difference of them."""
+    rounding = np.where(np.arange(PAIRS) % 2, 3e-5, 1e-5)
+    for run, mean in (("weak", 0.999), ("strong", 0.98)):
+        added = {
+            "affine_gray": np.full(PAIRS, mean),
+            "draws_pearson_affine": np.full(PAIRS, mean),
+            "jpeg_gray": 0.5 + (run == "weak") * rounding,
+            "median_gray": np.zeros(PAIRS),
+            "invert_gray": np.zeros(PAIRS),
+        }
+        change_table(run, **added)
+        change_summary(run, lambda summary, added=added: summary["components"].update({name: {} for name in added}))
+    assert compare("weak", "strong") == 0
+    assert differences()["jpeg_gray"]["pairs_lower"] == 0
+    assert differences()["jpeg_gray"]["difference"] == 0
+    said = " ".join(result()["sentences"])
+    assert "Strongest MS-SSIM attacker on average: affine_gray (0.999) on weak, affine_gray (0.980) on strong." in said
+    assert "Strongest squared Pearson attacker on average: draws_pearson_affine (0.999) on weak" in said
+    assert sum("1 MS-SSIM components are exactly 0" in note for note in result()["notes"]) == 2  # the negative's is no news
+
+
 def refused(summary, name, value):
     summary["settings"][name] = value
 

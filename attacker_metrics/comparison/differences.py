@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from attacker_metrics.comparison.runs import STRONGEST, Run
-from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
+from attacker_metrics.components import MEANS
+from attacker_metrics.evaluation.scoring import DRAWS
+from attacker_metrics.evaluation.summary import OURS
 from attacker_metrics.statistics import Estimate, SignFlipTest, holm, mean_interval, sign_flip_test
 from attacker_metrics.statistics.paired import RESAMPLES
 
@@ -18,7 +20,6 @@ SAME = 4e-5
 """Two scores of ours that are no farther apart are equal: each may be off by half of it in float32."""
 
 FEW_GROUPS = 15
-_FIFTEEN = MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES
 _SUMMARIES = (*MEANS, STRONGEST)
 
 
@@ -115,7 +116,9 @@ def cautions(runs: Sequence[Run], differences: Sequence[Difference]) -> list[str
                 f"{run.name}: {unscored} of {len(run.ids)} pairs lack a score and are left out where they do. If they"
                 " failed because they are special, the differences are biased."
             )
-        collapsed = sum(int((run.columns[name] == 0).any()) for name in MS_SSIM_COMPONENT_NAMES if name in run.columns)
+        # The negative of any readable picture collapses: only where other attackers do is it news.
+        names = [name for name in run.components if _is_ms_ssim(name) and name.removeprefix(DRAWS) != "invert_gray"]
+        collapsed = sum(int((run.columns[name] == 0).any()) for name in names)
         if collapsed:
             notes.append(
                 f"{run.name}: {collapsed} MS-SSIM components are exactly 0 on some pairs. That is a structure term that was"
@@ -153,7 +156,7 @@ def _difference(baseline: Run, run: Run, name: str, flips: int, seed: int) -> Di
         return None
     first, second = first[both], second[both]
     groups = None if baseline.groups is None else np.asarray(baseline.groups)[both]
-    ours = name in (*_FIFTEEN, *MEANS)
+    ours = name in OURS or name in MEANS
     changes = second - first
     if ours:
         changes = np.where(np.abs(changes) <= SAME, 0, changes)
@@ -190,8 +193,8 @@ def _sentences_of(run: Run, baseline: Run, differences: Sequence[Difference]) ->
             f"{run.name} leaks less than {baseline.name} after {counts['less']} of {len(attackers)} attackers, more after"
             f" {counts['more']}; {counts['undecided']} are undecided (sign-flip test over {where}, Holm-corrected, 5 %)."
         )
-    for family, names in (("MS-SSIM", MS_SSIM_COMPONENT_NAMES), ("squared Pearson", PEARSON_COMPONENT_NAMES)):
-        members = [difference for difference in attackers if difference.component in names]
+    for family, belongs in (("MS-SSIM", _is_ms_ssim), ("squared Pearson", _is_pearson)):
+        members = [difference for difference in attackers if belongs(difference.component)]
         if members:
             before = max(members, key=lambda difference: difference.baseline_mean)
             after = max(members, key=lambda difference: difference.run_mean)
@@ -203,3 +206,11 @@ def _sentences_of(run: Run, baseline: Run, differences: Sequence[Difference]) ->
                 sentence += " The best attacker still reads as much: what others lost is no gain in privacy."
             said.append(sentence)
     return said
+
+
+def _is_ms_ssim(name: str) -> bool:
+    return name in OURS and not _is_pearson(name)
+
+
+def _is_pearson(name: str) -> bool:
+    return name in OURS and name.removeprefix(DRAWS).startswith("pearson_")

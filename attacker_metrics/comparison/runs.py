@@ -39,6 +39,7 @@ MAY_DIFFER = frozenset(
 """Settings that change no score, and what is being compared. Any other that differs is named."""
 
 STRONGEST = "strongest"
+_NULL = "null_digest"
 
 
 class ComparisonError(ValueError):
@@ -94,7 +95,8 @@ def aligned(runs: Sequence[Run], *, common: bool = False) -> tuple[list[Run], li
     """Bring the runs onto the same pairs, in the order of the first.
 
     Args:
-        runs: what to compare; the groups of any of them count for all.
+        runs: what to compare; the groups of any of them count for all. Their columns ``strongest`` are dropped if they were
+            measured against other unrelated pairs: percentiles among 50 end at 0.98, among 1,000 at 0.999.
         common: keep the pairs that all have, instead of asking for the same ones.
 
     Returns:
@@ -117,6 +119,8 @@ def aligned(runs: Sequence[Run], *, common: bool = False) -> tuple[list[Run], li
         raise ComparisonError("the runs have no pair in common; pairs are matched by the column id of scores.parquet.")
     order = [name for name in runs[0].ids if name in shared]
     placed = [_in_order(run, order) for run in runs]
+    if len({run.summary["settings"].get(_NULL) for run in runs}) > 1:
+        placed = [_without_column(run, STRONGEST) for run in placed]
     groups = next((run.groups for run in placed if run.groups is not None), None)
     for run in placed:
         if groups is not None and run.groups is not None and run.groups != groups:
@@ -140,7 +144,12 @@ def check_settings(runs: Sequence[Run]) -> list[str]:
         shown = ", ".join(f"{value} in {run.name}" for run, value in zip(runs, values, strict=True))
         if name in (*MUST_AGREE, "spec_version"):
             raise ComparisonError(f"{name} differs: {shown}. These scores measure different things; evaluate alike.")
-        notes.append(f"{name} differs: {shown}.")
+        notes.append(
+            f"{name} differs: {shown}."
+            if name != _NULL
+            else f"{STRONGEST} is left out: the runs were measured against other unrelated pairs. Evaluate the same pairs"
+            " and attackers with the same --null to compare it."
+        )
     return notes
 
 
@@ -184,6 +193,10 @@ def _in_order(run: Run, order: list[str]) -> Run:
     rows = np.array([place[name] for name in order])
     groups = None if run.groups is None else [run.groups[row] for row in rows]
     return replace(run, ids=order, columns={name: column[rows] for name, column in run.columns.items()}, groups=groups)
+
+
+def _without_column(run: Run, name: str) -> Run:
+    return replace(run, columns={column: values for column, values in run.columns.items() if column != name})
 
 
 def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
