@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from attacker_metrics import MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, AttackerMetricsWarning, multi_attacker_scores
-from attacker_metrics.evaluation import cli
+from attacker_metrics.evaluation import cli, report
 from attacker_metrics.evaluation.obfuscations import OBFUSCATIONS
 from attacker_metrics.evaluation.pairs import BuiltInPairs, LoadedPair, batches_of_one_size
+from attacker_metrics.evaluation.tails import estimate_as_json
+from attacker_metrics.statistics import mean_interval
 
 SEVENTEEN = [*MS_SSIM_COMPONENT_NAMES, *PEARSON_COMPONENT_NAMES, "ms_ssim", "pearson"]
 SMALL = ["--betas", "0.5", "0.5"]
@@ -339,6 +341,53 @@ def test_a_users_metrics_appear_in_table_scores_summary_and_report(folders, monk
     assert summary_of(folders)["components"]["negative"]["collapsed"] == 6
     assert "negative" in capsys.readouterr().out
     assert ">PSNR<" in (folders / "out" / "report.html").read_text()
+
+
+RARELY_DEFINED = """
+import torch
+from torchmetrics import Metric
+
+class OfBright(Metric):
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("score", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, noisy, clean):
+        self.score = torch.tensor(float("nan") if torch.equal(noisy, clean) else 0.0)
+
+    def compute(self):
+        return self.score
+"""
+
+
+def test_a_users_metric_may_be_infinite_or_undefined(folders, monkeypatch, capsys):
+    """Numbers that are none are null; and a pair that the metric cannot score still heads the list of the leaking ones."""
+    (folders / "mine.py").write_text(EXTRA)
+    (folders / "other.py").write_text(RARELY_DEFINED)
+    (folders / "noisy" / "pair0.png").write_bytes((folders / "clean" / "pair0.png").read_bytes())
+    monkeypatch.chdir(folders)
+    assert evaluate(folders, "--extra", "mine:PSNR", "--extra", "other:OfBright", "--fail-above", "PSNR=99@max") == 3
+    assert "limit exceeded: PSNR max is no score to judge by" in capsys.readouterr().err
+    found = summary_of(folders)
+    psnr = found["components"]["PSNR"]
+    assert (psnr["mean"], psnr["std"], psnr["ci95"], psnr["max"], psnr["worst_pair"]) == (None,) * 4 + ("pair0",)
+    assert 0 < psnr["median"] < 99
+    assert found["components"]["OfBright"]["mean"] == 0
+    assert np.isinf(pq.read_table(folders / "out" / "scores.parquet")["PSNR"].to_pylist()).sum() == 1
+
+    assert evaluate(folders, "--extra", "other:OfBright") == 0
+    most_leaking = (folders / "out" / "report.html").read_text().split("Most leaking pairs")[-1]
+    assert most_leaking.index("<td>pair0</td>") < most_leaking.index("<td>pair1</td>")
+
+
+def test_an_interval_without_an_end_is_shown_and_stored_as_such():
+    """A score without bounds that hardly ever differs: resamples without spread leave its mean unbounded."""
+    estimate = mean_interval([0.5] * 40 + [0.7], bounds=(-np.inf, np.inf))
+    stored = estimate_as_json(estimate)
+    assert stored == {"value": pytest.approx(0.5 + 0.2 / 41), "low": pytest.approx(estimate.low), "high": None}
+    assert report._interval(stored) == f"{estimate.low:.3f} .. -"
 
 
 def test_resize_brings_small_images_to_five_scales(folders):

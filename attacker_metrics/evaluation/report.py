@@ -151,10 +151,13 @@ def as_html(
 
 
 def most_leaking_pairs(scores: Scores, count: int) -> list[int]:
-    """Indices of the pairs with the highest score of any attacker, the mean over attackers breaking ties."""
+    """Indices of the pairs with the highest score of any attacker, the mean over attackers breaking ties.
+
+    Another library's metric that has no score of a pair does not hide it.
+    """
     table = np.stack([scores.columns[name] for name in attackers_of(scores)])
     eligible = np.flatnonzero(scores.scored)
-    order = np.lexsort((-table[:, eligible].mean(axis=0), -table[:, eligible].max(axis=0)))
+    order = np.lexsort((-np.nanmean(table[:, eligible], axis=0), -np.nanmax(table[:, eligible], axis=0)))
     return [int(index) for index in eligible[order][:count]]
 
 
@@ -199,9 +202,8 @@ def _tails(summary: dict[str, Any]) -> list[tuple[str, list[str], str]]:
 
 
 def _interval(estimate: dict[str, float | None] | None) -> str:
-    if estimate is None or estimate["low"] is None:
-        return "-"
-    return f"{estimate['low']:.3f} .. {estimate['high']:.3f}"
+    ends = [None, None] if estimate is None else [estimate["low"], estimate["high"]]
+    return "-" if ends == [None, None] else " .. ".join(map(_number, ends))
 
 
 def _number(value: float | None) -> str:
@@ -219,7 +221,7 @@ def _distribution(scores: Scores, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> 
     """An SVG drawing: a box (quartiles, whole range) per component, and the single pairs where they are few."""
     names = list(scores.columns)[::-1]
     columns = [scores.columns[name][mask] for name in names]
-    columns = [column[~np.isnan(column)] for column in columns]
+    columns = [column[np.isfinite(column)] for column in columns]
     figure = Figure(figsize=(7, 0.26 * len(names) + 0.6), layout="constrained")
     axes = figure.subplots()
     axes.boxplot(columns, orientation="horizontal", whis=(0, 100), widths=0.6, medianprops={"color": "#b91c1c"})

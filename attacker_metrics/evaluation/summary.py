@@ -119,16 +119,20 @@ def _statistics(column: NDArray[np.float32], chosen: NDArray[np.bool_], scores: 
     names = ("mean", "std", "ci95", "median", "p95", "max", "worst_pair")
     if len(values) == 0:
         return dict.fromkeys(names)
-    mean, deviation, interval = float(values.mean()), None, None
-    if len(values) > 1:
-        deviation = float(values.std(ddof=1))
+    worst, deviation, interval = int(values.argmax()), None, None
+    with np.errstate(invalid="ignore"):  # another library's metric may be infinite
+        mean = _finite(values.mean())
+        median, p95, highest = (_finite(number) for number in (*np.quantile(values, (0.5, 0.95)), values[worst]))
+        if len(values) > 1:
+            deviation = _finite(values.std(ddof=1))
+    if mean is not None and deviation is not None:
         half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
         interval = [mean - half, mean + half]
-    median, p95 = (float(quantile) for quantile in np.quantile(values, (0.5, 0.95)))
-    worst = int(values.argmax())
-    return dict(
-        zip(names, (mean, deviation, interval, median, p95, float(values[worst]), scores.id(indices[worst])), strict=True)
-    )
+    return dict(zip(names, (mean, deviation, interval, median, p95, highest, scores.id(indices[worst])), strict=True))
+
+
+def _finite(number: float) -> float | None:
+    return float(number) if math.isfinite(number) else None
 
 
 def _strongest(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, int]:

@@ -41,10 +41,10 @@ def why_unsupported(scores: Scores, component: str, level: str) -> str | None:
 
 
 def estimate_as_json(estimate: Estimate | None) -> dict[str, float | None] | None:
-    """Value, lower and upper end of the 95 % interval; null where there is none."""
+    """Value, lower and upper end of the 95 % interval; null where there is none, or no bound on a score without bounds."""
     if estimate is None:
         return None
-    return {name: None if math.isnan(number) else float(number) for name, number in estimate._asdict().items()}
+    return {name: float(number) if math.isfinite(number) else None for name, number in estimate._asdict().items()}
 
 
 def _record(column: NDArray[np.float32], clusters: NDArray[np.str_] | None, bounded: bool) -> dict[str, Any]:
