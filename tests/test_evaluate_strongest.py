@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -290,14 +291,16 @@ def test_flags_warn_of_collapse_but_not_of_the_negative_of_a_plain_picture(manif
     assert flags["structure"].replace("(", "").split(" ")[0] in (manifest.parent / "out" / "report.html").read_text()
 
 
-def test_compare_has_the_strongest_attacker_and_names_another_null(manifest, summary, monkeypatch, capsys):
+def test_compare_has_the_strongest_attacker_unless_the_null_is_another(manifest, summary, monkeypatch, capsys):
     monkeypatch.chdir(manifest.parent)
     evaluate(manifest, "fewer", *SMALL, "--null", "100")
+    evaluate(manifest, "again", *SMALL, "--null", "100", "--batch-size", "7")
     capsys.readouterr()
-    assert cli.main(["compare", "out", "fewer", "--output", "compared"]) == 0
-    said = capsys.readouterr()
-    assert "strongest" in said.out
-    assert "null_digest differs" in said.out + said.err
+    for other, compared in (("out", False), ("again", True)):
+        assert cli.main(["compare", "fewer", other, "--output", "compared"]) == 0
+        assert ("strongest is left out: " in capsys.readouterr().out) != compared
+        found = json.loads(Path("compared/comparison.json").read_text())["differences"]
+        assert ("strongest" in [row["component"] for row in found]) == compared
 
 
 @pytest.mark.parametrize(

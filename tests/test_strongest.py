@@ -184,6 +184,12 @@ def test_bad_tables_are_named():
     null = NullDistribution({"a": np.zeros(5), "b": np.zeros(5)})
     with pytest.raises(ValueError, match="attacker must be one of 'a', 'b', got 'c'"):
         null.success("c", np.zeros(2), 0.5)
+    with pytest.raises(ValueError, match="attacker must be one of 'a', 'b', got 'c'"):
+        null.threshold("c", 0.5)
+    with pytest.raises(ValueError, match="attacker must be one of 'a', 'b', got 'c'"):
+        null.mean("c")
+    with pytest.raises(ValueError, match=r"must have shape \(n,\), got \(5, 2\) for 'a'"):
+        NullDistribution({"a": np.zeros((5, 2))})
     with pytest.raises(ValueError, match="different: b, c"):
         null.strongest({"a": np.zeros(2), "c": np.zeros(2)})
     with pytest.raises(ValueError, match=r"rate must lie between 0 and 1, got 0"):
@@ -322,6 +328,12 @@ def test_the_number_of_images_a_claim_needs_is_the_exact_binomials(rate):
     needed = images_needed(rate)
     bounds = [stats.binomtest(0, n, alternative="less").proportion_ci(0.95).high for n in (needed - 1, needed)]
     assert bounds[0] > rate >= bounds[1]
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, float("nan")])
+def test_a_claim_is_about_a_rate(rate):
+    with pytest.raises(ValueError, match="rate must lie between 0 and 1"):
+        images_needed(rate)
 
 
 @pytest.fixture(scope="module")

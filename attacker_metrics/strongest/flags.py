@@ -109,10 +109,15 @@ def clipped_share(noisy: Tensor) -> list[float]:
 def images_needed(rate: float) -> int:
     """How many images must all be safe before a success rate below ``rate`` may be claimed at 95 % confidence.
 
+    Raises:
+        ValueError: for a rate that does not lie between 0 and 1.
+
     Example:
         >>> images_needed(0.01)
         299
     """
+    if not 0 < rate < 1:
+        raise ValueError(f"rate must lie between 0 and 1, got {rate!r}.")
     return int(np.ceil(np.log(0.05) / np.log1p(-rate)))
 
 

@@ -253,22 +253,20 @@ class NullDistribution:
         """The score above which one attacker alone succeeds at a false-positive rate.
 
         Raises:
-            ValueError: if there are too few unrelated pairs for the rate.
+            ValueError: if there are too few unrelated pairs for the rate, or no such attacker.
         """
         self.check_rate(rate)
         allowed = int(rate * (1 + 1e-12) * (self.count + 1))
-        return float(self._sorted[self.names.index(name), self.count - allowed])
+        return float(self._sorted[self._row(name), self.count - allowed])
 
     def success(self, name: str, scores: Floats, rate: float) -> NDArray[np.bool_]:
         """``(n,)``: whose picture one attacker alone reads at a false-positive rate; False for images without a score.
 
         Raises:
-            ValueError: if there are too few unrelated pairs for the rate.
+            ValueError: if there are too few unrelated pairs for the rate, or no such attacker.
         """
         self.check_rate(rate)
-        if name not in self.names:
-            raise ValueError(f"attacker must be one of {', '.join(map(repr, self.names))}, got {name!r}.")
-        ordered = self._sorted[self.names.index(name)]
+        ordered = self._sorted[self._row(name)]
         as_large = self.count - np.searchsorted(ordered, scores, side="left")
         succeeds: NDArray[np.bool_] = (1 + as_large) / (self.count + 1) <= rate * (1 + 1e-12)
         return succeeds & ~np.isnan(scores)
@@ -294,7 +292,12 @@ class NullDistribution:
 
     def mean(self, name: str) -> float:
         """The mean score of an attacker on unrelated pairs: what its number is where nothing leaks."""
-        return float(self._scores[self.names.index(name)].mean())
+        return float(self._scores[self._row(name)].mean())
+
+    def _row(self, name: str) -> int:
+        if name not in self.names:
+            raise ValueError(f"attacker must be one of {', '.join(map(repr, self.names))}, got {name!r}.")
+        return self.names.index(name)
 
 
 def _excess(score: float, largest: float) -> float:
@@ -305,7 +308,11 @@ def _excess(score: float, largest: float) -> float:
 def _table(scores: Scores) -> Floats:
     if not scores:
         raise ValueError("there are no attackers: pass at least one column of scores.")
-    lengths = {name: len(values) for name, values in scores.items()}
+    table = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
+    for name, values in table.items():
+        if values.ndim != 1:
+            raise ValueError(f"scores must have shape (n,), got {values.shape} for {name!r}.")
+    lengths = {name: len(values) for name, values in table.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"every attacker must have one score per image, got lengths {lengths}.")
-    return np.stack([np.asarray(values, dtype=np.float64) for values in scores.values()])
+    return np.stack(list(table.values()))
