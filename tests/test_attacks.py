@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import sys
 
 import pytest
@@ -126,6 +127,9 @@ def test_the_threat_model_says_what_was_attacked_and_holds_no_pixel():
         (TypeError, "labels must be integers", torch.zeros(1, 3, 8, 8), torch.tensor([1.0])),
         (ValueError, r"got \(3, 8, 8\)", torch.zeros(3, 8, 8), torch.tensor([1])),
         (ValueError, "N at least 1", torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.int64)),
+        (ValueError, "N at least 1", torch.zeros(2, 0, 3, 8, 8), torch.zeros(2, 0, dtype=torch.int64)),
+        (ValueError, "from 0 to 9, the model's classes; got 1 to 10", torch.zeros(2, 3, 8, 8), torch.tensor([1, 10])),
+        (ValueError, "got -100 to -100", torch.zeros(1, 3, 8, 8), torch.tensor([-100])),
         (ValueError, r"must be \(2, 1\), got \(2,\)", torch.zeros(2, 1, 3, 8, 8), torch.tensor([1, 1])),
         (ValueError, r"\[0, 1\], got \[0, 2\]", torch.linspace(0, 2, 192).view(1, 3, 8, 8), torch.tensor([1])),
         (ValueError, "normalisation belongs", torch.full((1, 3, 8, 8), float("nan")), torch.tensor([1])),
@@ -143,6 +147,45 @@ def test_gradients_that_are_not_finite_or_clients_without_numbers_are_told():
     network[1].weight.data.fill_(float("nan"))
     with pytest.raises(ValueError, match="not finite"):
         share_gradients(network, torch.zeros(1, 3, 8, 8), torch.tensor([1]))
+
+
+class Odd(nn.Module):
+    """Attention, batch norm with and without statistics, and a layer that nothing goes into."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm, self.bare = (
+            nn.Conv2d(3, 8, 4, 4),
+            nn.BatchNorm2d(8),
+            nn.BatchNorm2d(8, track_running_stats=False),
+        )
+        self.attention = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.auxiliary, self.head = nn.BatchNorm2d(4), nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.attention(self.bare(self.norm(self.patches(x))).flatten(2).transpose(1, 2)).mean(1))
+
+
+def test_networks_of_attention_and_of_several_kinds_of_batch_norm_are_attacked():
+    torch.manual_seed(0)
+    network, images, labels = Odd().eval(), photos(8, torch.float32)[:2], LABELS[:2]
+    shared = share_gradients(network, images, labels)
+    expected = torch.autograd.grad(F.cross_entropy(network(images[:1]), labels[:1]), network.head.weight)[0]
+    torch.testing.assert_close(shared.gradients["head.weight"][0], expected)
+    assert shared.threat_model.batch_norm == "running statistics, and batch statistics in layers that keep none"
+    found = GradInversion(iterations=2)(network, shared)
+    assert found.loss.isfinite().all()
+    for clients in (shared, shared[:1]):
+        assert InvertingGradients(iterations=2)(network, clients).loss.isfinite().all()
+
+
+def test_bfloat16_pictures_have_digests_and_small_integers_are_labels():
+    network, image = SigmoidLeNet(size=8), torch.full((1, 3, 8, 8), 0.5)
+    shared = share_gradients(network, image.bfloat16(), torch.tensor([1], dtype=torch.uint8))
+    assert shared.threat_model.views == (digest(image.bfloat16()),)
+    assert digest(image.bfloat16()) != digest(image)
+    found = InvertingGradients(iterations=1)(network, shared)
+    assert found.labels.tolist() == [1]
 
 
 # Parts
@@ -259,6 +302,14 @@ def test_labels_that_cannot_be_read_are_told():
     shared = share_gradients(network, torch.rand(1, 3, 8, 8), torch.tensor([1]))
     with pytest.raises(ValueError, match="labels='known'"):
         IDLG(iterations=1)(network, shared)
+    network = lenet()
+    network[-1].requires_grad_(False)  # a frozen head's gradient is not shared: no other layer speaks for it
+    hidden = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.Sigmoid(), network)
+    with pytest.raises(ValueError, match="labels='known'"):
+        infer_labels(hidden, {"1.weight": torch.rand(1, 16, 192)})
+    network = nn.Sequential(nn.Linear(8, 8), nn.Conv2d(3, 4, 8), nn.Flatten())
+    with pytest.raises(ValueError, match="8 outputs, the network 4 logits"):
+        IDLG(iterations=1)(network, share_gradients(network, torch.rand(1, 3, 8, 8), torch.tensor([1])))
     network = lenet(classes=2)
     shared = share_gradients(network, photos(8)[None, :3], torch.tensor([[0, 1, 1]]))
     with pytest.raises(ValueError, match="3 different labels"):
@@ -387,16 +438,28 @@ def test_mistakes_in_attacks_are_named():
         ({"patience": 0}, "patience is 0"),
         ({"labels": "guessed"}, "'known', 'inferred' or 'optimised'"),
         ({"precision": "fp8"}, "'as given' or 'bf16'"),
+        ({"start": (0.5, -1.0)}, "start is"),
+        ({"tolerance": math.nan}, "tolerance is nan"),
+        ({"priors": ((-1.0, total_variation),)}, "weight of total_variation is -1.0"),
     ):
         with pytest.raises(ValueError, match=words):
             GradientInversion(**settings)
-    with pytest.raises(ValueError, match="above 0"):
-        GradInversion(gradient=0.0)
+    for attack, settings in (
+        (GradInversion, {"gradient": 0.0}),
+        (InvertingGradients, {"learning_rate": -1.0}),
+        (DLG, {"learning_rate": math.nan}),
+    ):
+        with pytest.raises(ValueError, match="above 0"):
+            attack(**settings)
+    with pytest.raises(ValueError, match="no client"):
+        InvertingGradients(iterations=1)(network, shared[4:])
 
 
 def test_networks_refuse_sizes_they_cannot_take():
     with pytest.raises(ValueError, match="multiples of 4"):
         SigmoidLeNet(size=30)
+    with pytest.raises(ValueError, match="width is 0"):
+        ConvNet(width=0)
     with pytest.raises(ValueError, match="9 x 9"):
         ConvNet(size=8)
     with pytest.raises(ValueError, match="'max' or 'average'"):

@@ -158,6 +158,9 @@ def test_a_missing_opacus_names_the_extra(monkeypatch):
     [
         (lambda: GaussianNoise(-1.0), "std is -1.0"),
         (lambda: GaussianNoise(math.nan), "std is nan"),
+        (lambda: GaussianNoise(math.inf), "std is inf"),
+        (lambda: ClippedNoise(math.inf, 0.0), "max_norm is inf"),
+        (lambda: ClippedNoise(1.0, math.inf), "noise_multiplier inf"),
         (lambda: MagnitudePruning(1.0), "share is 1.0"),
         (lambda: LowBitQuantization(1), "SignQuantization"),
         (lambda: ClippedNoise(0.0, 1.0), "max_norm is 0.0"),
@@ -258,6 +261,7 @@ def test_crop_and_flip_show_parts_of_the_photograph(photos):
 def test_operations_on_values_are_what_they_say(photos):
     torch.testing.assert_close(apply(photos, Operation("invert")), 1 - photos)
     torch.testing.assert_close(apply(photos, Operation("solarize", 9)), 1 - photos)
+    assert torch.equal(apply(torch.ones(1, 3, 8, 8), Operation("solarize", 0)), torch.ones(1, 3, 8, 8))  # 256: nothing
     assert len((apply(photos, Operation("posterize", 9)) * 255).round().unique()) <= 16
     equal = apply(photos, Operation("equalize"))
     assert abs(float(equal.mean()) - 0.5) < 0.05

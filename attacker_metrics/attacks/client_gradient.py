@@ -10,6 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attacker_metrics.attacks.threat_model import BatchNormMode
@@ -53,7 +54,8 @@ class ClientGradient:
             images: of one client, ``(B, C, H, W)``.
             target: labels ``(B,)`` or soft labels ``(B, K)``.
         """
-        found: tuple[Gradients, dict[str, Tensor]] = grad(self._loss, has_aux=True)(self.parameters, images, target)
+        with sdpa_kernel(SDPBackend.MATH):  # the others' gradients have no gradient, which attacks need
+            found: tuple[Gradients, dict[str, Tensor]] = grad(self._loss, has_aux=True)(self.parameters, images, target)
         return found
 
     def to(self, like: Tensor) -> None:
@@ -93,10 +95,12 @@ def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
 
 def batch_norm_mode(model: nn.Module, *, train: bool) -> BatchNormMode:
     """By which statistics the network normalises."""
-    layers = batch_norms(model)
-    if not layers:
+    keep = {_running(layer) is not None for layer in batch_norms(model).values()}
+    if not keep:
         return "none"
-    return "batch statistics" if train or all(_running(layer) is None for layer in layers.values()) else "running statistics"
+    if train or keep == {False}:
+        return "batch statistics"
+    return "running statistics" if keep == {True} else "running statistics, and batch statistics in layers that keep none"
 
 
 def _running(layer: nn.Module) -> tuple[Tensor, Tensor] | None:

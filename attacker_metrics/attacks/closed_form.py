@@ -41,6 +41,11 @@ def first_layer_closed_form(model: nn.Module, shared: SharedGradients) -> Tensor
     weight, bias = shared.gradients.get(f"{name}.weight"), shared.gradients.get(f"{name}.bias")
     if weight is None or bias is None:
         raise ValueError(f"the closed form needs the gradients of weights and biases of {name!r}; both must be shared.")
+    pixels = torch.Size(shared.image_shape).numel()
+    if weight.shape[2] != pixels:
+        raise ValueError(
+            f"the closed form needs a first layer of all {pixels} pixels; {name!r} takes {weight.shape[2]} values."
+        )
     strongest = bias.abs().argmax(dim=1)
     clients = torch.arange(len(shared), device=strongest.device)
     images = (weight[clients, strongest] / bias[clients, strongest, None]).reshape(-1, *shared.image_shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -33,7 +34,8 @@ class Reconstruction:
     Args:
         images: in [0, 1], ``(N, C, H, W)``, or ``(N, B, C, H, W)`` where clients had groups.
         labels: ``(N,)`` or ``(N, B)``: known, inferred, or the most likely ones.
-        loss: what the attack minimised, at these images, ``(N,)``; infinite where it never was finite.
+        loss: what the attack minimised, at these images before they were clamped, ``(N,)``; infinite where it never was
+            finite.
         iterations: how many were run for each client, in all restarts, ``(N,)``.
         threat_model: the terms.
     """
@@ -123,6 +125,14 @@ class GradientInversion:
             raise ValueError(f"labels is {self.labels!r}; it is 'known', 'inferred' or 'optimised'.")
         if self.precision not in ("as given", "bf16"):
             raise ValueError(f"precision is {self.precision!r}; it is 'as given' or 'bf16'.")
+        mean, deviation = self.start
+        if not (math.isfinite(mean) and 0 <= deviation < math.inf):
+            raise ValueError(f"start is {self.start}; it is a mean and a standard deviation, 0 or more, both finite.")
+        if math.isnan(self.tolerance):
+            raise ValueError("tolerance is nan; it must be a number.")
+        for weight, prior in self.priors:
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"the weight of {prior.__name__} is {weight}; it must be 0 or more, and finite.")
 
     def _compose(self, cost: Cost, optimizer: Optimizer, *priors: tuple[float, Prior]) -> None:
         """Set the parts, for a subclass that has settings of its own for them."""
@@ -149,8 +159,11 @@ class GradientInversion:
             device: where to compute, by default where the gradients are; results lie there too.
 
         Raises:
-            ValueError: if the gradients are not those of this network, or it lacks what a prior or label inference needs.
+            ValueError: if the gradients are not those of this network or of no client, or it lacks what a prior or label
+                inference needs.
         """
+        if len(shared) == 0:
+            raise ValueError("there is no client to attack.")
         search = _Search(
             self, model, shared, torch.device(device) if device else next(iter(shared.gradients.values())).device
         )
@@ -196,12 +209,14 @@ class _Search:
         self.client_gradient.to(self.like)
         self.images_shape = (shared.group, *shared.image_shape)
         self.pixels = torch.Size(self.images_shape).numel()
-        self.classes = 0
-        if attack.labels == "optimised":
+        self.classes, labels = 0, shared.labels
+        if attack.labels != "known":
             with torch.no_grad():
-                self.classes = self.client_gradient.logits(self.like.new_zeros(self.images_shape)).shape[1]
-        inferred = attack.labels == "inferred"
-        labels = infer_labels(model, self.target, shared.group) if inferred else shared.labels
+                classes = self.client_gradient.logits(self.like.new_zeros(self.images_shape)).shape[1]
+            if attack.labels == "optimised":
+                self.classes = classes
+            else:
+                labels = infer_labels(model, self.target, shared.group, classes)
         self.labels = labels.to(device)
 
     def begin(self) -> _Best:
@@ -282,7 +297,9 @@ class _Search:
         return loss + sum(weight * prior(images, layers) for weight, prior in attack.priors)
 
     def _layers(self, features: Gradients) -> Sequence[LayerInput]:
-        return [LayerInput(features[name], *running) for name, running in self.client_gradient.running.items()]
+        # A layer that nothing went into, such as that of an auxiliary head, says nothing.
+        running = self.client_gradient.running
+        return [LayerInput(features[name], *running[name]) for name in running if name in features]
 
 
 @contextlib.contextmanager

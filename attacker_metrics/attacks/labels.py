@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from attacker_metrics.attacks.client_gradient import Gradients
 
 
-def infer_labels(model: nn.Module, gradients: Gradients, group: int = 1) -> Tensor:
+def infer_labels(model: nn.Module, gradients: Gradients, group: int = 1, classes: int | None = None) -> Tensor:
     """Read the labels off the last fully connected layer's gradient.
 
     Under cross entropy the gradient of a row is ``p - 1`` times the layer's input for the true class, ``p`` times it for
@@ -19,23 +19,29 @@ def infer_labels(model: nn.Module, gradients: Gradients, group: int = 1) -> Tens
         model: whose last ``nn.Linear`` gives the logits.
         gradients: name -> ``(N, ...)``.
         group: images per client, B.
+        classes: number of logits, to be compared with that layer's outputs.
 
     Returns:
         ``(N, B)``, integers.
 
     Raises:
-        ValueError: if the network has no fully connected layer whose gradient was shared, or fewer classes than images.
+        ValueError: if the network has no fully connected layer, the last one's gradient was not shared (it is frozen), or
+            it does not give the logits, or there are fewer classes than images.
 
     Source: Zhao et al., "iDLG: Improved Deep Leakage from Gradients", 2020; for several images, Yin et al., "See through
     Gradients: Image Batch Recovery via GradInversion", CVPR 2021.
     """
     names = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    shared = [name for name in names if name in gradients]
-    if not shared:
+    if not names or names[-1] not in gradients:
         raise ValueError(
-            "labels cannot be inferred: no gradient of an nn.Linear layer was shared; attack with labels='known'."
+            "labels cannot be inferred: no gradient of a last nn.Linear layer was shared; attack with labels='known'."
         )
-    rows = gradients[shared[-1]].sum(dim=2)
+    rows = gradients[names[-1]].sum(dim=2)
+    if classes not in (None, rows.shape[1]):
+        raise ValueError(
+            f"labels cannot be inferred: the last nn.Linear has {rows.shape[1]} outputs, the network {classes} logits;"
+            " attack with labels='known'."
+        )
     if rows.shape[1] < group:
         raise ValueError(f"{group} different labels cannot be inferred of {rows.shape[1]} classes; use labels='known'.")
     return rows.argsort(dim=1, stable=True)[:, :group]

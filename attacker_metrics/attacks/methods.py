@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from attacker_metrics.attacks.costs import Cost, cosine_distance, layer_distances, squared_distance
@@ -124,8 +125,8 @@ class GradInversion(GradientInversion):
     priors: tuple[tuple[float, Prior], ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.gradient <= 0:
-            raise ValueError(f"gradient is {self.gradient}; the cost's weight must be above 0.")
+        if not 0 < self.gradient < math.inf:
+            raise ValueError(f"gradient is {self.gradient}; the cost's weight must be above 0, and finite.")
         # Adam does not mind the scale of the whole: the cost keeps weight 1, the priors are relative to it.
         self._compose(
             layer_distances,

@@ -88,7 +88,7 @@ class ConvNet(nn.Sequential):
         pooling: ``"max"``, as published, or ``"average"``.
 
     Raises:
-        ValueError: if the images are too small for two poolings by 3, or for another pooling.
+        ValueError: if the images are too small for two poolings by 3, for no channels, or for another pooling.
 
     Source: Geiping et al., "Inverting Gradients - How easy is it to break privacy in federated learning?", NeurIPS 2020.
     """
@@ -103,6 +103,8 @@ class ConvNet(nn.Sequential):
     ) -> None:
         if size < 9:
             raise ValueError(f"size is {size}; this network takes images of 9 x 9 pixels at least.")
+        if width < 1:
+            raise ValueError(f"width is {width}; it must be at least 1.")
         if pooling not in ("max", "average"):
             raise ValueError(f"pooling is {pooling!r}; it is 'max' or 'average'.")
         stages = (1, 2, 2, 4, 4, 4), (4, 4, 4)

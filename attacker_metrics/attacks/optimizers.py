@@ -42,11 +42,17 @@ class Adam:
         signed: whether it sees only the gradient's sign.
         schedule: ``"steps"`` divides the rate by ten after 3/8, 5/8 and 7/8 of the iterations; ``"cosine"`` lets it rise
             over the first 50 and fall to 0.
+
+    Raises:
+        ValueError: if the learning rate is not above 0 and finite.
     """
 
     learning_rate: float = 0.1
     signed: bool = False
     schedule: Schedule = "constant"
+
+    def __post_init__(self) -> None:
+        _check_rate(self.learning_rate)
 
     def start(self, variables: Tensor, iterations: int) -> Run:
         """Begin at variables ``(N, D)``."""
@@ -98,10 +104,16 @@ class LBFGS:
     Args:
         learning_rate: the step size; the first step is shorter, ``min(1, 1 / |gradient|_1)`` of it.
         history: how many updates the curvature is estimated from.
+
+    Raises:
+        ValueError: if the learning rate is not above 0 and finite.
     """
 
     learning_rate: float = 1.0
     history: int = 100
+
+    def __post_init__(self) -> None:
+        _check_rate(self.learning_rate)
 
     def start(self, variables: Tensor, iterations: int) -> Run:  # noqa: ARG002 - the protocol's
         """Begin at variables ``(N, D)``."""
@@ -151,6 +163,11 @@ class _LBFGSRun:
         for (step, change, weight), share in zip(self._history, reversed(shares), strict=True):
             found = found + step * (share - weight * _total(change * found))
         return found
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate < math.inf:
+        raise ValueError(f"learning_rate is {rate}; it must be above 0, and finite.")
 
 
 def _total(rows: Tensor) -> Tensor:

@@ -88,7 +88,8 @@ def share_gradients(
 
     Raises:
         TypeError: if images are not floating or labels not integers.
-        ValueError: for other shapes, pixels outside [0, 1], or a gradient that is not finite.
+        ValueError: for other shapes, pixels outside [0, 1], labels that are no classes of the model, or a gradient that is
+            not finite.
 
     Example:
         >>> from attacker_metrics.attacks import SigmoidLeNet
@@ -102,7 +103,12 @@ def share_gradients(
     targets = labels.reshape(views.shape[:2])
     client_gradient = ClientGradient(model, train=train)
     reference = next(iter(client_gradient.parameters.values()))
-    inputs, targets = views.detach().to(reference), targets.to(reference.device)
+    inputs, targets = views.detach().to(reference), targets.to(reference.device, torch.int64)
+    with torch.no_grad():
+        classes = client_gradient.logits(inputs[0]).shape[-1]
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels must be from 0 to {classes - 1}, the model's classes; got {low} to {high}.")
     raw: Gradients = per_client(lambda x, y: client_gradient(x, y)[0], inputs, targets)
     for name, gradient in raw.items():
         if not bool(gradient.isfinite().all()):
@@ -149,7 +155,7 @@ def _check(images: Tensor, labels: Tensor) -> None:
         raise TypeError(f"images must be floating in [0, 1], got {images.dtype}; convert uint8 by images / 255.")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integers, got {labels.dtype}.")
-    if images.ndim not in (4, 5) or len(images) == 0:
+    if images.ndim not in (4, 5) or images.numel() == 0:
         raise ValueError(f"images must be (N, C, H, W) or (N, B, C, H, W), N at least 1; got {tuple(images.shape)}.")
     expected = tuple(images.shape[: images.ndim - 3])
     if tuple(labels.shape) != expected:

@@ -7,9 +7,15 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-BatchNormMode = Literal["none", "running statistics", "batch statistics"]
+BatchNormMode = Literal[
+    "none",
+    "running statistics",
+    "batch statistics",
+    "running statistics, and batch statistics in layers that keep none",
+]
 LabelKnowledge = Literal["known", "inferred", "optimised"]
 
 
@@ -56,14 +62,14 @@ def digest(*tensors: Tensor) -> str:
     """SHA-256 of shapes, types and contents.
 
     Example:
-        >>> import torch
         >>> digest(torch.zeros(2))[:12]
         '76c792ddafe0'
     """
     found = hashlib.sha256()
     for tensor in tensors:
         found.update(f"{tuple(tensor.shape)} {tensor.dtype} ".encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        # By bytes: NumPy has no bfloat16.
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 

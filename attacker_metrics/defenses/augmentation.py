@@ -153,7 +153,8 @@ def _apply(operation: Operation, image: Tensor, generator: torch.Generator | Non
         function = functional.adjust_saturation if name == "color" else getattr(functional, f"adjust_{name}")
         changed = function(image, 1 + strength * _sign(generator))
     elif name == "solarize":
-        changed = functional.solarize(image, min(strength / 255, 1.0))
+        # Not torchvision's, whose threshold is at most 1 and which inverts what equals it: 256 of 255 inverts nothing.
+        changed = torch.where(image < strength / 255, image, 1 - image)
     elif name == "crop":
         padding = [round(strength * width), round(strength * height)]
         left, top = (_draw(2 * pad + 1, generator) for pad in padding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -33,8 +34,10 @@ class ClippedNoise:
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        if not (self.max_norm > 0 and self.noise_multiplier >= 0):
-            raise ValueError(f"max_norm is {self.max_norm} (above 0), noise_multiplier {self.noise_multiplier} (0 or more).")
+        if not (0 < self.max_norm < math.inf and 0 <= self.noise_multiplier < math.inf):
+            raise ValueError(
+                f"max_norm is {self.max_norm} (above 0), noise_multiplier {self.noise_multiplier} (0 or more); both finite."
+            )
 
     def __call__(self, gradients: Gradients, generator: torch.Generator | None = None) -> Gradients:
         """Defended gradients, name -> ``(N, ...)``."""

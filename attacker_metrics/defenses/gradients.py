@@ -6,6 +6,7 @@ Clients are treated independently; the input is left as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,7 +32,7 @@ class GaussianNoise:
         std: of the noise; 1e-3 in the SemSim paper.
 
     Raises:
-        ValueError: if std is negative.
+        ValueError: if std is negative or not finite.
 
     Example:
         >>> noisy = GaussianNoise(1e-3)({"w": torch.zeros(1, 1000)}, torch.Generator().manual_seed(0))
@@ -42,8 +43,8 @@ class GaussianNoise:
     std: float
 
     def __post_init__(self) -> None:
-        if not self.std >= 0:
-            raise ValueError(f"std is {self.std}; it must not be negative.")
+        if not 0 <= self.std < math.inf:
+            raise ValueError(f"std is {self.std}; it must be 0 or more, and finite.")
 
     def __call__(self, gradients: Gradients, generator: torch.Generator | None = None) -> Gradients:
         """Defended gradients, name -> ``(N, ...)``."""
