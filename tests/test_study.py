@@ -148,6 +148,46 @@ def test_a_mistake_is_told_with_its_line_and_key(right, tmp_path):
     assert len(str(caught.value).splitlines()) == 1
 
 
+ODD_MISTAKES = [
+    ("report:", "scores: {betas: [-1]}\nreport:", "15: scores.betas: betas must be one or more positive numbers"),
+    ("report:", "scores: {betas: []}\nreport:", "15: scores.betas: betas must be one or more positive numbers"),
+    ("report:", "scores: {betas: [.3, .3, .4]}\nreport:", "15: scores.betas: images of 32 x 32 pixels are too small"),
+    ("photographs}", "photographs, size: 30}", "6: models[0]: lenet: size is 30; this network takes multiples of 4"),
+    ("lenet}", "convnet, options: {width: 0}}", "6: models[0]: convnet: width is 0"),
+    ("lenet}", "convnet, options: {width: wide}}", "6: models[0].options.width: Input should be a valid integer"),
+    ("lenet}", "convnet, options: {pooling: mean}}", "6: models[0].options.pooling: Input should be 'max' or 'average'"),
+    ("hog, low-pass", "hog, hog", "14: annotation.machine[1]: 'hog' comes twice."),
+    ("images: 4", "images: 4\nseed: 18446744073709551616", "5: seed: Input should be less than"),
+    ("learning_rate: 0.01", "learning_rate: .inf", "7: training.learning_rate: Input should be a finite number"),
+    ("share: 0.7", "share: .nan", "10: defences[1].share[0].share: Input should be a finite number"),
+    ("iterations: 5", "iterations: 5, learning_rate: -1", "13: attacks[1]: invgrad: learning_rate is -1.0"),
+    ("label: short", "label: all", "13: attacks[1].label: tables call the rows over all attacks 'all'"),
+    (
+        "{name: plain}",
+        "{name: plain}\n  - {name: plain+plain}",
+        "5: models: tables call two classifiers 'lenet+plain+plain'",
+    ),
+    ("name: tiny", "name: tiny\n1: 2", "3: 1: Keys should be strings"),
+    ("photographs}", "photographs, 1: 2}", "3: data.1: Keys should be strings"),
+    ("name: tiny", "name: tiny\nseed: &a [*a]", "nested too deeply"),
+    ("name: tiny", "name: !!int tiny", "this is not YAML"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "words"), ODD_MISTAKES)
+def test_mistakes_in_odd_places_are_told_before_anything_is_done(right, wrong, words):
+    text = TINY.replace(right, wrong)
+    if "tables call two" in words:
+        text = text.replace("lenet}", "lenet}\n  - {name: lenet+plain, network: lenet}")
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, Path("study.yaml"))
+    assert words in str(caught.value)
+
+
+def test_a_date_is_a_name_like_others():
+    assert parse_config(TINY.replace("name: tiny", "name: 2024-13-01"), Path("study.yaml")).name == "2024-13-01"
+
+
 def test_all_mistakes_are_told_at_once_by_the_command_line(tmp_path, capsys):
     path = written(tmp_path, TINY.replace("images: 4", "image: 4").replace("epochs: 1", "epochs: -1"))
     assert main(["study", "run", str(path), "--output", str(tmp_path / "out")]) == 2

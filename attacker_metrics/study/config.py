@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,10 +27,14 @@ from torch import nn
 from attacker_metrics.attacks import ATTACKS
 from attacker_metrics.attacks.networks import ConvNet, SigmoidLeNet
 from attacker_metrics.defenses import DEFENSES, POLICIES
+from attacker_metrics.similarity import MSSSIM
 from attacker_metrics.study.machines import DESCRIPTORS
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"lenet": SigmoidLeNet, "convnet": ConvNet}
+ALL = "all"
+"""What the rows of tables over all attacks on a classifier are called."""
+NETWORKS: dict[str, type[nn.Module]] = {"lenet": SigmoidLeNet, "convnet": ConvNet}
 """Name -> network; those of torchvision have names of their own."""
+_FINITE = ConfigDict(allow_inf_nan=False)
 _GIVEN = ("classes", "size", "normalize")
 """Arguments of networks that follow from the data."""
 
@@ -44,6 +49,24 @@ def _refuse(message: str, *at: str | int) -> PydanticCustomError:
     return PydanticCustomError("study", "{message}", {"message": message, "at": list(at)})
 
 
+def _checked(value: object, annotation: Any, *at: str, strict: bool = False) -> Any:
+    try:
+        return TypeAdapter(annotation, config=_FINITE).validate_python(value, strict=strict)
+    except ValidationError as error:
+        raise _refuse(f"{error.errors()[0]['msg']}, got {value!r}.", *at) from error
+
+
+def _check_network(model: Model, size: int, place: int) -> None:
+    """Build the network without weights: what it refuses is told before anything is done."""
+    if model.network is None:
+        return
+    try:
+        with torch.device("meta"):
+            NETWORKS[model.network](classes=2, size=size, **model.options)
+    except (TypeError, ValueError) as error:
+        raise _refuse(f"{model.network}: {' '.join(str(error).split())[:300]}", "models", place) from error
+
+
 def unknown(value: object, names: Iterable[str]) -> str:
     """What is wrong with a name that is not one of these, and which one may be meant."""
     names = list(names)
@@ -56,9 +79,9 @@ Beside = Annotated[Path, AfterValidator(_beside)]
 
 
 class Settings(BaseModel):
-    """What all parts have in common: unknown keys are errors, nothing changes afterwards."""
+    """What all parts have in common: unknown keys and endless numbers are errors, nothing changes afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Settings):
@@ -134,6 +157,8 @@ class Model(Settings):
                         f"{unknown(name, known)} (the options of {self.network})" if known else f"{self.network} has none."
                     )
                     raise _refuse(wrong, "options", name)
+                hints = typing.get_type_hints(NETWORKS[self.network].__init__)
+                _checked(self.options[name], hints[name], "options", name, strict=True)
         return self
 
 
@@ -182,10 +207,7 @@ class _Made(Settings):
         for name, value in self.arguments.items():
             if name not in known:
                 raise _refuse(f"{unknown(name, known)} (the settings of {self.name})", name)
-            try:
-                arguments[name] = TypeAdapter(types[name]).validate_python(value)
-            except ValidationError as error:
-                raise _refuse(f"{error.errors()[0]['msg']}, got {value!r}.", name) from error
+            arguments[name] = _checked(value, types[name], name)
         try:
             return cls(**arguments, **more)
         except (TypeError, ValueError) as error:
@@ -236,6 +258,13 @@ class Attack(_Made):
     """
 
     label: Name | None = None
+
+    @field_validator("label")
+    @classmethod
+    def _free(cls, label: str | None) -> str | None:
+        if label == ALL:
+            raise _refuse(f"tables call the rows over all attacks {ALL!r}; take another label.")
+        return label
 
     @model_validator(mode="after")
     def _makes(self) -> Attack:
@@ -288,6 +317,8 @@ class Annotation(Settings):
         for place, name in enumerate(machine):
             if name not in DESCRIPTORS:
                 raise _refuse(unknown(name, DESCRIPTORS), place)
+            if name in machine[:place]:
+                raise _refuse(f"{name!r} comes twice.", place)
         return machine
 
     @model_validator(mode="after")
@@ -329,7 +360,7 @@ class Config(Settings):
     """
 
     name: Name
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: Data
     images: Annotated[int, Field(ge=1)] = 8
     models: Annotated[tuple[Model, ...], Field(min_length=1)]
@@ -353,6 +384,17 @@ class Config(Settings):
                 if name in names[:place]:
                     hint = "; give one of them a label" if part == "attacks" else ""
                     raise _refuse(f"{name!r} comes twice{hint}.", part, place)
+        classifiers = [f"{model.name}+{defence.name}" for model in self.models for defence in self.defences]
+        for name in classifiers:
+            if classifiers.count(name) > 1:
+                raise _refuse(f"tables call two classifiers {name!r}; rename a model or a defence.", "models")
+        for place, model in enumerate(self.models):
+            _check_network(model, self.data.size, place)
+        if self.scores.betas is not None:
+            try:
+                MSSSIM(betas=self.scores.betas).check_size(self.data.size, self.data.size)
+            except ValueError as error:
+                raise _refuse(str(error), "scores", "betas") from error
         if self.annotation.machine and self.annotation.candidates > self.images:
             raise _refuse(
                 f"{self.annotation.candidates} candidates need as many attacked images, there are {self.images}; lower it"

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,18 @@ from pydantic_core import ErrorDetails
 from attacker_metrics.study.config import Config, unknown
 
 Place = tuple[str | int, ...]
+
+
+_MOST_LEVELS = 20
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] - PyYAML has no types
+    """Leaves dates text: no setting is one, and 2024-13-01 would be an error without a line."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class ConfigError(ValueError):
@@ -63,15 +75,22 @@ def parse_config(text: str, path: Path) -> Config:
         ...
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=_Loader)
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise ConfigError(f"{path}:{line}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
+    except ValueError as error:  # a tag and a value that is none of that type
+        raise ConfigError(f"{path}: this is not YAML: {error}.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}:1: a study's file holds keys and values, e.g. 'name: mine'.")
     lines: dict[Place, int] = {(): 1}
-    twice = list(_number_lines(node, (), lines))
+    try:
+        twice = list(_number_lines(node, (), lines))
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path}: it is nested too deeply; does an alias (*) stand inside of what it refers to?"
+        ) from error
     if twice:
         raise ConfigError("\n".join(f"{path}:{line}: {_dotted(place)}: the key comes twice." for place, line in twice))
     try:
@@ -85,7 +104,13 @@ def parse_config(text: str, path: Path) -> Config:
 
 
 def _number_lines(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Iterable[tuple[Place, int]]:
-    """Fill in the line of every key and item; yields keys that come twice."""
+    """Fill in the line of every key and item; yields keys that come twice.
+
+    Raises:
+        RecursionError: if an alias stands inside of what it refers to.
+    """
+    if len(place) > _MOST_LEVELS:
+        raise RecursionError
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             below = (*place, key.value)
@@ -103,6 +128,8 @@ def _number_lines(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Ite
 def _line(path: Path, details: ErrorDetails, lines: dict[Place, int]) -> str:
     place = (*details["loc"], *details.get("ctx", {}).get("at", ()))
     kind, message = details["type"], details["msg"]
+    if kind == "invalid_key":
+        place = (*place[:-1], str(details["input"]))
     if kind == "extra_forbidden":
         message = unknown(place[-1], _fields(place[:-1]))
     elif kind == "missing":

@@ -22,7 +22,7 @@ from attacker_metrics.faithfulness.rank_statistics import STATISTICS
 from attacker_metrics.faithfulness.tables import read_table
 from attacker_metrics.statistics import Estimate, Rate, success_rate
 from attacker_metrics.study.annotating import MOST_CLASSES
-from attacker_metrics.study.config import Config
+from attacker_metrics.study.config import ALL, Config
 from attacker_metrics.study.files import (
     ANNOTATIONS,
     ATTACKED,
@@ -39,7 +39,7 @@ from attacker_metrics.study.files import (
     read_json,
     write_rows,
 )
-from attacker_metrics.study.leakage import ALL, LeakageRow, leakage
+from attacker_metrics.study.leakage import LeakageRow, leakage
 from attacker_metrics.study.units import Folder, Unit, versions, write_file, write_json
 
 _SHOWN = ("ms_ssim", "pearson", "mse", "psnr", "ssim", "lpips", "semsim")
