@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import io
 import itertools
 import json
 import os
@@ -243,6 +244,8 @@ def test_a_folder_of_images_has_a_class_per_sub_folder(tmp_path):
     before = images.digest()
     Image.new("RGB", (40, 30), (21, 0, 0)).save(tmp_path / "dark" / "20.png")
     assert open_images(Data(folder=tmp_path, size=16), seed=0).digest() != before
+    (tmp_path / "dark" / "album.png").mkdir()
+    assert open_images(Data(folder=tmp_path, size=16), seed=0).names == images.names
     (tmp_path / ".cache" / "config").mkdir(parents=True)
     (tmp_path / ".cache" / "config" / "cut.png").write_bytes((tmp_path / "dark" / "20.png").read_bytes())
     from_elsewhere = open_images(Data(folder=tmp_path / ".cache" / "..", size=16), seed=0)  # as ../pictures in the file
@@ -252,6 +255,16 @@ def test_a_folder_of_images_has_a_class_per_sub_folder(tmp_path):
     (tmp_path / "dark" / "20.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"20\.png cannot be read as an image"):
         open_images(Data(folder=tmp_path, size=16), seed=0)[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_a_file_name_that_is_no_text_is_told(tmp_path):
+    for name in ("dark", "bright"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (30, 30)).save(tmp_path / name / "1.png")
+    (tmp_path / "dark" / "1.png").rename(tmp_path / "dark" / os.fsdecode(b"\xff.png"))
+    with pytest.raises(DataError, match="is no text in UTF-8; rename"):
+        open_images(Data(folder=tmp_path, size=16), seed=0)
 
 
 @needs_torchvision
@@ -308,6 +321,19 @@ def test_a_defence_is_applied_to_the_gradient_of_every_training_step():
         assert 1 <= changed <= 2 * kept, name
 
 
+def test_a_last_batch_of_one_image_is_no_error_of_batch_norm():
+    network = nn.Sequential(nn.Conv2d(3, 4, 32), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 4))
+    recipe = Training(epochs=1, batch_size=63, learning_rate=0.1)
+    assert train(network, Photographs(32), recipe, seed=0) > 0
+    assert int(network[1].num_batches_tracked) == 1  # of 64 images
+
+
+def saved(content):
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
 def test_weights_of_a_file_are_loaded_and_others_refused(tmp_path):
     model = Model(name="lenet", network="lenet")
     network = build(model, 4, 32, seed=5)
@@ -321,9 +347,27 @@ def test_weights_of_a_file_are_loaded_and_others_refused(tmp_path):
     trainer.save_checkpoint(tmp_path / "classifier.ckpt")
     again = load(model, (tmp_path / "classifier.ckpt").read_bytes(), 4, 32)
     assert weights_of(again) == weights_of(network)
-    for content in (b"nothing", weights_of(nn.Linear(2, 2)), weights_of(build(model, 5, 32))):
+    state = network.state_dict()
+    for prefix in ("module.", "_orig_mod.network."):
+        assert weights_of(load(model, saved({prefix + name: value for name, value in state.items()}), 4, 32)) == weights_of(
+            network
+        )
+    two = {f"{prefix}.{name}": value for name, value in state.items() for prefix in ("student", "teacher")}
+    with pytest.raises(ValueError, match=r"several networks, whose names begin with 'student\.' and 'teacher\.'"):
+        load(model, saved({"state_dict": two}), 4, 32)
+    more = saved({**state, "more": torch.ones(1)})
+    for content in (b"nothing", more, weights_of(nn.Linear(2, 2)), weights_of(build(model, 5, 32))):
         with pytest.raises(ValueError, match="the weights of model lenet are no state_dict of it for 4 classes"):
             load(model, content, 4, 32)
+
+
+@needs_torchvision
+def test_the_weights_of_a_torchvision_model_alone_are_loaded():
+    model = Model(name="resnet", torchvision="resnet18")
+    network = build(model, 4, 32, seed=5)
+    alone = {f"net.{name}": value for name, value in network[1].state_dict().items()}
+    for content in (saved(network[1].state_dict()), saved({"state_dict": alone})):
+        assert weights_of(load(model, content, 4, 32)) == weights_of(network)
 
 
 # ------------------------------------------------------------------------------------------------------ machines
@@ -353,6 +397,19 @@ def test_candidates_hold_the_right_one_at_random_places():
     places = [row.index(image) for image, row in enumerate(drawn.tolist())]
     assert np.bincount(places, minlength=6).min() >= 3
     assert np.array_equal(drawn, draw_candidates(60, 6, seed=0))
+
+
+def test_a_class_that_tasks_for_people_cannot_hold_is_told_before_anything_is_done(tmp_path, capsys):
+    for name in ("a;b", "c"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (32, 32)).save(tmp_path / "pictures" / name / f"{number}.png")
+    text = TINY.replace("builtin: photographs", "folder: pictures").replace(
+        "machine: [hog, low-pass, colours]", "people: v.csv"
+    )
+    assert main(["study", "run", str(written(tmp_path, text)), "--output", str(tmp_path / "out")]) == 2
+    assert "the class 'a;b' has a semicolon" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_people_choose_among_twenty_classes_at_most():
@@ -440,7 +497,7 @@ def test_leakage_is_means_and_majorities():
     scores = Scores(ids, {"psnr": [10, 20, np.inf, 5, 7, 9], "mse": [0.1, 0.2, 0.3, 0.5, 0.5, 0.5]})
     first, second, both = leakage(cells, scores, Annotations(*columns, votes))
     assert (first.attack, second.attack, both.attack, both.images) == ("a", "b", "all", 6)
-    assert [row.metrics["psnr"].value for row in (first, second, both)] == pytest.approx([15, 7, 51 / 5])
+    assert [row.metrics["psnr"].value for row in (first, second, both)] == [np.inf, 7, np.inf]  # one leaked whole
     assert first.metrics["mse"].value == pytest.approx(0.2)
     assert [(row.recognized.successes, row.recognized.n) for row in (first, second, both)] == [(2, 3), (0, 2), (2, 5)]
 
@@ -580,12 +637,19 @@ def test_people_are_asked_first_and_then_counted(done, tmp_path, capsys):
     assert main(["study", "run", str(path), "--output", str(folder)]) == 2
     assert "votes.csv is not there yet. Ask people, e.g. by 'attacker-metrics annotate" in capsys.readouterr().err
     tasks = table(folder / "annotation_tasks.csv")
-    with (tmp_path / "votes.csv").open("w", newline="") as file:
-        keys = ["dataset", "model", "attack", "original", "reconstruction", "class"]
-        writer = csv.writer(file)
-        writer.writerow([*keys, "annotator_ann", "annotator_bo"])
-        for number, row in enumerate(tasks[1:]):  # one was never asked about
-            writer.writerow([*(row[key] for key in keys), row["class"] if number % 2 else "-1", row["class"]])
+    keys = ["dataset", "model", "attack", "original", "reconstruction", "class"]
+
+    def collected(votes):
+        with (tmp_path / "votes.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*keys, "annotator_ann", "annotator_bo", "annotator_cy"])
+            for number, row in enumerate(tasks[1:]):  # one was never asked about
+                writer.writerow([*(row[key] for key in keys), *votes(number, row["class"])])
+
+    collected(lambda _number, _right: ["", "", ""])
+    assert main(["study", "run", str(path), "--output", str(folder)]) == 2
+    assert "has votes on none of this study's reconstructions" in capsys.readouterr().err
+    collected(lambda number, right: [right if number % 2 else "-1", right, ""])  # cy has not begun
     study("run", path, folder)
     summary, page = json.loads((folder / "report.json").read_text()), (folder / "report.html").read_text()
     assert summary["annotators"] == {
@@ -599,6 +663,8 @@ def test_people_are_asked_first_and_then_counted(done, tmp_path, capsys):
         "chance_of_majority": 0.0625,
     }
     assert "Annotated by 2 people." in page
+    assert "<td>cy</td><td>-</td>" in page
+    assert any(sentence.startswith("Over 4 classifiers under an attack") for sentence in summary["readings"])
     assert "machine" not in page
     subprocess.run(["cp", done / "annotations.csv", tmp_path / "votes.csv"], check=True)
     capsys.readouterr()

@@ -91,7 +91,8 @@ def copy_of_people(root: Path, path: Path) -> dict[str, str]:
     if machines:
         raise ValueError(f"annotation.people: {path} holds machine annotators ({', '.join(machines)}), who are not people.")
     asked = read_table(root / TASKS)["reconstruction"]
-    if not set(asked) & set(np.asarray(annotations.reconstruction).tolist()):
+    answered = ~np.isnan(annotations.recognized("mean"))
+    if not set(asked) & set(np.asarray(annotations.reconstruction)[answered].tolist()):
         raise ValueError(
             f"annotation.people: {path} has votes on none of this study's reconstructions; its column 'reconstruction' holds"
             f" those of {TASKS}, such as {asked[0]!r}."

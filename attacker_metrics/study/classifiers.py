@@ -60,13 +60,15 @@ def check_torchvision(model: Model) -> Any:
 def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
     """The classifier with the weights of a file, ready for use: a state_dict, or a checkpoint of Lightning that holds one.
 
+    The state_dict of one of torchvision's models alone will do; images are then normalised by ImageNet's statistics.
+
     Raises:
-        ValueError: if the file holds no state_dict of this network.
+        ValueError: if the file holds no state_dict of this network, or several.
     """
     network = build(model, classes, size)
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        network.load_state_dict(_of_network(state, network))
+        network.load_state_dict(_of_network(model, state, network))
     except (RuntimeError, UnpicklingError, EOFError, TypeError, AttributeError) as error:
         raise ValueError(
             f"the weights of model {model.name} are no state_dict of it for {classes} classes of {size} pixels:"
@@ -75,13 +77,26 @@ def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
     return network.eval()
 
 
-def _of_network(state: Any, network: nn.Module) -> Any:
-    """The state_dict in a file's content; in a Lightning checkpoint its names begin with the module's attribute."""
-    if not isinstance(state, dict) or "state_dict" not in state:
-        return state
-    found, last = state["state_dict"], max(network.state_dict(), key=len)
-    prefix = next((name.removesuffix(last) for name in found if name.endswith(f".{last}")), "")
-    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+def _of_network(model: Model, state: Any, network: nn.Module) -> Any:
+    """The network's state_dict in a file's content; names may begin with the attribute of a module that held it."""
+    found = state.get("state_dict", state) if isinstance(state, dict) else state
+    if not isinstance(found, dict):
+        return found
+    own = network.state_dict()
+    for begin in ("", "1.") if model.torchvision is not None else ("",):  # 0 is the normalisation
+        names = [name.removeprefix(begin) for name in own if name.startswith(begin)]
+        ends = [name.removesuffix(names[0]) for name in map(str, found) if name.endswith(names[0])]
+        prefixes = [prefix for prefix in ends if all(prefix + name in found for name in names)]
+        if len(prefixes) > 1:
+            raise ValueError(
+                f"the weights of model {model.name} are of several networks, whose names begin with"
+                f" {' and '.join(map(repr, prefixes))}; save the state_dict of one."
+            )
+        for prefix in prefixes:
+            inner = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+            outer = {name: value for name, value in own.items() if not name.startswith(begin)}
+            return outer | {begin + name: value for name, value in inner.items()}
+    return found
 
 
 def weights_of(network: nn.Module) -> bytes:

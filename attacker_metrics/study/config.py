@@ -124,7 +124,8 @@ class Model(Settings):
         name: in tables and file names.
         network: ``"lenet"`` or ``"convnet"``.
         torchvision: name of a model of torchvision, such as ``"resnet18"``.
-        weights: a state_dict to load instead of training; the classifier is then the same under every defence.
+        weights: a state_dict to load instead of training, or a checkpoint of Lightning; the classifier is then the same
+            under every defence. One of torchvision's model alone will do: ImageNet's statistics then normalise images.
         options: further arguments of the network, such as ``width``.
         epochs: train it for so many epochs, by default ``training.epochs``; 0 leaves it untrained.
     """

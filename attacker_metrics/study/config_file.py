@@ -22,7 +22,7 @@ Place = tuple[str | int, ...]
 _MOST_LEVELS = 20
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc] - PyYAML has no types
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Leaves dates text: no setting is one, and 2024-13-01 would be an error without a line."""
 
     yaml_implicit_resolvers: ClassVar = {

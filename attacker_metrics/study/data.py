@@ -102,7 +102,7 @@ class ImageFolder(TrainingImages):
         size: images are scaled, and cropped in the middle, to so many pixels square.
 
     Raises:
-        DataError: if there is no such folder, or it has fewer than two sub-folders with images.
+        DataError: if there is no such folder, it has fewer than two sub-folders with images, or names that are no text.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -112,9 +112,13 @@ class ImageFolder(TrainingImages):
             path
             for path in sorted(folder.glob("*/**/*"))
             if path.suffix.lower() in PICTURE_SUFFIXES
+            and path.is_file()
             and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         ]
         self.names = [path.relative_to(folder).as_posix() for path in self._files]
+        for name in self.names:
+            if any("\ud800" <= letter <= "\udfff" for letter in name):
+                raise DataError(f"data.folder: the name {name!r} is no text in UTF-8; rename that file or folder.")
         classes = [name.split("/")[0] for name in self.names]
         self.classes = sorted(set(classes))
         if len(self.classes) < 2:

@@ -25,7 +25,7 @@ class LeakageRow:
         attack: title of the attack, or :data:`ALL`.
         images: how many reconstructions.
         metrics: metric -> mean with its 95 % interval; whole originals are resampled where several reconstructions are of
-            one. None where no score is finite.
+            one. None where no score is a number; infinite, as the PSNR of an identical picture, where one is.
         recognized: how many were recognised by most of those who were asked; None if nobody was.
     """
 
@@ -84,9 +84,11 @@ def leakage(cells: Sequence[Cell], scores: Scores, annotations: Annotations) -> 
 
 
 def _mean(name: str, column: Any, groups: Any) -> Estimate | None:
-    there = np.isfinite(column)
+    there = ~np.isnan(column)
     if not there.any():
         return None
+    if np.isinf(column[there]).any():  # left out, a picture that leaked whole would not count
+        return Estimate(float(column[there].mean()), np.nan, np.nan)
     bounds = METRIC_FACTS[name].lowest, METRIC_FACTS[name].highest
     # Rounding may leave the bounds by an epsilon.
     return mean_interval(np.clip(column[there], *bounds), groups[there], bounds=bounds)

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from scipy.stats import binom
 from torch import Tensor
 
@@ -80,10 +81,11 @@ def report(root: Path, *, study: Subject) -> None:
     rows = leakage(study.cells, scores, annotations)
     outcome = _correlated(scores, annotations, study)
     summary = _summary(root, study, annotations, rows, outcome)
+    page = _page(root, study, summary, rows, outcome, scores, annotations)  # before anything is written: it may fail
     write_json(root / SUMMARY, summary)
     _write_leakage(root / LEAKAGE, rows)
     _write_correlations(root / CORRELATIONS, outcome)
-    write_file(root / REPORT, _page(root, study, summary, rows, outcome, scores, annotations).encode())
+    write_file(root / REPORT, page.encode())
 
 
 def _correlated(scores: Scores, annotations: Annotations, study: Subject) -> Faithfulness | str:
@@ -139,9 +141,10 @@ def _summary(
 
 def _basis(study: Subject, annotations: Annotations, classes: list[str], folder: Folder) -> dict[str, Any]:
     """Who annotated, how many, what, and how often they would be right by chance."""
-    annotation, names = study.config.annotation, list(annotations.votes)
-    known = {f"{cell.folder}/{name}.png" for cell in study.cells for name in image_names(study.config.images)}
-    asked = ~np.isnan(annotations.recognized("mean")) & np.isin(annotations.reconstruction, sorted(known))
+    annotation, known = study.config.annotation, _known(study, annotations)
+    # Who has not voted on this study is no annotator of it.
+    names = [name for name, votes in annotations.votes.items() if (~np.isnan(np.asarray(votes)) & known).any()]
+    asked = ~np.isnan(annotations.recognized("mean")) & known
     basis: dict[str, Any] = {"names": names, "annotators": len(names) or None, "reconstructions": int(asked.sum())}
     if annotation.machine:
         basis |= {"kind": "machine", "candidates": annotation.candidates, "margin": annotation.margin}
@@ -157,6 +160,12 @@ def _basis(study: Subject, annotations: Annotations, classes: list[str], folder:
     chance = 1 / basis["candidates"] if basis["candidates"] else None
     most = None if chance is None or not names else float(binom.sf(len(names) // 2, len(names), chance))
     return {**basis, "chance": chance, "chance_of_majority": most}
+
+
+def _known(study: Subject, annotations: Annotations) -> NDArray[np.bool_]:
+    """Which votes are on this study's reconstructions."""
+    known = [f"{cell.folder}/{name}.png" for cell in study.cells for name in image_names(study.config.images)]
+    return np.isin(annotations.reconstruction, known)
 
 
 def _threat_models(root: Path, cells: tuple[Cell, ...]) -> list[dict[str, Any]]:
@@ -198,7 +207,10 @@ def _rate_of(row: LeakageRow) -> float:
 
 
 def _readings(outcome: Faithfulness, *, machines: bool) -> list[str]:
-    said = [sentence.replace(" images ", " reconstructions ") for sentence in faithfulness_report.sentences(outcome)]
+    said = [
+        sentence.replace(" images ", " reconstructions ").replace("models", "classifiers under an attack")
+        for sentence in faithfulness_report.sentences(outcome)
+    ]
     return [sentence.replace("human ceiling", "ceiling") for sentence in said] if machines else said
 
 
@@ -279,7 +291,7 @@ def _page(
         rows=[(row, _in_two(_rate(row.recognized)), [_in_two(_text(row.metrics[name])) for name in shown]) for row in rows],
         levels=levels,
         refused=outcome if isinstance(outcome, str) else None,
-        annotators=_annotator_rows(root, annotations, summary["annotators"]),
+        annotators=_annotator_rows(root, study, annotations, summary["annotators"]),
         facts=_facts(summary["threat_models"], study),
         who=_who(summary["annotators"]),
         gallery=gallery,
@@ -309,14 +321,17 @@ def _facts(threat_models: list[dict[str, Any]], study: Subject) -> list[tuple[st
     return told
 
 
-def _annotator_rows(root: Path, annotations: Annotations, basis: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _annotator_rows(
+    root: Path, study: Subject, annotations: Annotations, basis: dict[str, Any]
+) -> list[tuple[str, str, str]]:
     """Per annotator how many reconstructions were recognised, and how often a machine could not tell."""
     picks = read_table(root / PICKS) if basis["kind"] == "machine" else {}
     rows = []
     for name, votes in annotations.judges.items():
-        asked = ~np.isnan(votes)
+        asked = ~np.isnan(votes) & _known(study, annotations)
+        rate = success_rate(votes[asked] == 1, annotations.clusters[asked]) if asked.any() else None
         unsure = str(picks[name].count("cannot tell")) if name in picks else "-"
-        rows.append((name, _rate(success_rate(votes[asked] == 1, annotations.clusters[asked])), unsure))
+        rows.append((name, _rate(rate), unsure))
     return rows
 
 

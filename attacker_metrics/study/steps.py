@@ -65,7 +65,7 @@ class Study:
     """
 
     def __init__(self, config: Config, images: TrainingImages, device: torch.device) -> None:
-        _check_needs(config)
+        _check_needs(config, images)
         self.config, self._device = config, device
         self._images = images
         self.training, self.validation, self._attacked = split(images, config)
@@ -283,8 +283,14 @@ def _recipe(model: Model, config: Config) -> Training:
     return config.training if model.epochs is None else config.training.model_copy(update={"epochs": model.epochs})
 
 
-def _check_needs(config: Config) -> None:
+def _check_needs(config: Config, images: TrainingImages) -> None:
     """Fail now, not after hours of attacks, if something that a later step needs is missing."""
+    if config.annotation.people is not None:
+        for name in images.classes:
+            if ";" in name:
+                raise ValueError(
+                    f"data: the class {name!r} has a semicolon, which separates classes in the tasks for people; rename it."
+                )
     for defence in config.defences:
         policy = _policy(defence)
         if policy is not None:

@@ -70,7 +70,9 @@ def train(
             enable_model_summary=False,
         )
         module.train()  # Lightning leaves a network that somebody has judged before in that mode
-        trainer.fit(module, DataLoader(data, recipe.batch_size, shuffle=True, generator=order))
+        # A last batch of one image has no statistics where batch norm sees one pixel: another image sits out every epoch.
+        alone = len(images) > recipe.batch_size and len(images) % recipe.batch_size == 1
+        trainer.fit(module, DataLoader(data, recipe.batch_size, shuffle=True, generator=order, drop_last=alone))
     network.to("cpu").eval()
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise ValueError(f"the weights became NaN or infinite; training.learning_rate is {recipe.learning_rate}, lower it.")
