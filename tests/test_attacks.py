@@ -297,6 +297,16 @@ def test_labels_are_read_off_the_last_layer():
     assert torch.equal(infer_labels(network, groups.gradients, 2).sort().values, LABELS.view(2, 2).sort().values)
 
 
+def test_labels_of_a_group_are_read_where_inputs_of_the_last_layer_have_both_signs():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 16, 5, 4), nn.Tanh(), nn.Flatten(), nn.Linear(784, 100))
+    labels = torch.stack([torch.randperm(100)[:4] for _ in range(6)])
+    shared = share_gradients(network, photos(32, torch.float32)[torch.randint(4, (6, 4))], labels)
+    assert torch.equal(infer_labels(network, shared.gradients, 4).sort().values, labels.sort().values)
+    by_sums = shared.gradients["3.weight"].sum(dim=2).argsort(dim=1)[:, :4]
+    assert not torch.equal(by_sums.sort().values, labels.sort().values)
+
+
 def test_labels_that_cannot_be_read_are_told():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     shared = share_gradients(network, torch.rand(1, 3, 8, 8), torch.tensor([1]))

@@ -11,9 +11,9 @@ def infer_labels(model: nn.Module, gradients: Gradients, group: int = 1, classes
     """Read the labels off the last fully connected layer's gradient.
 
     Under cross entropy the gradient of a row is ``p - 1`` times the layer's input for the true class, ``p`` times it for
-    every other. Where the input is not negative (after ReLU or sigmoid) only the true class has a negative row. Of
-    several images the labels are taken to differ: the classes with the lowest row sums, lowest first, which need not be
-    their order in the client's batch.
+    every other. Where the input is not negative (after ReLU or sigmoid) only the true class has a negative row: of one
+    image the label is the class with the lowest row sum. Of several images the labels are taken to differ: the classes
+    whose rows have the lowest values, lowest first, which need not be their order in the client's batch.
 
     Args:
         model: whose last ``nn.Linear`` gives the logits.
@@ -36,7 +36,7 @@ def infer_labels(model: nn.Module, gradients: Gradients, group: int = 1, classes
         raise ValueError(
             "labels cannot be inferred: no gradient of a last nn.Linear layer was shared; attack with labels='known'."
         )
-    rows = gradients[names[-1]].sum(dim=2)
+    rows = gradients[names[-1]]
     if classes not in (None, rows.shape[1]):
         raise ValueError(
             f"labels cannot be inferred: the last nn.Linear has {rows.shape[1]} outputs, the network {classes} logits;"
@@ -44,4 +44,6 @@ def infer_labels(model: nn.Module, gradients: Gradients, group: int = 1, classes
         )
     if rows.shape[1] < group:
         raise ValueError(f"{group} different labels cannot be inferred of {rows.shape[1]} classes; use labels='known'.")
-    return rows.argsort(dim=1, stable=True)[:, :group]
+    # Sums average the noise of a defence; the lowest values stand out of the rows of other images' classes.
+    told = rows.sum(dim=2) if group == 1 else rows.amin(dim=2)
+    return told.argsort(dim=1, stable=True)[:, :group]
