@@ -8,7 +8,8 @@ other; before the clock starts both must agree on the cost of a candidate.
 
     pip install -e '.[bench]'
     pip install --no-deps breaching hydra-core omegaconf 'antlr4-python3-runtime==4.9.*'   # and torchvision
-    python benchmarks/attacks.py                                  # TIME on two cores
+    python benchmarks/attacks.py --only speed                     # six minutes on two cores, which nothing else may use
+    python benchmarks/attacks.py --only quality                   # about an hour
     python benchmarks/attacks.py --quick --output /tmp/results    # two minutes, nothing asserted of InvGrad
 """
 
@@ -56,7 +57,7 @@ def main() -> None:
     parser = frame.parser(__doc__)
     parser.add_argument("--width", type=int, default=64, help="of the ConvNet; the published one has 64")
     parser.add_argument("--iterations", type=int, default=400, help="of InvGrad on the ConvNet")
-    parser.add_argument("--only", choices=("quality", "speed"), help="one part only")
+    parser.add_argument("--only", choices=("quality", "speed"), help="one part only, to a file of its own")
     parser.add_argument("--quick", action="store_true", help="a tiny run")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path, default=frame.RESULTS)
@@ -73,7 +74,7 @@ def main() -> None:
     if options.only != "quality":
         payload["speed"] = speed(options)
         print(table(payload["speed"]))
-    print(frame.save("attacks", payload, options.output))
+    print(frame.save(f"attacks-{options.only}" if options.only else "attacks", payload, options.output))
     if "quality" in payload:
         check(payload["quality"], quick=options.quick)
 
