@@ -34,7 +34,9 @@ def add(commands: Any) -> None:
         epilog="Exit status: 0 every verdict is right, 1 one is wrong, 2 bad usage.",
     )
     command.set_defaults(command=selftest)
-    command.add_argument("--cnn", action="store_true", help="add the small residual network, fitted for every case: ten minutes")
+    command.add_argument(
+        "--cnn", action="store_true", help="add a small residual network, fitted for every case: ten minutes"
+    )
     command.add_argument("--json", action="store_true", help="print the matrix as JSON instead of the table")
 
 
