@@ -83,14 +83,6 @@ def at_most_one_warning() -> Iterator[None]:
         warn(" ".join(messages))
 
 
-@contextmanager
-def unwarned_of_no_update() -> Iterator[None]:
-    """Without torchmetrics' warning of a ``compute`` before any ``update``: one empty rank of many is correct use."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"The ``compute`` method of metric .* was called before")
-        yield
-
-
 def _users_stack_level() -> int:
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and (

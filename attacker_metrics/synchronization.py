@@ -111,6 +111,24 @@ def synchronized(metrics: Iterable[Metric]) -> Iterator[None]:
                 metric.unsync()
 
 
+@contextmanager
+def unwarned_of_no_update(metrics: Iterable[Metric]) -> Iterator[None]:
+    """Without torchmetrics' warning of a ``compute`` before any ``update``: one empty rank of many is correct use.
+
+    The metrics seem updated meanwhile: Python's filters of warnings belong to all threads of the process.
+    """
+    parts = [part for metric in metrics for part in metric.modules() if isinstance(part, Metric)]
+    untouched = [part for part in parts if part._update_count == 0]
+    for part in untouched:
+        part._update_count = 1
+    try:
+        yield
+    finally:
+        for part in untouched:
+            if part._update_count == 1:
+                part._update_count = 0
+
+
 def _by_route(metrics: Iterable[Metric]) -> list[list[Metric]]:
     """Metrics that can share a collective, in the order of the first of each."""
     routes: dict[tuple[int, int], list[Metric]] = {}
