@@ -68,10 +68,7 @@ class AttackerMetric(FiveFacts):
         (2, 0, 0)
     """
 
-    __jit_unused_properties__: ClassVar[list[str]] = [
-        *FiveFacts.__jit_unused_properties__,
-        *("count", "skipped", "collapsed", "identity", "update_called", "update_count"),
-    ]
+    __jit_unused_properties__: ClassVar[list[str]] = [*FiveFacts.__jit_unused_properties__, "count", "skipped", "collapsed"]
     higher_is_better = False
     leakage_direction: ClassVar[Literal["higher", "lower"]] = "higher"
     is_differentiable = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -83,6 +83,8 @@ class MultiAttackerPrivacy(MetricCollection):
         (17, tensor(1.))
     """
 
+    __jit_unused_properties__: ClassVar[list[str]] = [*MetricCollection.__jit_unused_properties__, "compute_groups"]
+
     def __init__(
         self,
         *,
@@ -146,6 +148,10 @@ class MultiAttackerPrivacy(MetricCollection):
             self.add_metrics({name: metric})  # one at a time: a mapping of many would be sorted by name
             if isinstance(metric, AttackerMetric):
                 metric._lock = self._lock  # threads that use a member wait for those that use all
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore what pickle stored, also in earlier releases."""
+        super().__setstate__({"_lock": Lock(), **state})
 
     def update(self, preds: Tensor, target: Tensor) -> None:  # type: ignore[override]
         """Add a batch to every member.

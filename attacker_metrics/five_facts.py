@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning_utilities import apply_to_collection
@@ -28,6 +28,11 @@ class FiveFacts(GuardedMetric):
         name: key for reports and state names.
         kwargs: torchmetrics' own keywords.
     """
+
+    __jit_unused_properties__: ClassVar[list[str]] = [
+        *GuardedMetric.__jit_unused_properties__,
+        *("identity", "_parts", "_stored_suffix"),
+    ]
 
     def __init__(self, components: tuple[Component, ...], name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

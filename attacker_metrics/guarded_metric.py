@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning_utilities import apply_to_collection
@@ -60,6 +60,8 @@ class GuardedMetric(Metric):
       ``to_empty``.
     - Processes cannot count into one state: ``share_memory`` is a ``RuntimeError`` that says so.
     """
+
+    __jit_unused_properties__: ClassVar[list[str]] = [*Metric.__jit_unused_properties__, "update_called", "update_count"]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -33,8 +33,23 @@ _PACKAGE = __name__.partition(".")[0]
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|hpu|xla|npu|mtia|meta)(:\d+)?")
 _MODULE_BOOKKEEPING = frozenset({*vars(nn.Module()), "_is_full_backward_hook"})
 _CLASS_BOOKKEEPING = frozenset(
-    "__dict__ __weakref__ __doc__ __module__ __qualname__ __annotations__ __firstlineno__ __static_attributes__ __slots__"
-    " __annotate_func__ __annotations_cache__ __match_args__ __dataclass_params__ __hash__ _abc_impl".split()
+    [
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__qualname__",
+        "__annotations__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__slots__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__match_args__",
+        "__dataclass_params__",
+        "__hash__",
+        "_abc_impl",
+    ]
 )
 _BY_NAME = (
     types.ModuleType,
@@ -261,7 +276,7 @@ class _Reader:
         """By what pickle would store."""
         try:
             reduced = thing.__reduce_ex__(2)
-        except Exception:  # noqa: BLE001 - whatever a class raises to say that it cannot be stored
+        except Exception:
             return self.opaque(thing)
         if isinstance(reduced, str):
             return f"{_home(type(thing))}{reduced}"

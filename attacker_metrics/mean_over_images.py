@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ class MeanOverImages(GuardedMetric):
 
     is_differentiable = True
     full_state_update = False
+    __jit_unused_properties__: ClassVar[list[str]] = [*GuardedMetric.__jit_unused_properties__, "count"]
     leakage_direction: Direction
 
     def __init__(self, network: nn.Module, *settings: object, **kwargs: Any) -> None:

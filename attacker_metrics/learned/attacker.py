@@ -148,6 +148,7 @@ class LearnedAttacker(nn.Module, ABC):
                 " fit_compute()."
             )
 
+    @torch.jit.unused
     def forward(self, x: Tensor) -> Tensor:
         """What the attacker makes of noisy images, ``(B, 3, H, W)``."""
         self.check_fitted()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +50,7 @@ class CNNAttacker(LearnedAttacker):
         True
     """
 
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["level", "spread"]  # whose annotations are text
     level: Tensor
     spread: Tensor
 
@@ -174,6 +175,7 @@ class _ResidualNetwork(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(cast("Tensor", self.leave.bias))
 
+    @torch.jit.unused
     def forward(self, x: Tensor) -> Tensor:
         features = self.enter(x)
         for block in self.blocks:

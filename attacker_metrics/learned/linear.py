@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,7 @@ class NormalEquations(Metric):
     full_state_update = False
     higher_is_better = None
     is_differentiable = False
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["device", "moments"]  # whose annotation is text
     moments: Tensor
 
     def __init__(self, inputs: int, outputs: int, **kwargs: Any) -> None:
@@ -111,6 +112,7 @@ class LinearAttacker(LearnedAttacker):
         True
     """
 
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["weights"]  # whose annotation is text
     weights: Tensor
 
     def __init__(self, kernel_size: int = 5, stride: int = 1) -> None:
