@@ -32,25 +32,11 @@ from torch import Tensor, nn
 _PACKAGE = __name__.partition(".")[0]
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu|hpu|xla|npu|mtia|meta)(:\d+)?")
 _MODULE_BOOKKEEPING = frozenset({*vars(nn.Module()), "_is_full_backward_hook"})
-_CLASS_BOOKKEEPING = frozenset(
-    [
-        "__dict__",
-        "__weakref__",
-        "__doc__",
-        "__module__",
-        "__qualname__",
-        "__annotations__",
-        "__firstlineno__",
-        "__static_attributes__",
-        "__slots__",
-        "__annotate_func__",
-        "__annotations_cache__",
-        "__match_args__",
-        "__dataclass_params__",
-        "__hash__",
-        "_abc_impl",
-    ]
-)
+_CLASS_BOOKKEEPING = {
+    *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__", "__slots__", "__hash__"),
+    *("__firstlineno__", "__static_attributes__", "__annotate_func__", "__annotations_cache__"),
+    *("__match_args__", "__dataclass_params__", "_abc_impl"),
+}
 _BY_NAME = (
     types.ModuleType,
     types.MemberDescriptorType,
@@ -322,6 +308,8 @@ def _can_be_imported(thing: Any) -> bool:
     name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
     if not isinstance(name, str) or module in (None, "__main__", "__mp_main__") or "<" in name:
         return False
+    if is_of_this_library(thing):  # wherever it has moved
+        return True
     found: Any = sys.modules.get(str(module))
     for part in name.split("."):
         found = getattr(found, part, None)
