@@ -151,7 +151,7 @@ class MultiAttackerPrivacy(MetricCollection):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore what pickle stored, also in earlier releases."""
-        super().__setstate__({"_lock": Lock(), **state})
+        super().__setstate__({"_lock": Lock(), **state})  # type: ignore[no-untyped-call]
 
     def update(self, preds: Tensor, target: Tensor) -> None:  # type: ignore[override]
         """Add a batch to every member.

@@ -134,7 +134,8 @@ class FiveFacts(GuardedMetric):
     def _rename(self, suffix: str) -> None:
         names = {self._state(fact): f"{fact}_{suffix}" for fact in FACTS}
         self._state_suffix = suffix
-        for table in (self._defaults, self._persistent, self._reductions, vars(self), self._cache or {}):
+        tables: tuple[Any, ...] = (self._defaults, self._persistent, self._reductions, vars(self), self._cache or {})
+        for table in tables:
             for old, new in names.items():
                 if old in table:
                     table[new] = table.pop(old)
@@ -158,7 +159,7 @@ class FiveFacts(GuardedMetric):
         """The end of the names in a state dict: what was learned is in the dict itself."""
         return self._suffix(identity_of(self, learned=False))
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """As torchmetrics', with the weights of module attackers; see there."""
         stored: dict[str, Any] = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
@@ -228,11 +229,12 @@ class FiveFacts(GuardedMetric):
         GuardedMetric.__init__(self)
         vars(self).update(state["metric"])
         device = torch.device("cpu") if state["device"] is None else state["device"].device
-        with torch.inference_mode(mode=False), device:
+        with torch.inference_mode(mode=False), torch.device("cpu"):
             self._add_states(self._state_suffix)
             for fact, value in zip(FACTS, state["facts"], strict=True):
                 name = self._state(fact)
-                vars(self)[name] = torch.tensor(value, dtype=self._defaults[name].dtype)
+                default = on_device(vars(self)[name], device)
+                self._defaults[name], vars(self)[name] = default, torch.full_like(default, value)
                 self._persistent[name] = state["persistent"]
 
 
@@ -246,8 +248,6 @@ class _New(GuardedMetric):
 
 _NEW: dict[str, Any] = {key: value for key, value in vars(_New()).items() if key not in ("_device", "_dtype", "_lock")}
 """The attributes of a metric that nothing has happened to; they need not be pickled."""
-
-
 _OURS = _NEW.keys() | {
     *("_device", "_dtype", "_lock", "components", "name", "nan_strategy"),
     *("_module_attackers", "_settled", "_state_suffix", "update", "compute", "_update_signature"),

@@ -152,9 +152,10 @@ class GuardedMetric(Metric):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> torch.nn.Module:
         """Follow ``fn`` to its device, but keep float64 sums and int64 counts whatever it casts to."""
+        kwargs.pop("recurse", None)  # of to_empty, which torchmetrics does not know
         moved = fn(torch.zeros((), device=self.device))
         device = moved.device
-        if device.type == "cpu" and moved.is_shared():
+        if device.type == "cpu" and moved.is_shared():  # type: ignore[no-untyped-call]
             raise RuntimeError(
                 f"{type(self).__name__} cannot be put into shared memory: processes that count into one state lose counts."
                 " Call share_memory() on the modules without metrics, give every process a metric of its own, and add"
