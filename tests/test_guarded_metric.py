@@ -154,7 +154,9 @@ def test_a_checkpointed_forward_counts_once(make, reentrant, call):
                 return x.square().sum()
             values = metric(x, BATCH[1])
             values = values if isinstance(values, dict) else {"": values}
-            return x.square().sum() + sum(value for value in values.values() if value.requires_grad)
+            return x.square().sum() + sum(
+                value for value in values.values() if isinstance(value, torch.Tensor) and value.requires_grad
+            )
 
         return run
 
@@ -167,7 +169,7 @@ def test_a_checkpointed_forward_counts_once(make, reentrant, call):
     for one, other in gradients:
         torch.testing.assert_close(one, other)
     for member, other in zip(members(metric), members(plain), strict=True):
-        assert member.update_count == other.update_count == 2
+        assert member.update_count == other.update_count == (0 if isinstance(member, MinMaxMetric) else 2)
         for name, state in member.metric_state.items():
             assert torch.equal(state, other.metric_state[name])
         if isinstance(member, MinMaxMetric):
@@ -227,16 +229,8 @@ def test_pickles_hold_the_exact_state_and_all_settings():
     metric.eval()
     again = pickle.loads(pickle.dumps(metric))
     assert again.count == metric.count == 2**60 + 3
-    assert {name: value for name, value in again.metric_state.items()} == metric.metric_state
-    for name in (
-        "nan_strategy",
-        "sync_on_compute",
-        "compute_with_cache",
-        "training",
-        "_persistent",
-        "update_count",
-        "_to_sync",
-    ):
+    assert again.metric_state == metric.metric_state
+    for name in ("nan_strategy", "sync_on_compute", "compute_with_cache", "training", "_persistent", "update_count"):
         assert getattr(again, name) == getattr(metric, name)
     again.reset()
     assert again.count == 0
@@ -245,7 +239,7 @@ def test_pickles_hold_the_exact_state_and_all_settings():
 # --- scripts, meta, shared memory -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated", "ignore:This property will be removed")
 @pytest.mark.parametrize(
     "make",
     [small, am.GammaPearson, lambda: LPIPS(PixelDistance()), LinearAttackerPearson, CNNAttackerPearson],
@@ -321,7 +315,7 @@ def test_scoring_leaves_a_module_attacker_as_it_is_and_does_not_depend_on_the_ba
     whole = model.metric.compute()
     torch.testing.assert_close(whole, one_by_one, rtol=0, atol=1e-6)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-    assert net.training and net.norm.training and net.drop.training
+    assert all(module.training for module in net.modules())
     model.eval()
     assert not net.norm.training
 
@@ -390,4 +384,4 @@ def test_arrays_are_refused(metric):
         for call in (metric.update, metric):
             with pytest.raises(TypeError, match=r"must be a torch\.Tensor, got .*ndarray"):
                 call(*pair)
-    assert {member.update_count for member in members(metric)} <= {0, 4}
+    assert {int(member.count) for member in members(metric)} == {0}
