@@ -6,6 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,8 @@ from torchmetrics.utilities.data import _squeeze_if_scalar
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from attacker_metrics.synchronization import add_up, can_be_packed, forget
+
+_forgotten: ContextVar[bool] = ContextVar("_forgotten", default=False)
 
 
 class Lock:
@@ -35,18 +38,26 @@ class Lock:
 
 
 def is_recomputing() -> bool:
-    """Whether autograd is in a backward pass, as when ``torch.utils.checkpoint`` runs a forward for the second time."""
-    return torch._C._current_graph_task_id() != -1
+    """Whether autograd is in a backward pass, as when ``torch.utils.checkpoint`` runs a forward for the second time.
+
+    Not inside of :func:`uncounted`, which forgets what is counted.
+    """
+    return torch._C._current_graph_task_id() != -1 and not _forgotten.get()
 
 
 @contextmanager
 def uncounted(*metrics: Metric) -> Iterator[None]:
     """Afterwards the metrics, and those inside of them, hold the states from before."""
     parts = [part for metric in metrics for part in metric.modules() if isinstance(part, Metric)]
+    if not parts:
+        yield
+        return
     before = [(part, part._copy_state_dict(), part._update_count, part._computed) for part in parts]
+    token = _forgotten.set(True)
     try:
         yield
     finally:
+        _forgotten.reset(token)
         for part, states, updates, computed in before:
             vars(part).update(states, _update_count=updates, _computed=computed)
 
@@ -105,7 +116,7 @@ class GuardedMetric(Metric):
         @functools.wraps(update)
         def guarded(*args: Any, **kwargs: Any) -> None:
             with self._lock:
-                if is_recomputing() and not self._in_forward:
+                if is_recomputing():
                     return
                 self.check_real()
                 self.settle(for_good=True)

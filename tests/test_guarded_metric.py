@@ -154,9 +154,8 @@ def test_a_checkpointed_forward_counts_once(make, reentrant, call):
                 return x.square().sum()
             values = metric(x, BATCH[1])
             values = values if isinstance(values, dict) else {"": values}
-            return x.square().sum() + sum(
-                value for value in values.values() if isinstance(value, torch.Tensor) and value.requires_grad
-            )
+            numbers = [value for value in values.values() if isinstance(value, torch.Tensor) and value.requires_grad]
+            return x.square().sum() + sum(numbers)
 
         return run
 
