@@ -66,7 +66,7 @@ class FiveFacts(GuardedMetric):
             raise ValueError(
                 f"{type(self).__name__} {self.name!r}: only metrics of the same class and settings can be merged, and of the"
                 f" same fit where they learn; make the parts like the total, or the total as a copy of a part."
-                + _advice(self, incoming_state)
+                + self.advice()
             )
         here = apply_to_collection(states, Tensor, Tensor.to, self.device)  # a part may come from another device
         super().merge_state({name: here[name] for name in self._defaults})
@@ -109,6 +109,16 @@ class FiveFacts(GuardedMetric):
     def is_plain(self, *methods: str) -> bool:
         """Whether these methods are the base's own."""
         raise NotImplementedError
+
+    def advice(self) -> str:
+        """What to do about parts that cannot be told from others; nothing, if there are none."""
+        if not self.identity.unidentified:
+            return ""
+        return (
+            f" What {', '.join(self.identity.unidentified)} does cannot be told from outside, so that two objects of it"
+            " never count as the same: make the attacker a dataclass(frozen=True) of its settings, or give its class a method"
+            " __metric_identity__() that returns them."
+        )
 
     def settle(self, *, for_good: bool = False) -> None:
         """Name the states after what the metric is by now; it may have been fitted or given attributes since it was made.
@@ -272,16 +282,4 @@ def _is_fixed(component: Component) -> bool:
     return all(
         is_of_this_library(part if hasattr(part, "__code__") else type(part)) and not isinstance(part, torch.nn.Module)
         for part in _parts(component)
-    )
-
-
-def _advice(*metrics: Any) -> str:
-    """What to do about parts that cannot be told from others."""
-    found = [part for metric in metrics if isinstance(metric, FiveFacts) for part in metric.identity.unidentified]
-    if not found:
-        return ""
-    return (
-        f" What {', '.join(dict.fromkeys(found))} does cannot be told from outside, so that two objects of it never count as"
-        " the same: make the attacker a dataclass(frozen=True) of its settings, or give its class a method"
-        " __metric_identity__() that returns them."
     )

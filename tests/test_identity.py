@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, pictures
+from conftest import SMALL, launch, pictures
 from torch import nn
 from torchmetrics import MetricCollection
 
@@ -358,6 +358,19 @@ def test_processes_agree(tmp_path):
     ]
     assert runs[0] == runs[1]
     assert len(set(runs[0])) == 5  # the two spellings of one closure are the same
+
+
+def test_ranks_agree_on_what_is_the_same_and_say_what_is_not(tmp_path):
+    for found in launch(Path(__file__).with_name("identity_script.py"), 2, tmp_path):
+        assert {name: found[name] for name in ("closure", "bound", "fit", "collection")} == {
+            "closure": 4,
+            "bound": 2,
+            "fit": 4,
+            "collection": 4,
+        }
+        assert "same with different settings" in found["power"]
+        assert "TextIOWrapper" not in found["power"]
+        assert "What _io.TextIOWrapper does cannot be told" in found["handle"]
 
 
 # --- what was learned -----------------------------------------------------------------------------------------------------
