@@ -116,8 +116,8 @@ class FiveFacts(GuardedMetric):
             return ""
         return (
             f" What {', '.join(self.identity.unidentified)} does cannot be told from outside, so that two objects of it"
-            " never count as the same: make the attacker a dataclass(frozen=True) of its settings, or give its class a method"
-            " __metric_identity__() that returns them."
+            " never count as the same: make the attacker a dataclass(frozen=True) of its settings, or give its class a"
+            " method __metric_identity__() that returns them."
         )
 
     def settle(self, *, for_good: bool = False) -> None:

@@ -155,8 +155,8 @@ def _sum_of_ranks(vector: Tensor, metrics: Sequence[Metric], group: Any) -> Tens
     if bool((rows[:, :2] != sent[:2]).any()):
         raise RuntimeError(
             "The processes hold different metrics, or the same with different settings or fits, so their states cannot be"
-            " added. Make the metric with the same members, extras and settings on every rank, and compute it in the same order."
-            + "".join(dict.fromkeys(metric.advice() for metric in metrics if isinstance(metric, _Advising)))
+            " added. Make the metric with the same members, extras and settings on every rank, and compute it in the same"
+            " order." + "".join(dict.fromkeys(metric.advice() for metric in metrics if isinstance(metric, _Advising)))
         )
     parts = list(rows[:, 2 : len(vector) + 2])
     parts[rank] = vector  # with its graph: forward's values under dist_sync_on_step stay differentiable
