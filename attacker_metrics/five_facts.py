@@ -69,10 +69,11 @@ class FiveFacts(GuardedMetric):
                 + self.advice()
             )
         here = apply_to_collection(states, Tensor, Tensor.to, self.device)  # a part may come from another device
-        super().merge_state({name: here[name] for name in self._defaults})
-        self._settled = True
-        self._update_count += updates
-        self._computed = None
+        with self._lock:
+            super().merge_state({name: here[name] for name in self._defaults})
+            self._settled = True
+            self._update_count += updates
+            self._computed = None
 
     # --- identity: what the names of the states tell ----------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class FiveFacts(GuardedMetric):
             for_good: as from the first batch, which torchmetrics decides by whose states to share.
         """
         if not self._settled:
-            suffix = self._suffix(self.identity)
+            suffix = self._suffix(identity_of(self, remember=for_good))
             if suffix != self._state_suffix:
                 self._rename(suffix)
             self._settled = for_good

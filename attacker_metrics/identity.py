@@ -9,6 +9,7 @@ these ways (a handle of a library in C, an open file) is itself only: equal to n
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -50,6 +51,7 @@ _BY_NAME = (
 )
 _LOCKS = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event, threading.local)
 _tokens: dict[int, tuple[Any, str]] = {}
+_remembered: dict[tuple[int, bool], tuple[Any, str]] = {}
 _number_of_token = itertools.count()
 
 
@@ -73,7 +75,7 @@ class Identity:
         return hashlib.sha256(self.text.encode()).hexdigest()[:8]
 
 
-def identity_of(thing: Any, *, learned: bool = True) -> Identity:
+def identity_of(thing: Any, *, learned: bool = True, remember: bool = False) -> Identity:
     """Describe a thing by value.
 
     A class of one's own says what its objects are, where pickle's view would be too narrow or too wide, by a method
@@ -82,13 +84,14 @@ def identity_of(thing: Any, *, learned: bool = True) -> Identity:
     Args:
         thing: anything.
         learned: whether the parameters and buffers of torch modules, and other things :class:`Learned`, count.
+        remember: whether objects inside keep these words from now on, although they may count their calls or fill caches.
 
     Example:
         >>> from attacker_metrics.attackers import Blur
         >>> identity_of(Blur(2)) == identity_of(Blur(2.0)) != identity_of(Blur(3.0))
         True
     """
-    reader = _Reader(learned)
+    reader = _Reader(learned, remember)
     try:
         text = reader.read(thing)
     except RecursionError:
@@ -103,8 +106,8 @@ def is_of_this_library(thing: Any) -> bool:
 
 
 class _Reader:
-    def __init__(self, learned: bool) -> None:
-        self.learned = learned
+    def __init__(self, learned: bool, remember: bool) -> None:
+        self.learned, self.remember = learned, remember
         self.unidentified: list[str] = []
         self._inside: dict[int, int] = {}  # what is being described -> its depth
 
@@ -259,7 +262,18 @@ class _Reader:
         return f"{self.read(type(thing))}({self.read(parts)})"
 
     def _object(self, thing: Any) -> str:
-        """By what pickle would store."""
+        """By what pickle would store, or did when a metric began to count."""
+        key = (id(thing), self.learned)
+        if key in _remembered:
+            return _remembered[key][1]
+        before = len(self.unidentified)
+        text = self._stored(thing)
+        if self.remember and len(self.unidentified) == before and "learned" not in text and "cycle" not in text:
+            with contextlib.suppress(TypeError):  # no weak reference to it
+                _remembered[key] = weakref.ref(thing, lambda _: _remembered.pop(key, None)), text
+        return text
+
+    def _stored(self, thing: Any) -> str:
         try:
             reduced = thing.__reduce_ex__(2)
         except Exception:

@@ -310,6 +310,24 @@ def test_what_cannot_be_identified_is_only_itself_and_the_error_says_what_to_do(
     metric_of(shared).merge_state(metric_of(shared))
 
 
+class Counting(Power):
+    def __call__(self, x):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().__call__(x)
+
+
+def test_an_attacker_that_counts_its_calls_stays_the_same():
+    attacker = Counting(2)
+    parts = []
+    for _ in range(2):
+        parts.append(metric_of(attacker))
+        parts[-1].update(*BATCH)
+    parts[0].merge_state(parts[1])
+    total = metric_of(Counting(2.0))
+    total.merge_state(parts[0])
+    assert (total.count, attacker.calls) == (6, 2)
+
+
 class Handle:
     """Holds what nothing can describe, and says what it is."""
 
