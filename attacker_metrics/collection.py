@@ -198,9 +198,9 @@ class MultiAttackerPrivacy(MetricCollection):
             RuntimeError: on every rank, if the ranks hold different members or settings.
         """
         with self._lock:
-            return self._computed()
+            return self._means()
 
-    def _computed(self) -> dict[str, Tensor]:
+    def _means(self) -> dict[str, Tensor]:
         members = list(self._modules.values())
         ours = [metric for metric in members if isinstance(metric, AttackerMetric) and can_be_packed(metric)]
         for metric in members:
