@@ -212,9 +212,9 @@ def means_or_zeros(pair: Pair, scores: Tensor, names: Sequence[str], dtype: torc
     if not torch.compiler.is_compiling():
         warn_unless(
             pair.finite,
-            f"{{}} of {len(pair)} pairs of images hold NaN or infinite pixels: the result is 0 with zero gradients, which"
+            "{} of {} pairs of images hold NaN or infinite pixels: the result is 0 with zero gradients, which"
             " does not mean that nothing leaks. multi_attacker_scores tells which pairs.",
         )
-    means = families(names)
-    values = batch_means(scores, pair.finite.all(), tuple(means.values()), dtype)
+    usable, means = pair.finite.all(), families(names)
+    values = batch_means(scores, usable, tuple(means.values()), dtype)
     return dict(zip((*names, *means), values, strict=True))
