@@ -50,7 +50,7 @@ def warn_unless(fine: Tensor, message: str) -> None:
     the warning comes with the first later call for which they have arrived. Nothing is said while a CUDA graph is captured.
     """
     if transforming():
-        _OutsideTransforms.apply(fine, message)  # type: ignore[no-untyped-call]
+        _OutsideTransforms.apply(fine, message)
     else:
         _warn_now_or_later(fine, message)
 
@@ -64,12 +64,12 @@ class _OutsideTransforms(torch.autograd.Function):
         return fine.new_zeros(())
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, str], output: Tensor) -> None:
+    def setup_context(ctx: Any, _inputs: tuple[Tensor, str], output: Tensor) -> None:
         ctx.mark_non_differentiable(output)
 
     @staticmethod
     def vmap(_info: Any, _dims: tuple[int | None, None], fine: Tensor, message: str) -> tuple[Tensor, None]:
-        return _OutsideTransforms.apply(fine, message), None  # type: ignore[no-untyped-call]
+        return _OutsideTransforms.apply(fine, message), None
 
 
 def _warn_now_or_later(fine: Tensor, message: str) -> None:

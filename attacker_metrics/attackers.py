@@ -12,7 +12,7 @@ those that need a displayable picture (:class:`Blur`, :class:`Gamma`, :class:`Wa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch

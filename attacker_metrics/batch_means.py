@@ -28,7 +28,7 @@ def batch_means(scores: Tensor, usable: Tensor, families: Sequence[slice], dtype
     """
     if torch.compiler.is_compiling() or transforming():  # a compiler fuses what it can see
         return _means(scores, usable, families, scores.new_zeros(())).to(dtype).unbind()
-    found: tuple[Tensor, ...] = _BatchMeans.apply(scores, usable, families, dtype)  # type: ignore[no-untyped-call]
+    found: tuple[Tensor, ...] = _BatchMeans.apply(scores, usable, families, dtype)
     return found
 
 

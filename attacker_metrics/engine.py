@@ -36,7 +36,8 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
 
     Raises:
         NotImplementedError: for forward-mode derivatives (``jvp``, ``jacfwd``, ``hessian``), which would be 0 (within an
-            error of torch's if compiled), and where a gradient would have to pass an attacker that is :data:`~attacker_metrics.program.ONE_WAY`.
+            error of torch's if compiled), and where a gradient would have to pass an attacker that is
+            :data:`~attacker_metrics.program.ONE_WAY`.
     """
     compiling, sides = torch.compiler.is_compiling(), (noisy, clean)
     # A compiler sees whether forward-mode derivatives are on, not always whether these tensors have one.
@@ -55,7 +56,8 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
 
 def _refuse_forward_mode(*_: Any) -> NoReturn:
     raise NotImplementedError(
-        "the scores have no forward-mode derivatives (jvp, jacfwd, hessian): use backward(), or torch.func's grad, vjp, jacrev."
+        "the scores have no forward-mode derivatives (jvp, jacfwd, hessian): use backward(), or torch.func's grad, vjp and"
+        " jacrev."
     )
 
 
@@ -193,7 +195,7 @@ class _ScoresTransformed(torch.autograd.Function):
 
     setup_context = staticmethod(_keep)
     backward = staticmethod(_pull_back_scores)
-    jvp = staticmethod(_refuse_forward_mode)
+    jvp = staticmethod(_refuse_forward_mode)  # type: ignore[assignment]
 
     @staticmethod
     def vmap(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -211,8 +213,8 @@ class _BackwardTransformed(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         pass
 
-    backward = staticmethod(_refuse)
-    jvp = staticmethod(_refuse_forward_mode)
+    backward = staticmethod(_refuse)  # type: ignore[assignment]
+    jvp = staticmethod(_refuse_forward_mode)  # type: ignore[assignment]
 
     @staticmethod
     def vmap(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:

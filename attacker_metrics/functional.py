@@ -162,7 +162,8 @@ def safe_ms_ssim(
         pred: images ``(B, C, H, W)``, any number of channels.
         target: the same shape and device.
         data_range: span of the pixel values, > 0.
-        normalize: ``"relu"``, ``"simple"``, ``"fold"`` or ``None``; see :class:`~attacker_metrics.similarity.MSSSIM`.
+        normalize: ``"relu"``, ``"simple"``, ``"fold"`` or ``None``; see :class:`~attacker_metrics.similarity.MSSSIM`. With
+            ``None`` an image with a negative term has no MS-SSIM; the result is then 0 with a warning, as below.
         betas: the exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)`` pixels.
 
     Returns:
@@ -179,10 +180,11 @@ def safe_ms_ssim(
         >>> safe_ms_ssim(x, x).round(decimals=4)
         tensor(1.)
     """
-    similarity = MSSSIM(tuple(betas), data_range, normalize)
+    similarity = MSSSIM(betas, data_range, normalize)  # type: ignore[arg-type]
     pair = Pair(pred, target, channels=None)
     scores = pair.score(Component("ms_ssim", similarity))
-    return means_or_zeros(pair, scores[:, None], ["ms_ssim"], pred.dtype)["ms_ssim"]
+    of_negatives = normalize is None  # then a finite pair may score NaN
+    return means_or_zeros(pair, scores[:, None], ["ms_ssim"], pred.dtype, of_negatives=of_negatives)["ms_ssim"]
 
 
 def _evaluate(
@@ -201,13 +203,23 @@ def _evaluate(
         gamma_values=gamma_values, blur_sigma=blur_sigma, wavelet_threshold=wavelet_threshold, betas=betas
     )
     pair = Pair(noisy, clean)
+    pair.warn_of_convention()
     return pair, pair.scores_side_by_side([table[name] for name in names]), names
 
 
-def means_or_zeros(pair: Pair, scores: Tensor, names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
+def means_or_zeros(
+    pair: Pair, scores: Tensor, names: Sequence[str], dtype: torch.dtype, *, of_negatives: bool = False
+) -> dict[str, Tensor]:
     """Batch means of components' scores ``(B, components)``, then of their families; all 0 unless all images are finite.
 
     The zeros have an intact graph with zero gradients, and come with a warning.
+
+    Args:
+        pair: what was scored.
+        scores: NaN where an image is not finite.
+        names: of the components.
+        dtype: of the means.
+        of_negatives: whether a score may be NaN for finite images too, having no real value; that counts alike.
     """
     if not torch.compiler.is_compiling():
         warn_unless(
@@ -215,6 +227,14 @@ def means_or_zeros(pair: Pair, scores: Tensor, names: Sequence[str], dtype: torc
             "{} of {} pairs of images hold NaN or infinite pixels: the result is 0 with zero gradients, which"
             " does not mean that nothing leaks. multi_attacker_scores tells which pairs.",
         )
+        if of_negatives:
+            warn_unless(
+                ~pair.finite | scores.detach().isfinite().all(dim=1),
+                "{} of {} pairs of images have a negative MS-SSIM term, which has no real power under normalize=None: the"
+                " result is 0 with zero gradients. Pass normalize='relu', 'simple' or 'fold'.",
+            )
     usable, means = pair.finite.all(), families(names)
+    if of_negatives:
+        usable = usable & scores.detach().isfinite().all()
     values = batch_means(scores, usable, tuple(means.values()), dtype)
     return dict(zip((*names, *means), values, strict=True))

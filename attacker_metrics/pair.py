@@ -180,8 +180,8 @@ class Pair:
         """Raise if an image was written to since its bounds were read."""
         if self._versions is not None and self._versions != _versions(self._given):
             raise RuntimeError(
-                "the images were changed in place after the Pair was made, so its scores would be of no one picture: make the"
-                " Pair afterwards, or change a copy, image.clone()."
+                "the images were changed in place after the Pair was made, so its scores would be of no one picture: make"
+                " the Pair afterwards, or change a copy, image.clone()."
             )
 
     def _evaluate(self, known: Sequence[Component]) -> Tensor:
@@ -210,7 +210,7 @@ class Pair:
             if not isinstance(together, Tensor) or together.shape != wanted:
                 got = tuple(together.shape) if isinstance(together, Tensor) else f"a {type(together).__name__}"
                 raise ValueError(
-                    f"component {members[0].name!r}: its similarity must return one number per image, a tensor of shape"
+                    f"component {members[0].name!r}: its similarity must return one number per image, shape"
                     f" {wanted}, got {got}."
                 )
             for component, value in zip(members, together.view(len(members), -1), strict=True):
@@ -239,7 +239,8 @@ def _seen_by(attacker: Attacker, images: Tensor) -> Tensor:
     if not isinstance(view, Tensor) or view.is_complex() or view.ndim == 0 or len(view) != len(images):
         got = f"{view.dtype} of shape {tuple(view.shape)}" if isinstance(view, Tensor) else f"a {type(view).__name__}"
         raise TypeError(
-            f"the attacker {attacker!r} must return a real tensor with one view per image, ({len(images)}, C, H, W), got {got}."
+            f"the attacker {attacker!r} must return a real tensor with one view per image, ({len(images)}, C, H, W), got"
+            f" {got}."
         )
     return view.to(images.dtype, copy=True)
 
@@ -297,7 +298,7 @@ def as_computed(images: Tensor, dtype: torch.dtype) -> Tensor:
     A gradient that flows back into float16 saturates at its largest number instead of becoming infinite.
     """
     if images.dtype == torch.float16 and wants_gradient(images):
-        images = _FromHalf.apply(images, dtype)  # type: ignore[no-untyped-call]
+        images = _FromHalf.apply(images, dtype)
     return cut(images.to(dtype), -LARGEST, LARGEST)
 
 

@@ -1,4 +1,4 @@
-"""Settings as plain numbers: every constructor of the library checks what it was given here.
+"""Settings as plain numbers: constructors check what they were given here.
 
 What comes out is a Python ``float`` or ``int``, whichever spelling came in (``2``, ``2.0``, ``np.float64(2)``, a 0-d
 tensor), so that equal settings are equal, hash alike and print alike.
@@ -7,14 +7,21 @@ tensor), so that equal settings are equal, hash alike and print alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
 
 
-def number(name: str, given: Any, wanted: str, *, above: float = -math.inf, least: float = -math.inf) -> float:
+class SettingTypeError(ValueError, TypeError):
+    """A setting of another type than wanted: a ``ValueError``, as all bad settings here, and Python's ``TypeError``."""
+
+
+def number(
+    name: str, given: Any, wanted: str, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
+) -> float:
     """A finite number as a ``float``.
 
     Args:
@@ -23,54 +30,79 @@ def number(name: str, given: Any, wanted: str, *, above: float = -math.inf, leas
         wanted: what it must be, for messages, such as ``"a positive number"``.
         above: a bound that it must exceed.
         least: a bound that it may reach.
+        most: another.
 
     Raises:
-        TypeError: if it is no number: a bool, text, None, a list, an array.
+        SettingTypeError: if it is no number: a bool, text, None, a list, an array.
         ValueError: if it is out of range, or NaN, or a tensor that requires a gradient, which would get none.
 
     Example:
-        >>> import numpy as np
-        >>> number("blur_sigma", np.float64(2), "a positive number", above=0)
+        >>> import torch
+        >>> number("blur_sigma", torch.tensor(2), "a positive number", above=0)
         2.0
     """
-    value = _plain(name, given, wanted)
-    if not (math.isfinite(value) and value > above and value >= least):
+    value = given
+    if not isinstance(given, (int, float)) and getattr(given, "ndim", None) == 0:
+        value = _detached(name, given).item()
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
+        raise SettingTypeError(f"{name} must be {wanted}, got {given!r} of type {type(given).__name__}.")
+    value = float(value)
+    if not (math.isfinite(value) and value > above and least <= value <= most):
         raise ValueError(f"{name} must be {wanted}, got {given!r}.")
     return value
 
 
-def numbers(name: str, given: Any, wanted: str, example: tuple[float, ...], **bounds: float) -> tuple[float, ...]:
-    """One or more finite numbers as a tuple of ``float``; arguments as :func:`number`.
+def sequence(name: str, given: Any, wanted: str) -> tuple[Any, ...]:
+    """What a setting lists, each still to be checked, as a tuple.
 
     Args:
         name: of the setting, for messages.
-        given: a sequence, an array or a tensor of one dimension.
-        wanted: what each must be.
-        example: what a right setting looks like, for messages.
-        bounds: of :func:`number`.
+        given: a sequence, or an array or a tensor of one dimension.
+        wanted: what it must be, for messages, such as ``"one or more positive numbers, e.g. (0.5, 2.0)"``.
 
     Raises:
-        TypeError: if it is no sequence, such as a single number or text.
-        ValueError: as :func:`number`, or if there is none.
+        SettingTypeError: if it is no sequence: a single number, text, None, a set, a mapping.
+        ValueError: if it is a tensor that requires a gradient, which would get none.
 
     Example:
-        >>> numbers("betas", [0.5, 0.5], "a positive number", (1.0,), above=0)
-        (0.5, 0.5)
+        >>> sequence("gamma_values", [0.5, 2.0], "one or more positive numbers")
+        (0.5, 2.0)
     """
-    scalar = isinstance(given, (str, bytes)) or getattr(given, "ndim", 1) == 0 or not isinstance(given, Iterable)
-    if scalar:
-        raise TypeError(f"{name} must be a sequence of numbers such as {example}, got {given!r}.")
-    values = given.detach().tolist() if isinstance(given, Tensor) and not _learnable(name, given) else list(given)
+    if isinstance(given, (tuple, list)):
+        return tuple(given)
+    refused = isinstance(given, (str, bytes, AbstractSet, Mapping)) or not isinstance(given, Iterable)
+    if refused or getattr(given, "ndim", 1) == 0:
+        raise SettingTypeError(f"{name} must be {wanted}, got {given!r} of type {type(given).__name__}.")
+    listed = _detached(name, given)
+    return tuple(listed.tolist() if isinstance(listed, Tensor) else listed)
+
+
+def positive_numbers(name: str, given: Any, wanted: str) -> tuple[float, ...]:
+    """One or more finite numbers above 0 as a tuple of ``float``; arguments and errors as :func:`sequence`.
+
+    Raises:
+        SettingTypeError: if it is no sequence, or holds what is no number.
+        ValueError: if there is none, or one is not positive; with the whole sequence in the message.
+
+    Example:
+        >>> positive_numbers("betas", [1, 0.5], "one or more positive numbers")
+        (1.0, 0.5)
+    """
+    listed = sequence(name, given, wanted)
+    try:
+        values = tuple(number(f"every value of {name}", value, "a number", above=0) for value in listed)
+    except ValueError:
+        values = ()
     if not values:
-        raise ValueError(f"{name} is empty: pass one or more numbers, e.g. {example}.")
-    return tuple(number(f"every value of {name}", value, wanted, **bounds) for value in values)
+        raise ValueError(f"{name} must be {wanted}, got {listed!r}.")
+    return values
 
 
 def whole(name: str, given: Any, least: int, most: float = math.inf) -> int:
     """A whole number from ``least`` to ``most`` as an ``int``.
 
     Raises:
-        TypeError: if it is no whole number.
+        SettingTypeError: if it is no whole number.
         ValueError: if it is out of range.
 
     Example:
@@ -79,24 +111,17 @@ def whole(name: str, given: Any, least: int, most: float = math.inf) -> int:
     """
     limits = f"at least {least}" if most == math.inf else f"{least} to {most}"
     if isinstance(given, bool) or not isinstance(given, Integral):
-        raise TypeError(f"{name} must be a whole number, {limits}, got {given!r}.")
-    if not least <= given <= most:
+        raise SettingTypeError(f"{name} must be {limits}, a whole number, got {given!r}.")
+    value = int(given)
+    if not least <= value <= most:
         raise ValueError(f"{name} must be {limits}, got {given!r}.")
-    return int(given)
+    return value
 
 
-def _plain(name: str, given: Any, wanted: str) -> float:
-    if isinstance(given, Tensor) and given.ndim == 0 and not _learnable(name, given):
-        given = given.item()
-    if isinstance(given, bool) or not isinstance(given, Real):
-        raise TypeError(f"{name} must be {wanted}, got {given!r} of type {type(given).__name__}.")
-    return float(given)
-
-
-def _learnable(name: str, given: Tensor) -> bool:
-    if given.requires_grad:
+def _detached(name: str, given: Any) -> Any:
+    if isinstance(given, Tensor) and given.requires_grad:
         raise ValueError(
             f"{name} is a constant, but a tensor that requires a gradient was given, which it would never get. Pass numbers,"
-            " e.g. value.item(); to learn a weighting, weigh the function's scores yourself."
+            " e.g. value.detach(); to learn a weighting, weigh what multi_attacker_privacy_loss returns yourself."
         )
-    return False
+    return given

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+from attacker_metrics.transforms import wants_gradient
 
 
 def cut(x: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
@@ -27,8 +30,10 @@ def cut(x: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
         >>> torch.autograd.grad(cut(x, 0.0, 1.0).sum(), x)
         (tensor([0., 1., 1., 0.]),)
     """
+    if not wants_gradient(x) and forward_ad._current_level < 0:
+        return x.clamp(low, high)
     bounded = x.detach().clamp(low, high)
-    return torch.where(x == bounded, x, bounded) if torch.is_grad_enabled() else bounded
+    return torch.where(x == bounded, x, bounded)
 
 
 def slide(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:
@@ -44,7 +49,7 @@ def slide(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:
     if torch.compiler.is_compiling():  # which fuses them, and need not know how to differentiate a sum by hand
         length = x.shape[dim] - len(taps) + 1
         return torch.stack([x.narrow(dim, i, length) * tap for i, tap in enumerate(taps) if tap]).sum(dim=0)
-    result: Tensor = _Slide.apply(x, tuple(taps), dim)  # type: ignore[no-untyped-call]
+    result: Tensor = _Slide.apply(x, tuple(taps), dim)
     return result
 
 
@@ -63,7 +68,7 @@ class _Slide(torch.autograd.Function):
         return total
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[float, ...], int], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, tuple[float, ...], int], _output: Tensor) -> None:
         _, ctx.taps, ctx.dim = inputs
 
     @staticmethod
