@@ -168,7 +168,7 @@ class Blur:
     blur_sigma: float = DEFAULT_GAUSSIAN_BLUR_SIGMA
 
     def __post_init__(self) -> None:
-        sigma = number("blur_sigma", self.blur_sigma, "a positive number of pixels", above=0)
+        sigma = number("blur_sigma", self.blur_sigma, "be a positive number of pixels", above=0)
         object.__setattr__(self, "blur_sigma", sigma)
 
     def check_size(self, height: int, width: int) -> None:
@@ -216,7 +216,7 @@ class Gamma:
     gamma: float
 
     def __post_init__(self) -> None:
-        gamma = number("every value of gamma_values", self.gamma, "a positive number", above=0)
+        gamma = number("every value of gamma_values", self.gamma, "be a positive number", above=0)
         object.__setattr__(self, "gamma", gamma)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -251,7 +251,7 @@ class Wavelet:
     wavelet_threshold: float = DEFAULT_WAVELET_SOFT_THRESHOLD
 
     def __post_init__(self) -> None:
-        threshold = number("wavelet_threshold", self.wavelet_threshold, "at least 0", least=0)
+        threshold = number("wavelet_threshold", self.wavelet_threshold, "be at least 0", least=0)
         object.__setattr__(self, "wavelet_threshold", threshold)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ def standard_components(
         >>> list(standard_components())[:3]
         ['rgb_clamp', 'rgb_minmax', 'gray_clamp']
     """
-    exponents = sequence("gamma_values", gamma_values, "a sequence of positive numbers such as (0.5, 2.0)")
+    exponents = sequence("gamma_values", gamma_values, "be a sequence of positive numbers such as (0.5, 2.0)")
     if not exponents:
         raise ValueError("gamma_values is empty: the gamma attacker needs at least one exponent, e.g. (0.5, 2.0).")
     ms_ssim, pearson = MSSSIM(betas, normalize=normalize), SquaredPearson()  # type: ignore[arg-type]

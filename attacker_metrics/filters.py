@@ -126,7 +126,7 @@ class Unsharp:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blur_sigma", Blur(self.blur_sigma).blur_sigma)
-        object.__setattr__(self, "amount", number("amount", self.amount, "a positive number", above=0))
+        object.__setattr__(self, "amount", number("amount", self.amount, "be a positive number", above=0))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Sharpen images ``(B, C, H, W)``."""
@@ -164,7 +164,7 @@ class Wiener:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blur_sigma", Blur(self.blur_sigma).blur_sigma)
-        power = number("noise_to_signal", self.noise_to_signal, "a positive number", above=0)
+        power = number("noise_to_signal", self.noise_to_signal, "be a positive number", above=0)
         object.__setattr__(self, "noise_to_signal", power)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -196,7 +196,8 @@ class Wiener:
 
     def _response(self, frequencies: Tensor) -> Tensor:
         radius = math.ceil(3 * self.blur_sigma)
-        half = frequencies.new_tensor(gaussian_taps(self.blur_sigma, radius)[radius:])
+        taps = gaussian_taps(self.blur_sigma, radius)[radius:]
+        half = torch.tensor(taps, dtype=frequencies.dtype, device=frequencies.device)
         waves = torch.cos(2 * math.pi * frequencies[:, None] * torch.arange(radius + 1, device=frequencies.device))
         return 2 * (waves * half).sum(dim=1) - half[0]
 

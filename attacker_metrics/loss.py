@@ -141,7 +141,6 @@ class MultiAttackerPrivacyLoss(nn.Module):
         """
         prepared = clean.images if isinstance(clean, PreparedClean) else self._denormalised(clean)
         pair = Pair(self._denormalised(noisy), prepared)
-        pair.warn_of_convention()
         scores, names = pair.scores_side_by_side(list(self._table.values())), list(self._table)
         if INVERTED in self.weights:
             scores, names = torch.cat((scores, pair.score(self._inverted)[:, None]), dim=1), [*names, INVERTED]
@@ -204,7 +203,7 @@ def _column_weights(given: Mapping[str, float], names: Sequence[str]) -> dict[st
     for name in given:
         if name not in known:
             raise ValueError(f"weights: {name!r} is not evaluated; choose from {', '.join(known)}.")
-    weights = {name: number(f"weights: {name!r}", weight, "a number >= 0", least=0) for name, weight in given.items()}
+    weights = {name: number(f"weights: {name!r}", weight, "be a number >= 0", least=0) for name, weight in given.items()}
     columns: dict[str, float] = {}
     for mean, members in families.items():
         within = {name: weights.get(name, 1.0) for name in members}
@@ -225,13 +224,9 @@ def _denormalisation(mean: Sequence[float] | None, std: Sequence[float] | None) 
     """Mean and deviation of every channel, as plain numbers: no buffers that move, round or are broadcast."""
     if mean is None and std is None:
         return None
-    if mean is None or std is None:
+    if mean is None or std is None or not all(hasattr(values, "__len__") and len(values) == 3 for values in (mean, std)):
         raise ValueError(f"mean and std go together, three numbers each, got mean={mean!r} and std={std!r}.")
-    wanted = "three numbers each, one per channel"
-    means, stds = sequence("mean", mean, wanted), sequence("std", std, wanted)
-    if len(means) != 3 or len(stds) != 3:
-        raise ValueError(f"mean and std must be three numbers each, one per channel, got mean={mean!r} and std={std!r}.")
-    return tuple(
-        (number("every mean", m, "finite"), number("every std", s, "positive", above=0))
-        for m, s in zip(means, stds, strict=True)
-    )
+    whole = "mean must be finite and std positive"
+    means = [number(f"{whole}; a mean", m, "be a number") for m in sequence(f"{whole}; mean", mean, "be three numbers")]
+    stds = [number(f"{whole}; a std", s, "be above 0", above=0) for s in sequence(f"{whole}; std", std, "be three numbers")]
+    return tuple(zip(means, stds, strict=True))

@@ -91,4 +91,4 @@ class PrivacyRegularizedLoss(nn.Module):
 
 
 def _checked(alpha: float) -> float:
-    return number("alpha", alpha, "a number in [0, 1] (0 = task only, 1 = privacy only)", least=0, most=1)
+    return number("alpha", alpha, "lie in [0, 1] (0 = task only, 1 = privacy only)", least=0, most=1)

@@ -20,14 +20,14 @@ class SettingTypeError(ValueError, TypeError):
 
 
 def number(
-    name: str, given: Any, wanted: str, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
+    name: str, given: Any, predicate: str, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
 ) -> float:
     """A finite number as a ``float``.
 
     Args:
         name: of the setting, for messages.
         given: what was given.
-        wanted: what it must be, for messages, such as ``"a positive number"``.
+        predicate: what it must, for messages, such as ``"be a positive number"``.
         above: a bound that it must exceed.
         least: a bound that it may reach.
         most: another.
@@ -38,46 +38,46 @@ def number(
 
     Example:
         >>> import torch
-        >>> number("blur_sigma", torch.tensor(2), "a positive number", above=0)
+        >>> number("blur_sigma", torch.tensor(2), "be a positive number", above=0)
         2.0
     """
     value = given
     if not isinstance(given, (int, float)) and getattr(given, "ndim", None) == 0:
         value = _detached(name, given).item()
     if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
-        raise SettingTypeError(f"{name} must be {wanted}, got {given!r} of type {type(given).__name__}.")
+        raise SettingTypeError(f"{name} must {predicate}, got {given!r} of type {type(given).__name__}.")
     value = float(value)
-    if not (math.isfinite(value) and value > above and least <= value <= most):
-        raise ValueError(f"{name} must be {wanted}, got {given!r}.")
+    if not (-math.inf < value < math.inf and value > above and least <= value <= most):  # which a compiler can trace
+        raise ValueError(f"{name} must {predicate}, got {given!r}.")
     return value
 
 
-def sequence(name: str, given: Any, wanted: str) -> tuple[Any, ...]:
+def sequence(name: str, given: Any, predicate: str) -> tuple[Any, ...]:
     """What a setting lists, each still to be checked, as a tuple.
 
     Args:
         name: of the setting, for messages.
         given: a sequence, or an array or a tensor of one dimension.
-        wanted: what it must be, for messages, such as ``"one or more positive numbers, e.g. (0.5, 2.0)"``.
+        predicate: what it must, for messages, such as ``"be one or more positive numbers, e.g. (0.5, 2.0)"``.
 
     Raises:
         SettingTypeError: if it is no sequence: a single number, text, None, a set, a mapping.
         ValueError: if it is a tensor that requires a gradient, which would get none.
 
     Example:
-        >>> sequence("gamma_values", [0.5, 2.0], "one or more positive numbers")
+        >>> sequence("gamma_values", [0.5, 2.0], "be one or more positive numbers")
         (0.5, 2.0)
     """
     if isinstance(given, (tuple, list)):
         return tuple(given)
     refused = isinstance(given, (str, bytes, AbstractSet, Mapping)) or not isinstance(given, Iterable)
     if refused or getattr(given, "ndim", 1) == 0:
-        raise SettingTypeError(f"{name} must be {wanted}, got {given!r} of type {type(given).__name__}.")
+        raise SettingTypeError(f"{name} must {predicate}, got {given!r} of type {type(given).__name__}.")
     listed = _detached(name, given)
     return tuple(listed.tolist() if isinstance(listed, Tensor) else listed)
 
 
-def positive_numbers(name: str, given: Any, wanted: str) -> tuple[float, ...]:
+def positive_numbers(name: str, given: Any, predicate: str) -> tuple[float, ...]:
     """One or more finite numbers above 0 as a tuple of ``float``; arguments and errors as :func:`sequence`.
 
     Raises:
@@ -85,16 +85,16 @@ def positive_numbers(name: str, given: Any, wanted: str) -> tuple[float, ...]:
         ValueError: if there is none, or one is not positive; with the whole sequence in the message.
 
     Example:
-        >>> positive_numbers("betas", [1, 0.5], "one or more positive numbers")
+        >>> positive_numbers("betas", [1, 0.5], "be one or more positive numbers")
         (1.0, 0.5)
     """
-    listed = sequence(name, given, wanted)
+    listed = sequence(name, given, predicate)
     try:
-        values = tuple(number(f"every value of {name}", value, "a number", above=0) for value in listed)
+        values = tuple(number(f"every value of {name}", value, "be a number", above=0) for value in listed)
     except ValueError:
         values = ()
     if not values:
-        raise ValueError(f"{name} must be {wanted}, got {listed!r}.")
+        raise ValueError(f"{name} must {predicate}, got {listed!r}.")
     return values
 
 

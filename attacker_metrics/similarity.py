@@ -123,9 +123,9 @@ class MSSSIM:
     normalize: Normalize = "relu"
 
     def __post_init__(self) -> None:
-        betas = positive_numbers("betas", self.betas, "one or more positive numbers, one per scale")
+        betas = positive_numbers("betas", self.betas, "be one or more positive numbers, one per scale")
         object.__setattr__(self, "betas", betas)
-        data_range = number("data_range", self.data_range, "a positive number", above=0)
+        data_range = number("data_range", self.data_range, "be a positive number", above=0)
         object.__setattr__(self, "data_range", data_range)
         if self.normalize not in NORMALIZATIONS:
             raise ValueError(f"normalize must be 'relu', 'simple', 'fold' or None, got {self.normalize!r}.")
@@ -180,7 +180,7 @@ class SquaredPearson:
     eps: float = 1e-12
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eps", number("eps", self.eps, "a positive number", above=0))
+        object.__setattr__(self, "eps", number("eps", self.eps, "be a positive number", above=0))
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
         """Correlate two views ``(B, ...)`` image by image, ``(B,)``."""
@@ -209,8 +209,8 @@ def check_floating(noisy: Any, clean: Any) -> None:
     for name, value in (("noisy", noisy), ("clean", clean)):
         if not isinstance(value, Tensor):
             raise TypeError(
-                f"the {name} images must be a torch.Tensor, got {type(value).__name__}; convert NumPy arrays (B, H, W, C) by"
-                " torch.from_numpy(images).permute(0, 3, 1, 2)."
+                f"the {name} images must be a torch.Tensor, got {type(value).__name__}; convert NumPy arrays (B, H, W, C)"
+                " by torch.from_numpy(images).permute(0, 3, 1, 2)."
             )
         if value.dtype not in _ACCEPTED:
             raise TypeError(

@@ -252,14 +252,14 @@ def test_similarities_refuse_views_without_pixels_and_whole_numbers(similarity):
         similarity(torch.ones(2, 1, 22, 22, dtype=torch.int64), torch.ones(2, 1, 22, 22, dtype=torch.int64))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")  # of torch's own forward mode
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # of torch's own forward mode
 def test_forward_mode_is_refused_instead_of_zero():
     noisy, clean = (image.detach() for image in pictures(3, 1, 22, 22))
     with pytest.raises(NotImplementedError, match="no forward-mode derivatives"):
         torch.func.jvp(lambda x: multi_attacker_scores(x, clean, betas=(1.0,))["pearson"], (noisy,), (noisy,))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated:DeprecationWarning")  # of torch's own forward mode
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # of torch's own forward mode
 def test_forward_mode_is_refused_by_a_compiler_too():
     noisy, clean = (image.detach() for image in pictures(3, 1, 22, 22))
 
