@@ -145,6 +145,7 @@ def test_standardize_takes_the_deviation_below_its_floor_as_a_constant():
     x = torch.tensor([[[[-1.0, 1.0]]]], dtype=torch.float64)
     weights = torch.tensor([[[[0.0, 1.0]]]], dtype=torch.float64)
     assert slopes(standardize, x, weights) == pytest.approx([0, 0], abs=1e-15)  # of two values only the sign is left
+    assert slopes(standardize, 1e-6 * x, weights) == pytest.approx([0, 0], abs=1e-9)  # at the floor it still moves
     tiny = 1e-7 * x
     slope = 1e6 / 2 * (1 / (1 + math.exp(-0.1)) * (1 - 1 / (1 + math.exp(-0.1))))
     assert slopes(standardize, tiny, weights) == pytest.approx([-slope, slope], rel=1e-12)

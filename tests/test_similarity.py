@@ -266,3 +266,29 @@ def test_pinned_golden_values_of_photographs():
         assert MSSSIM()(*views).item() == pytest.approx(ms_ssim, abs=1e-9)
         assert SquaredPearson()(*views).item() == pytest.approx(pearson, abs=1e-9)
         assert MSSSIM()(*(x.float() for x in views)).item() == pytest.approx(ms_ssim, abs=2e-5)
+
+
+def test_the_slope_of_squared_pearson_counts_the_variances_down_to_the_floor():
+    x = torch.tensor([[-1.0, 1.0]], dtype=torch.float64).requires_grad_()
+    y = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
+    for eps, slope in ((1.0, 0.0), (1.0 + 1e-9, 1.0)):  # the variances' product is 1; below the floor it is a constant
+        (reached,) = torch.autograd.grad(SquaredPearson(eps)(x, y).sum(), x)
+        assert reached.flatten().tolist() == pytest.approx([-slope, slope], abs=1e-6)
+
+
+@pytest.mark.parametrize(("side", "scales"), [(11, 1), (32, 2), (64, 3), (100, 4), (176, 5), (1000, 5)])
+def test_suggested_betas_sum_to_one_and_keep_their_proportions(side, scales):
+    betas = betas_for(side)
+    assert sum(betas) == pytest.approx(1.0, abs=1.1e-4)  # the five themselves sum to 1.0001
+    assert betas == pytest.approx([beta * sum(betas) / sum(DEFAULT_BETAS[:scales]) for beta in DEFAULT_BETAS[:scales]], abs=2e-4)
+    MSSSIM(betas).check_size(side, side)
+
+
+def test_an_image_that_is_too_small_is_answered_with_betas_that_do_not_inflate():
+    with pytest.raises(ValueError, match=r"pass 2 or fewer betas, e\.g\. betas=\(0\.1356, 0\.8644\)"):
+        MSSSIM()(torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32))
+    with pytest.raises(ValueError, match="10 pixels are too small"):
+        betas_for(10)
+    unrelated = [torch.tensor(photographs()[k][None], dtype=torch.float32) for k in (0, 1)]
+    first, second = (F.interpolate(picture, (32, 32), mode="area") for picture in unrelated)
+    assert MSSSIM(betas_for(32))(first, second) < MSSSIM(DEFAULT_BETAS[:2])(first, second) / 2
