@@ -27,7 +27,7 @@ DEFAULT_BETAS: tuple[float, ...] = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 def betas_for(side: int) -> tuple[float, ...]:
     """As many of MS-SSIM's five standard exponents as images of that size allow, scaled so that they sum to 1.
 
-    The first few alone sum to less, which lifts every score: unrelated pictures of 32 pixels read .26 with
+    The first few alone sum to less, which lifts every score: unrelated pictures of 32 pixels read about .26 with
     ``(0.0448, 0.2856)`` and .05 with the two scaled.
 
     Args:
