@@ -178,7 +178,8 @@ class Pair:
 
     def _check_unchanged(self) -> None:
         """Raise if an image was written to since its bounds were read."""
-        if self._versions is not None and self._versions != _versions(self._given):
+        now = _versions(self._given)
+        if None not in (now, self._versions) and now != self._versions:
             raise RuntimeError(
                 "the images were changed in place after the Pair was made, so its scores would be of no one picture: make"
                 " the Pair afterwards, or change a copy, image.clone()."

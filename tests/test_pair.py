@@ -119,6 +119,14 @@ def test_images_that_change_under_a_pair_are_an_error(side, component):
         pair.score(component)
 
 
+def test_a_pair_may_be_made_outside_a_transform_that_it_is_scored_in():
+    noisy, clean = pictures()
+    pair = Pair(noisy, clean)
+    wanted = score(Pair(noisy, clean), RIGHT)
+    found = torch.func.vmap(lambda weight: weight * pair.score(RIGHT))(torch.tensor([1.0, 2.0]))
+    assert found[0].tolist() == wanted
+
+
 def test_an_attacker_that_answers_with_something_else_is_named():
     noisy, clean = pictures()
     for answer, got in (
