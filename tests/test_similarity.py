@@ -13,6 +13,7 @@ from torchmetrics.functional.image import multiscale_structural_similarity_index
 
 from attacker_metrics import DEFAULT_BETAS, MSSSIM, SquaredPearson, pearson_sq_mean, safe_ms_ssim
 from attacker_metrics.attackers import minmax
+from attacker_metrics.ms_ssim import _product_of_powers
 from attacker_metrics.similarity import betas_for
 
 SMALLEST = {1: 11, 2: 22, 3: 44, 4: 88, 5: 176}
@@ -324,3 +325,11 @@ def test_images_without_a_real_value_and_images_that_are_not_finite_are_told_in_
     scores = MSSSIM(betas_for(64), normalize=None)(noisy, clean)  # per image the others keep theirs
     assert scores.isnan().tolist() == [True, True, False]
     assert scores[2].item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("normalize", "term"), [("relu", 0.0), (None, 0.0), ("simple", -1.0)])
+def test_a_term_of_exactly_zero_has_slope_zero(normalize, term):
+    terms = torch.tensor([term, 0.5], dtype=torch.float64).view(2, 1, 1)
+    score, slopes = _product_of_powers(terms, (0.5, 0.5), normalize)
+    assert score.item() == 0
+    assert slopes.flatten().tolist() == [0, 0]
