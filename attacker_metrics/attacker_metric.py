@@ -150,10 +150,14 @@ class AttackerMetric(FiveFacts):
         return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
 
     def check(self, pair: Pair) -> None:
-        """Raise or warn about clean values outside [0, 1] and non-finite pixels; on an accelerator ``compute`` does."""
+        """Raise or warn about clean values outside [0, 1] and non-finite pixels; on an accelerator ``compute`` does.
+
+        Noisy images in 0..255 are warned of, too.
+        """
         if pair.device.type == "cpu":
             finite, skipped, out_of_range = pair.counted
-            self._judge(skipped, out_of_range, finite)
+            self._judge(skipped, out_of_range, finite, swapped=out_of_range > 0 and pair.seem_swapped)
+        pair.warn_of_convention()
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot one value or a sequence of values between the bounds 0 and 1; needs matplotlib.
@@ -182,11 +186,12 @@ class AttackerMetric(FiveFacts):
         self.check(pair)
         return pair
 
-    def _judge(self, skipped: int, out_of_range: int, finite: int, *, warned: bool = False) -> None:
+    def _judge(self, skipped: int, out_of_range: int, finite: int, *, warned: bool = False, swapped: bool = False) -> None:
         if out_of_range:
+            hint = " All noisy ones lie in it: are the two swapped? The noisy images come first, then the clean ones."
             raise ValueError(
                 f"{out_of_range} of {finite + skipped} clean images leave [0, 1] by more than 1e-3; denormalise them, e.g."
-                " clean * std + mean, or divide 0..255 values by 255."
+                f" clean * std + mean, or divide 0..255 values by 255.{hint if swapped else ''}"
             )
         if skipped and self.nan_strategy != "ignore":
             message = f"{skipped} of {finite + skipped} pairs of images hold NaN or infinite pixels"

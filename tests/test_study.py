@@ -21,12 +21,13 @@ from PIL import Image
 from torch import nn
 
 import attacker_metrics
-from attacker_metrics import DEFAULT_BETAS, MultiAttackerPrivacy
+from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.attacks import ATTACKS, InvertingGradients, digest, share_gradients
 from attacker_metrics.defenses import MagnitudePruning
 from attacker_metrics.evaluation.cli import main
 from attacker_metrics.faithfulness import Annotations, Scores, faithfulness, read_annotations, read_scores
 from attacker_metrics.quality import quality_scores
+from attacker_metrics.similarity import betas_for
 from attacker_metrics.statistics import rate_of_counts
 from attacker_metrics.study import ConfigError, builtin_text, parse_config, read_config, units
 from attacker_metrics.study.annotating import classes_to_choose_from, copy_of_people
@@ -437,7 +438,7 @@ def test_every_reconstruction_is_scored_against_the_very_view_that_was_attacked(
         threat_model = json.loads((folder / "threat_model.json").read_text())
         assert threat_model["views"] == [digest(view[None]) for view in views]
         assert threat_model["epoch"] == 1
-        privacy = MultiAttackerPrivacy(betas=DEFAULT_BETAS[:2])
+        privacy = MultiAttackerPrivacy(betas=betas_for(32))
         for image in range(4):
             row = rows[f"{folder.relative_to(done).as_posix()}/{image:04}.png"]
             expected = privacy(found[image : image + 1], views[image : image + 1])

@@ -14,6 +14,7 @@ import torch
 from attacker_metrics.attacks import digest, share_gradients
 from attacker_metrics.defenses import AugmentationPolicy
 from attacker_metrics.quality import LPIPS
+from attacker_metrics.similarity import betas_for
 from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
 from attacker_metrics.study.classifiers import accuracy, build, check_torchvision, load, weights_of
 from attacker_metrics.study.config import Attack, Config, Defence, Model, Training
@@ -40,7 +41,7 @@ from attacker_metrics.study.files import (
 )
 from attacker_metrics.study.machines import hog
 from attacker_metrics.study.reporting import Subject, report
-from attacker_metrics.study.scoring import betas_for, score
+from attacker_metrics.study.scoring import score
 from attacker_metrics.study.units import Unit, digest_of, write_file, write_json
 
 STEPS = ("train", "attack", "score", "annotate", "report")
