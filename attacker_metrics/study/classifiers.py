@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from attacker_metrics.attacks.client_gradient import ClientGradient, logits_of
 from attacker_metrics.attacks.networks import Normalize
 from attacker_metrics.study.config import NETWORKS, Model
 from attacker_metrics.study.data import TrainingImages
@@ -29,12 +30,12 @@ def build(model: Model, classes: int, size: int, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         try:
             if model.network is not None:
-                return NETWORKS[model.network](classes=classes, size=size, **model.options)
+                return NETWORKS[model.network](classes=classes, size=size, **model.options).float()
             models = check_torchvision(model)
             network = models.get_model(model.torchvision, weights=None, num_classes=classes, **model.options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"model {model.name} cannot be built: {error}") from error
-        return nn.Sequential(Normalize(*_IMAGENET), network)
+        return nn.Sequential(Normalize(*_IMAGENET), network).float()
 
 
 def check_torchvision(model: Model) -> Any:
@@ -55,6 +56,18 @@ def check_torchvision(model: Model) -> Any:
         close = difflib.get_close_matches(str(model.torchvision), names, n=3)
         raise ValueError(f"torchvision has no classifier {model.torchvision!r}; near are {', '.join(close) or 'none'}.")
     return models
+
+
+def check_batch_statistics(model: Model, classes: int, size: int) -> None:
+    """That gradients of single images can be taken with the batch's statistics in every batch norm layer.
+
+    Raises:
+        ValueError: if a layer sees a single value per channel, which has no statistics.
+    """
+    try:
+        ClientGradient(build(model, classes, size), train=True).logits(torch.zeros(1, 3, size, size))
+    except ValueError as error:
+        raise ValueError(f"batch_norm: train does not suit model {model.name} at {size} pixels: {error}") from error
 
 
 def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
@@ -114,6 +127,7 @@ def accuracy(network: nn.Module, images: TrainingImages, device: torch.device | 
     network = network.to(device or "cpu").eval()
     right = 0
     for batch, labels in DataLoader(images, 256):
-        right += int((network(batch.to(device or "cpu")).argmax(dim=1).cpu() == labels).sum())
+        logits = logits_of(network(batch.to(device or "cpu")))
+        right += int((logits.argmax(dim=1).cpu() == labels).sum())
     network.to("cpu")
     return right / len(images)

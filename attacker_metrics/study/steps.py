@@ -15,7 +15,7 @@ from attacker_metrics.attacks import digest, share_gradients
 from attacker_metrics.defenses import AugmentationPolicy
 from attacker_metrics.quality import LPIPS
 from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
-from attacker_metrics.study.classifiers import accuracy, build, check_torchvision, load, weights_of
+from attacker_metrics.study.classifiers import accuracy, build, check_batch_statistics, check_torchvision, load, weights_of
 from attacker_metrics.study.config import Attack, Config, Defence, Model, Training
 from attacker_metrics.study.data import TrainingImages, split
 from attacker_metrics.study.files import (
@@ -298,6 +298,8 @@ def _check_needs(config: Config, images: TrainingImages) -> None:
     for model in config.models:
         if model.torchvision is not None:
             check_torchvision(model)
+        if config.batch_norm == "train":
+            check_batch_statistics(model, len(images.classes), config.data.size)
     if config.scores.lpips:
         LPIPS()
     if config.scores.semsim is not None:
