@@ -159,6 +159,7 @@ def test_epsilon_is_exact_where_numerical_accountants_give_up(noise_multiplier, 
     assert found <= defense.epsilon(delta, steps=steps, accountant="rdp") <= 1.6 * found + 1e-3
 
 
+@pytest.mark.filterwarnings("ignore:Optimal order:UserWarning")
 @pytest.mark.parametrize("noise_multiplier", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("sample_rate", [0.01, 0.3, 0.9])
 def test_one_step_of_a_sample_is_what_the_numerical_accountant_bounds(noise_multiplier, sample_rate):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import io
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from attacker_metrics.attacks.client_gradient import ClientGradient, logits_of
 from attacker_metrics.attacks.networks import Normalize
+from attacker_metrics.files.tensors import TensorFileError, load_tensors, save_tensors
 from attacker_metrics.study.config import NETWORKS, Model
 from attacker_metrics.study.data import TrainingImages
 
@@ -73,6 +72,7 @@ def check_batch_statistics(model: Model, classes: int, size: int) -> None:
 def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
     """The classifier with the weights of a file, ready for use: a state_dict, or a checkpoint of Lightning that holds one.
 
+    The file is of safetensors or, with torch from 2.6 on, of ``torch.save``.
     The state_dict of one of torchvision's models alone will do; images are then normalised by ImageNet's statistics.
 
     Raises:
@@ -80,9 +80,8 @@ def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
     """
     network = build(model, classes, size)
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        network.load_state_dict(_of_network(model, state, network))
-    except (RuntimeError, UnpicklingError, EOFError, TypeError, AttributeError) as error:
+        network.load_state_dict(_of_network(model, load_tensors(content), network))
+    except (TensorFileError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
             f"the weights of model {model.name} are no state_dict of it for {classes} classes of {size} pixels:"
             f" {' '.join(str(error).split())[:300]}"
@@ -113,10 +112,8 @@ def _of_network(model: Model, state: Any, network: nn.Module) -> Any:
 
 
 def weights_of(network: nn.Module) -> bytes:
-    """The state_dict as the content of a file; the same weights give the same bytes."""
-    buffer = io.BytesIO()
-    torch.save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, buffer)
-    return buffer.getvalue()
+    """The state_dict as the content of a safetensors file; the same weights give the same bytes."""
+    return save_tensors(network.state_dict())
 
 
 @torch.no_grad()

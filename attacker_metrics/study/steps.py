@@ -311,7 +311,7 @@ def _check_needs(config: Config, images: TrainingImages) -> None:
 
 
 def _classifier_file(model: Model, defence: Defence) -> str:
-    return f"classifiers/{model.name}/{defence.name}.pt"
+    return f"classifiers/{model.name}/{defence.name}.safetensors"
 
 
 def _file_digest(path: Path, key: str) -> str:
