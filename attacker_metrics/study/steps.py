@@ -13,6 +13,7 @@ import torch
 
 from attacker_metrics.attacks import digest, share_gradients
 from attacker_metrics.defenses import AugmentationPolicy
+from attacker_metrics.files.tensors import save_tensors
 from attacker_metrics.quality import LPIPS
 from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
 from attacker_metrics.study.classifiers import accuracy, build, check_batch_statistics, check_torchvision, load, weights_of
@@ -285,6 +286,7 @@ def _recipe(model: Model, config: Config) -> Training:
 
 def _check_needs(config: Config, images: TrainingImages) -> None:
     """Fail now, not after hours of attacks, if something that a later step needs is missing."""
+    save_tensors({})  # classifiers are written as safetensors
     if config.annotation.people is not None:
         for name in images.classes:
             if ";" in name:
