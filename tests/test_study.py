@@ -28,6 +28,7 @@ from attacker_metrics.attacks import ATTACKS, InvertingGradients, digest, share_
 from attacker_metrics.defenses import MagnitudePruning
 from attacker_metrics.evaluation.cli import main
 from attacker_metrics.faithfulness import Annotations, Scores, faithfulness, read_annotations, read_scores
+from attacker_metrics.files.tensors import save_tensors
 from attacker_metrics.quality import quality_scores
 from attacker_metrics.statistics import rate_of_counts
 from attacker_metrics.study import ConfigError, builtin_text, parse_config, read_config, units
@@ -438,6 +439,20 @@ def test_weights_of_a_file_are_loaded_and_others_refused(tmp_path):
     for content in (b"nothing", more, weights_of(nn.Linear(2, 2)), weights_of(build(model, 5, 32))):
         with pytest.raises(ValueError, match="the weights of model lenet are no state_dict of it for 4 classes"):
             load(model, content, 4, 32)
+
+
+def test_weights_are_read_from_safetensors_and_by_older_torch_from_nothing_else(monkeypatch):
+    model = Model(name="lenet", network="lenet")
+    network = build(model, 4, 32, seed=5)
+    assert weights_of(load(model, save_tensors(network.state_dict()), 4, 32)) == weights_of(network)
+    with pytest.raises(ValueError, match="are no state_dict of it for 4 classes") as error:
+        load(model, save_tensors({"weight": torch.ones(1)}), 4, 32)
+    assert "weights_only" not in str(error.value)
+    monkeypatch.setattr(torch, "__version__", "2.5.1")
+    with pytest.raises(ValueError, match=r"CVE-2025-32434.*safetensors"):
+        load(model, weights_of(network), 4, 32)
+    assert weights_of(load(model, save_tensors(network.state_dict()), 4, 32)) == weights_of(network)
+    assert weights_of(load(model, weights_of(network), 4, 32, own=True)) == weights_of(network)
 
 
 @needs_torchvision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from attacker_metrics.attacks.client_gradient import ClientGradient, logits_of
 from attacker_metrics.attacks.networks import Normalize
-from attacker_metrics.files.tensors import TensorFileError, load_tensors, save_tensors
+from attacker_metrics.files.tensors import TensorFileError, load_tensors
 from attacker_metrics.study.config import NETWORKS, Model
 from attacker_metrics.study.data import TrainingImages
 
@@ -69,10 +70,10 @@ def check_batch_statistics(model: Model, classes: int, size: int) -> None:
         raise ValueError(f"batch_norm: train does not suit model {model.name} at {size} pixels: {error}") from error
 
 
-def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
+def load(model: Model, content: bytes, classes: int, size: int, *, own: bool = False) -> nn.Module:
     """The classifier with the weights of a file, ready for use: a state_dict, or a checkpoint of Lightning that holds one.
 
-    The file is of safetensors or, with torch from 2.6 on, of ``torch.save``.
+    The file is of safetensors, or of ``torch.save``: with torch below 2.6 only if it is the study's own.
     The state_dict of one of torchvision's models alone will do; images are then normalised by ImageNet's statistics.
 
     Raises:
@@ -80,7 +81,7 @@ def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
     """
     network = build(model, classes, size)
     try:
-        network.load_state_dict(_of_network(model, load_tensors(content), network))
+        network.load_state_dict(_of_network(model, load_tensors(content, own=own), network))
     except (TensorFileError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
             f"the weights of model {model.name} are no state_dict of it for {classes} classes of {size} pixels:"
@@ -112,8 +113,10 @@ def _of_network(model: Model, state: Any, network: nn.Module) -> Any:
 
 
 def weights_of(network: nn.Module) -> bytes:
-    """The state_dict as the content of a safetensors file; the same weights give the same bytes."""
-    return save_tensors(network.state_dict())
+    """The state_dict as the content of a file; the same weights give the same bytes."""
+    buffer = io.BytesIO()
+    torch.save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, buffer)
+    return buffer.getvalue()
 
 
 @torch.no_grad()

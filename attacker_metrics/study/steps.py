@@ -13,7 +13,6 @@ import torch
 
 from attacker_metrics.attacks import digest, share_gradients
 from attacker_metrics.defenses import AugmentationPolicy
-from attacker_metrics.files.tensors import save_tensors
 from attacker_metrics.quality import LPIPS
 from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
 from attacker_metrics.study.classifiers import accuracy, build, check_batch_statistics, check_torchvision, load, weights_of
@@ -191,7 +190,7 @@ class Study:
             images = read_images(root, f"views/{defence.name}").to(self._device)
             labels = torch.tensor([image["label"] for image in attacked["images"]], device=self._device)
             content = (root / _classifier_file(model, defence)).read_bytes()
-            network = load(model, content, len(attacked["classes"]), config.data.size).to(self._device)
+            network = load(model, content, len(attacked["classes"]), config.data.size, own=True).to(self._device)
             found, losses, viewed, begin = [], [], [], time.perf_counter()
             for start in range(0, len(images), config.together):
                 part = range(len(images))[start : start + config.together]
@@ -286,7 +285,6 @@ def _recipe(model: Model, config: Config) -> Training:
 
 def _check_needs(config: Config, images: TrainingImages) -> None:
     """Fail now, not after hours of attacks, if something that a later step needs is missing."""
-    save_tensors({})  # classifiers are written as safetensors
     if config.annotation.people is not None:
         for name in images.classes:
             if ";" in name:
@@ -313,7 +311,7 @@ def _check_needs(config: Config, images: TrainingImages) -> None:
 
 
 def _classifier_file(model: Model, defence: Defence) -> str:
-    return f"classifiers/{model.name}/{defence.name}.safetensors"
+    return f"classifiers/{model.name}/{defence.name}.pt"
 
 
 def _file_digest(path: Path, key: str) -> str:

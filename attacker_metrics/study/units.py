@@ -27,7 +27,7 @@ _HOLDER = ".lock.json"
 NOT_YET = "not done yet"
 _LONGEST = 200
 UNREADABLE = "its record is damaged, or of another release"
-_RECORD = {
+_RECORD: dict[str, Any] = {
     "settings_digest": str,
     "settings": dict,
     "code": str,
