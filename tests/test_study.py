@@ -226,7 +226,7 @@ def test_keys_may_be_spelled_in_two_ways_but_not_in_both():
     assert one.attacks[0].make(0).settings == other.attacks[0].make(0).settings
     for wrong, told in (
         (theirs + "defences: []\n", "study.yaml:8: defenses: .* two spellings of one key"),
-        (TINY + "defenses: []\n", "study.yaml:15: defenses: defenses and defences are two spellings of one key"),
+        (TINY + "defenses: []\n", "study.yaml:16: defenses: defenses and defences are two spellings of one key"),
         (theirs.replace("share: 0.7", "share: 7"), r"study.yaml:10: defenses\[1\].share\[0\]: pruning: share is 7.0"),
         (
             theirs.replace("{name: plain}", "{name: plain, shar: 1}"),
