@@ -9,7 +9,6 @@ import torch
 _HALVINGS = 200
 _TAIL = 40.0
 """A standard normal value exceeds this with a chance below any positive number that a float can hold."""
-_ORDERS = torch.logspace(-9, 9, 20_001, dtype=torch.float64)
 
 
 def gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
@@ -72,8 +71,10 @@ def gaussian_epsilon_by_rdp(noise_multiplier: float, delta: float) -> float:
     Source: Mironov, "Renyi Differential Privacy", CSF 2017; Balle et al., "Hypothesis Testing Interpretations and Renyi
     Differential Privacy", AISTATS 2020, for the conversion.
     """
-    orders = 1 + _ORDERS
-    bounds = orders / (2 * noise_multiplier**2) + torch.log1p(-1 / orders) - (math.log(delta) + orders.log()) / _ORDERS
+    above = torch.logspace(-9, 9, 20_001, dtype=torch.float64, device="cpu")
+    orders = 1 + above
+    bounds = orders / (2 * noise_multiplier * noise_multiplier) + torch.log1p(-1 / orders)
+    bounds = bounds - (math.log(delta) + orders.log()) / above
     return max(0.0, float(bounds.min()))
 
 
@@ -83,4 +84,5 @@ def _density(value: float) -> float:
 
 def _mills(value: float) -> float:
     """The chance to exceed a positive value, over the density there."""
-    return math.sqrt(math.pi / 2) * float(torch.special.erfcx(torch.tensor(value / math.sqrt(2), dtype=torch.float64)))
+    scaled = torch.tensor(value / math.sqrt(2), dtype=torch.float64, device="cpu")
+    return math.sqrt(math.pi / 2) * float(torch.special.erfcx(scaled))
