@@ -8,7 +8,6 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from attacker_metrics.faithfulness.annotations import Annotations
+from attacker_metrics.files.tensors import TensorFileError, load_tensors
 from attacker_metrics.semsim.checkpoint import save_encoder
 from attacker_metrics.semsim.encoder import Encoder, Preprocessing, small_image_resnet
 from attacker_metrics.semsim.triplets import Original, Triplets, originals_of
@@ -34,7 +34,11 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a training run; the defaults are those of the paper.
+    """Settings of a training run.
+
+    Where the defaults are from: the triplet loss is the paper's. Its supplement names ResNet-50; the default here is the
+    smaller ResNet-18. Learning rate and batch size are not in the paper, they are those of the authors' code. The share for
+    validation is this library's choice. A run that is to be compared with the paper's states its settings.
 
     Args:
         architecture: ``"resnet18"`` or ``"resnet50"``.
@@ -246,7 +250,7 @@ def train(
             weights_only=True if resume else None,
         )
         best = last.with_name("best.ckpt") if judged else last
-        module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        module.load_state_dict(load_tensors(best, own=True)["state_dict"])
         if not all(value.isfinite().all() for value in module.state_dict().values()):
             raise ValueError(
                 f"the weights became NaN or infinite, no encoder is written; learning_rate is {recipe.learning_rate}, try a"
@@ -271,8 +275,8 @@ def _check_same_recipe(last: Path, recipe: Recipe) -> None:
     if not last.is_file():
         raise FileNotFoundError(f"{last}: there is nothing to resume.")
     try:
-        before = torch.load(last, map_location="cpu", weights_only=True)["hyper_parameters"]
-    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        before = dict(load_tensors(last, own=True)["hyper_parameters"])
+    except (TensorFileError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{last} cannot be resumed from, it is damaged or no checkpoint; train without --resume."
         ) from error
