@@ -10,7 +10,7 @@ from torch import Tensor
 from attacker_metrics.filters import JPEG
 from attacker_metrics.obfuscations.geometry import oriented, reoriented
 from attacker_metrics.obfuscations.keys import Key
-from attacker_metrics.obfuscations.obfuscation import Obfuscation, Strength
+from attacker_metrics.obfuscations.obfuscation import Obfuscation, Strength, Transform
 from attacker_metrics.obfuscations.values import inverse, join, split
 
 _COLOUR = "Kurihara et al.: An Encryption-then-Compression System for JPEG/Motion JPEG Standard, IEICE Transactions 2015"
@@ -71,8 +71,7 @@ def _mixed(planes: Tensor, matrix: Tensor) -> Tensor:
     return torch.einsum("cd,dhw->chw", matrix.to(planes.dtype).to(planes.device), planes)
 
 
-def _compressed(image: Tensor, key: Key, side: float, *, encrypt: object) -> Tensor:
-    assert callable(encrypt)
+def _compressed(image: Tensor, key: Key, side: float, *, encrypt: Transform) -> Tensor:
     sent: Tensor = JPEG(_QUALITY)(encrypt(image, key, side)[None])[0]
     return sent
 
@@ -89,10 +88,11 @@ BLOCK_ENCRYPTION = tuple(
         + (f"; then JPEG of quality {_QUALITY}, every channel as luma." if jpeg else "."),
         source,
         functools.partial(_compressed, encrypt=encrypt) if jpeg else encrypt,
-        key=key,  # type: ignore[arg-type]
+        key=key,
         undone_by="key" if key == "per image" else "pairs",
         reverse=None if jpeg else functools.partial(encrypt, back=True),
         destroys="what JPEG rounds away" if jpeg else "",
+        leaves="the blocks, turned and negated" if key == "per image" else "",
         strength=strength,
         multiple=None,
     )

@@ -30,8 +30,9 @@ def _weight(key: Key, label: str, shape: tuple[int, int, int, int], like: Tensor
     return key.normal(label, shape, like) / math.sqrt(math.prod(shape[1:]))
 
 
-def _linear(image: Tensor, key: Key, side: float) -> Tensor:
-    return _convolved(image, _weight(key, "filter", (3, 3, int(side), int(side)), image))
+def _linear(image: Tensor, key: Key, radius: float) -> Tensor:
+    side = 2 * int(radius) + 1
+    return _convolved(image, _weight(key, "filter", (3, 3, side, side), image))
 
 
 def _network(image: Tensor, key: Key, width: float) -> Tensor:
@@ -95,7 +96,7 @@ CLOAKS = (
         undone_by="pairs",
         destroys="frequencies at which the filter has no response",
         bounds=_ANY,
-        strength=Strength("side of the filter in pixels, odd", 5, 1, 31, whole=True),
+        strength=Strength("pixels that the filter reaches to each side", 2, 0, 31, whole=True),
     ),
     Obfuscation(
         "cnn-cloak",
@@ -140,6 +141,7 @@ CLOAKS = (
         _rotated,
         key="per image",
         undone_by="key",
+        leaves="norms and distances of blocks",
         reverse=functools.partial(_rotated, back=True),
         bounds=(-14.0, 14.0),
         multiple=_BLOCK,

@@ -103,7 +103,7 @@ COVERS = (
         _BLEND,
         _blend,
         key="per image",
-        undone_by="key",
+        destroys="what the cover hides, unless it is known",
         reverse=_blend_back,
         strength=Strength("share of the picture", 0.4, 0.001, 1.0),
     ),

@@ -34,7 +34,7 @@ class Key:
         self._drawn: dict[tuple[str, tuple[int, ...]], NDArray[np.uint64]] = {}
 
     def uniform(self, label: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Values in [0, 1), of the dtype and on the device of ``like``."""
+        """Values in [0, 1) before rounding, of the dtype and on the device of ``like``."""
         return _tensor(self._uniform(label, shape), like)
 
     def normal(self, label: str, shape: tuple[int, ...], like: Tensor) -> Tensor:

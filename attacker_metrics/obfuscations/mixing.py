@@ -41,10 +41,7 @@ def _cutmix(image: Tensor, key: Key, share: float) -> Tensor:
 
 
 def _mixture(image: Tensor, key: Key, count: int, public: int) -> Tensor:
-    """The weighted sum of the picture and others, in [-1, 1]; each weight at most .65, as published.
-
-    The private ones, this picture among them, share at least 1 - .3 per public one of the weight.
-    """
+    """The weighted sum of the picture and others, in [-1, 1]; each weight at most .65, as published."""
     weights = key.uniform("weights", (count,), image) + 1e-3
     weights = weights / weights.sum()
     # pull towards equal weights until none exceeds .65
@@ -93,7 +90,7 @@ MIXING = (
         _MIXUP,
         _mixup,
         key="per image",
-        undone_by="key",
+        destroys="what the other picture covers, unless it is known",
         reverse=_mixup_back,
         strength=_SHARE,
     ),
@@ -170,6 +167,7 @@ MIXING = (
         _sign_flips,
         key="per image",
         undone_by="key",
+        leaves="how far values are from middle grey, which shows shapes",
         reverse=_sign_flips_back,
         bounds=(-1.0, 1.0),
     ),

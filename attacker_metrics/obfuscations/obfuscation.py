@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,15 +61,20 @@ class Obfuscation:
         source: who published it, or which products do it.
         hide: ``(picture (3, H, W) in [0, 1], key, strength) -> sent picture (3, H, W)``.
         key: ``"none"``; ``"fixed"``, the same for all pictures of a size; or ``"per image"``. Noise is "per image".
-        undone_by: who can come as close to the original as what was sent permits: ``"anyone"``; ``"pairs"``, who has pairs of
-            originals and sent pictures; ``"key"``, who has the key of this very picture; ``"nobody"``.
+        undone_by: who can come as close to the original as what was sent permits: ``"anyone"``; ``"pairs"``, who has pairs
+            of originals and sent pictures; ``"key"``, who has the key of this very picture; ``"nobody"``.
         reverse: the inverse of ``hide``, if it has one; 8-bit ciphers give the picture back in 8 bits.
         destroys: what is lost, also for a perfect attacker; empty if nothing but rounding.
+        leaves: what those still see who cannot undo it for lack of the picture's key; empty if that is nothing, or if
+            no such key is needed.
         independent: whether a sent picture, its key unknown, tells nothing at all about the original.
         bounds: the least and the greatest value that a sent picture may hold.
         strength: its setting; None if there is none.
         multiple: what both sides must be multiples of; None if the strength says so.
         square: whether only square pictures can be hidden.
+
+    Raises:
+        ValueError: for another ``key`` or ``undone_by``.
 
     Example:
         >>> import torch
@@ -86,15 +91,21 @@ class Obfuscation:
     summary: str
     source: str
     hide: Transform
-    key: Literal["none", "fixed", "per image"] = "none"
-    undone_by: Literal["anyone", "pairs", "key", "nobody"] = "anyone"
+    key: str = "none"
+    undone_by: str = "anyone"
     reverse: Transform | None = None
     destroys: str = ""
+    leaves: str = ""
     independent: bool = False
     bounds: tuple[float, float] = (0.0, 1.0)
     strength: Strength | None = None
     multiple: int | None = 1
     square: bool = False
+
+    def __post_init__(self) -> None:
+        for value, known, what in ((self.key, KEYS, "key"), (self.undone_by, UNDONE_BY, "undone_by")):
+            if value not in known:
+                raise ValueError(f"{self.name}: {what} is {value!r}; it is one of {', '.join(known)}.")
 
     @torch.no_grad()
     def __call__(
@@ -111,8 +122,8 @@ class Obfuscation:
             images: ``(B, 3, H, W)`` in [0, 1], float32 or float64.
             seed: the secret; a fixed key depends on it and on the size, a key per image also on the id.
             strength: the entry's setting; by default the table's.
-            ids: names of the images, on which their keys depend; by default 0, 1, ... by position in the batch. Pass those of
-                your data set, or the first picture of every batch shares a key.
+            ids: names of the images, on which their keys depend; by default 0, 1, ... by position in the batch. Pass those
+                of your data set, or the first picture of every batch shares a key.
 
         Returns:
             ``(B, 3, H, W)`` of the same dtype, within ``bounds``.
@@ -177,6 +188,7 @@ class Obfuscation:
             "undone_by": self.undone_by,
             "invertible": self.reverse is not None,
             "destroys": self.destroys or None,
+            "leaves": self.leaves or None,
             "independent": self.independent,
             "bounds": [bound if math.isfinite(bound) else None for bound in self.bounds],
             "strength": strength,

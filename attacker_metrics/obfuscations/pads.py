@@ -12,10 +12,10 @@ from attacker_metrics.obfuscations.obfuscation import Obfuscation, Strength
 from attacker_metrics.obfuscations.values import from_bytes, inverse, join, split, to_bytes
 
 _REUSED = "stream ciphers whose key stream is used again (two-time pad)"
-_SECRET = "AprilPyone and Kiya: Block-wise Image Transformation with Secret Key, IEEE TIFS 2021"
+_BLOCKWISE = "AprilPyone and Kiya: Block-wise Image Transformation with Secret Key, IEEE TIFS 2021"
 _PIXELWISE = "Sirichotedumrong, Kinoshita and Kiya: Pixel-Based Image Encryption without Key Management, IEEE Access 2019"
-_SHARE = 255 / 256
-"""What the values are shrunk by before a pad is added modulo 1, so that black and white stay apart."""
+_STEPS = 2**20
+"""The grid on which pads are added modulo 1. Sums of floats would tell by their last bits whether they had wrapped."""
 
 
 def xor_pad(image: Tensor, key: Key, _strength: float) -> Tensor:
@@ -24,17 +24,19 @@ def xor_pad(image: Tensor, key: Key, _strength: float) -> Tensor:
 
 
 def modulo_pad(image: Tensor, key: Key, _strength: float) -> Tensor:
-    """Add a uniform pad modulo 1."""
-    return (image * _SHARE + key.uniform("pad", tuple(image.shape), image)).remainder(1.0)
+    """Add a uniform pad modulo 1, in steps of 2^-20."""
+    values = (image * (_STEPS - 1)).round().long()
+    return ((values + key.integers("pad", _STEPS, tuple(image.shape), image)) % _STEPS).to(image.dtype) / _STEPS
 
 
 def modulo_pad_back(sent: Tensor, key: Key, _strength: float) -> Tensor:
     """The inverse of :func:`modulo_pad`."""
-    rest = (sent - key.uniform("pad", tuple(sent.shape), sent)).remainder(1.0)
-    return (torch.where(rest > 1 - (1 - _SHARE) / 2, rest - 1, rest) / _SHARE).clamp(0.0, 1.0)
+    values = (sent * _STEPS).round().long() - key.integers("pad", _STEPS, tuple(sent.shape), sent)
+    return (values % _STEPS).to(sent.dtype) / (_STEPS - 1)
 
 
-def _byte_pad(image: Tensor, key: Key, _strength: float, *, back: bool = False) -> Tensor:
+def byte_pad(image: Tensor, key: Key, _strength: float, *, back: bool = False) -> Tensor:
+    """Add an 8-bit pad modulo 256, or take it away."""
     pad = key.integers("pad", 256, tuple(image.shape), image)
     return from_bytes((to_bytes(image) + (-pad if back else pad)) % 256, image)
 
@@ -128,7 +130,7 @@ _BLOCK = Strength("side of a block in pixels", 4, 1, 256, whole=True)
 _PADS = (
     ("xor-pad", "Exclusive or with an 8-bit pad, the same for all pictures.", _REUSED, xor_pad, xor_pad),
     ("modulo-pad", "Adds a pad modulo 1, the same for all pictures.", _REUSED, modulo_pad, modulo_pad_back),
-    ("byte-pad", "Adds an 8-bit pad modulo 256, the same for all pictures.", _REUSED, _byte_pad, None),
+    ("byte-pad", "Adds an 8-bit pad modulo 256, the same for all pictures.", _REUSED, byte_pad, None),
     (
         "xor-chain",
         "Exclusive or with a pad and with the byte sent before (diffusion), the same pad for all pictures.",
@@ -191,6 +193,7 @@ PADS = (
         _table,
         key="per image",
         undone_by="key",
+        leaves="which values are equal: shapes and their edges",
         reverse=functools.partial(_table, back=True),
     ),
     Obfuscation(
@@ -201,13 +204,14 @@ PADS = (
         _pixelwise,
         key="per image",
         undone_by="key",
+        leaves="how far values are from middle grey, which shows shapes",
         reverse=functools.partial(_pixelwise, back=True),
     ),
     Obfuscation(
         "block-negation",
         "pads",
         "Negates values by a mask that all blocks share.",
-        _SECRET,
+        _BLOCKWISE,
         _negate_in_blocks,
         key="fixed",
         undone_by="pairs",

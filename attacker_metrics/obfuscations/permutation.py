@@ -13,7 +13,7 @@ from attacker_metrics.obfuscations.values import inverse, join, split
 
 _CHAOS = "permutation stage of image ciphers, as Fridrich: Symmetric Ciphers Based on Two-dimensional Chaotic Maps, 1998"
 _BLOCKS = "block scrambling, as Kurihara et al.: An Encryption-then-Compression System for JPEG/Motion JPEG Standard, 2015"
-_SECRET = "AprilPyone and Kiya: Block-wise Image Transformation with Secret Key, IEEE TIFS 2021"
+_BLOCKWISE = "AprilPyone and Kiya: Block-wise Image Transformation with Secret Key, IEEE TIFS 2021"
 _SIDE = Strength("side of a block in pixels", 8, 1, 256, whole=True)
 
 
@@ -76,6 +76,13 @@ def _within_blocks_values(image: Tensor, key: Key, side: float, *, back: bool = 
     return join(blocks.flatten(1)[:, (inverse(order) if back else order).to(image.device)].view_as(blocks), *image.shape[1:])
 
 
+_LEFT = {
+    "pixel-shuffle-per-image": "the histogram of colours",
+    "block-shuffle-per-image": "the blocks",
+    "row-shuffle-per-image": "the rows",
+    "within-block-shuffle-per-image": "a coarse picture: the blocks' means",
+}
+"""What those still see who lack the key of the picture."""
 _EACH = functools.partial(_within_blocks, each=True)
 _SAME = functools.partial(_within_blocks, each=False)
 
@@ -86,9 +93,10 @@ PERMUTATION = tuple(
         summary,
         source,
         hide,
-        key=key,  # type: ignore[arg-type]
-        undone_by=undone_by,  # type: ignore[arg-type]
+        key=key,
+        undone_by=undone_by,
         reverse=functools.partial(hide, back=True),
+        leaves=_LEFT.get(name, ""),
         strength=strength,
         multiple=None if strength is _SIDE else 1,
         square=name == "cat-map",
@@ -136,11 +144,11 @@ PERMUTATION = tuple(
             "anyone",
             Strength("iterations", 7, 1, 1000, whole=True),
         ),
-        ("within-block-shuffle", "Shuffles the pixels in every block alike.", _SECRET, _SAME, "fixed", "pairs", _SIDE),
+        ("within-block-shuffle", "Shuffles the pixels in every block alike.", _BLOCKWISE, _SAME, "fixed", "pairs", _SIDE),
         (
             "within-block-value-shuffle",
             "Shuffles the values of all channels in every block alike.",
-            _SECRET,
+            _BLOCKWISE,
             _within_blocks_values,
             "fixed",
             "pairs",

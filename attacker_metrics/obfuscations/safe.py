@@ -10,8 +10,8 @@ from torch import Tensor
 
 from attacker_metrics.obfuscations.keys import Key
 from attacker_metrics.obfuscations.obfuscation import Obfuscation
-from attacker_metrics.obfuscations.pads import modulo_pad, modulo_pad_back, xor_pad
-from attacker_metrics.obfuscations.values import from_bytes, procedural_picture, to_bytes
+from attacker_metrics.obfuscations.pads import byte_pad, modulo_pad, modulo_pad_back, xor_pad
+from attacker_metrics.obfuscations.values import procedural_picture
 
 _PAD = "Vernam 1919; Shannon: Communication Theory of Secrecy Systems, 1949 (perfect secrecy)"
 _CONTROL = "control: nothing of the picture is sent"
@@ -33,15 +33,6 @@ def _decoy(image: Tensor, key: Key, _strength: float) -> Tensor:
     return procedural_picture(key, "decoy", image)
 
 
-def _one_noise(image: Tensor, key: Key, _strength: float) -> Tensor:
-    return key.uniform("noise", tuple(image.shape), image)
-
-
-def _byte_pad(image: Tensor, key: Key, _strength: float, *, back: bool = False) -> Tensor:
-    pad = key.integers("pad", 256, tuple(image.shape), image)
-    return from_bytes((to_bytes(image) + (-pad if back else pad)) % 256, image)
-
-
 SAFE = (
     *(
         Obfuscation(
@@ -50,7 +41,7 @@ SAFE = (
             summary,
             _CONTROL,
             hide,
-            key=key,  # type: ignore[arg-type]
+            key=key,
             undone_by="nobody",
             destroys="everything",
             independent=True,
@@ -59,7 +50,7 @@ SAFE = (
         for name, summary, hide, key, bounds in (
             ("noise-alone", "Sends uniform noise, drawn for every picture.", _uniform, "per image", (0.0, 1.0)),
             ("gaussian-noise-alone", "Sends Gaussian noise.", _gaussian, "per image", (-math.inf, math.inf)),
-            ("one-noise-for-all", "Sends the same noise for all pictures.", _one_noise, "fixed", (0.0, 1.0)),
+            ("one-noise-for-all", "Sends the same noise for all pictures.", _uniform, "fixed", (0.0, 1.0)),
             ("grey", "Sends middle grey.", _grey, "none", (0.0, 1.0)),
             ("decoy", "Sends a picture made by rule, another one for every picture.", _decoy, "per image", (0.0, 1.0)),
             ("one-decoy-for-all", "Sends the same picture, made by rule, for all pictures.", _decoy, "fixed", (0.0, 1.0)),
@@ -83,8 +74,8 @@ SAFE = (
             (
                 "one-time-byte-pad",
                 "Adds modulo 256 an 8-bit pad that no other picture shares.",
-                _byte_pad,
-                functools.partial(_byte_pad, back=True),
+                byte_pad,
+                functools.partial(byte_pad, back=True),
             ),
         )
     ),

@@ -64,14 +64,12 @@ def _inverse_fourier(spectrum: Tensor, like: Tensor) -> Tensor:
 
 def _phase_only(image: Tensor, _key: Key, _strength: float) -> Tensor:
     spectrum = torch.fft.rfft2(image, norm="ortho")
-    flat = torch.fft.irfft2(spectrum / spectrum.abs().clamp(min=1e-6), s=image.shape[1:], norm="ortho")
+    flat: Tensor = torch.fft.irfft2(spectrum / spectrum.abs().clamp(min=1e-6), s=image.shape[1:], norm="ortho")
     return flat
 
 
 def _magnitude_only(image: Tensor, _key: Key, _strength: float) -> Tensor:
-    return _inverse_fourier(
-        torch.fft.rfft2(image).abs().to(torch.complex64 if image.dtype == torch.float32 else torch.complex128), image
-    )
+    return _inverse_fourier(torch.fft.rfft2(image).abs() + 0j, image)
 
 
 def _without_means(image: Tensor, _key: Key, _strength: float) -> Tensor:
@@ -106,6 +104,7 @@ TRANSFORM = (
         _block_signs,
         key="per image",
         undone_by="key",
+        leaves="the magnitudes of the cosine coefficients: where there is texture",
         reverse=_block_signs,
         bounds=(-8.0, 8.0),
         multiple=_BLOCK,
@@ -164,6 +163,7 @@ TRANSFORM = (
         _phases,
         key="per image",
         undone_by="key",
+        leaves="the magnitudes of the Fourier coefficients",
         reverse=functools.partial(_phases, back=True),
         bounds=_ANY,
     ),
