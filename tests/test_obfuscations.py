@@ -339,7 +339,9 @@ def test_the_table_is_frozen_and_selects():
 
 @EVERY
 def test_an_entry_can_be_pickled(entry):
-    assert pickle.loads(pickle.dumps(entry)) == entry
+    image, copy = torch.full((1, 3, 16, 16), 0.25), pickle.loads(pickle.dumps(entry))
+    assert copy.metadata() == entry.metadata()
+    assert torch.equal(copy(image), entry(image))
 
 
 @pytest.fixture
@@ -369,7 +371,7 @@ def test_list_and_show(capsys):
     assert "-0.333333 to 1.33333" in shown
     assert run("show", "hue-rotation", "--json") == 0
     assert json.loads(capsys.readouterr().out) == obfuscation("hue-rotation").metadata()
-    assert run("show", "hue") == 2
+    assert run("show", "hue-rotate") == 2
     assert "near: hue-rotation" in capsys.readouterr().err
 
 

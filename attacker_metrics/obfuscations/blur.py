@@ -59,7 +59,7 @@ def _subsample(image: Tensor, _key: Key, side: float) -> Tensor:
 
 def _downscale(image: Tensor, _key: Key, factor: float) -> Tensor:
     size = image.shape[1:]
-    small = F.adaptive_avg_pool2d(image[None], [max(1, round(side / factor)) for side in size])
+    small = F.adaptive_avg_pool2d(image[None], (max(1, round(size[0] / factor)), max(1, round(size[1] / factor))))
     return F.interpolate(small, size, mode="bilinear", align_corners=False)[0].clamp(0.0, 1.0)
 
 

@@ -38,7 +38,8 @@ def _only_low(image: Tensor, _key: Key, bits: float) -> Tensor:
 def _reorder_bits(image: Tensor, order: Tensor) -> Tensor:
     places = torch.arange(8, device=image.device).view(8, 1, 1, 1)
     planes = (to_bytes(image) >> places) & 1
-    return from_bytes((planes[order.to(image.device)] << places).sum(dim=0), image)
+    moved: Tensor = planes[order.to(image.device)] << places
+    return from_bytes(moved.sum(dim=0), image)
 
 
 def _reverse_bits(image: Tensor, _key: Key, _strength: float) -> Tensor:

@@ -45,11 +45,11 @@ class Key:
     def laplace(self, label: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Values of the Laplace distribution of scale 1."""
         magnitude = -np.log1p(-self._uniform(f"{label} magnitude", shape))
-        return _tensor(magnitude * (1.0 - 2.0 * (self._raw(f"{label} sign", shape) & np.uint64(1))), like)
+        return _tensor(magnitude * self._signs(f"{label} sign", shape), like)
 
     def signs(self, label: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Values -1 and 1, equally often."""
-        return _tensor(1.0 - 2.0 * (self._raw(label, shape) & np.uint64(1)), like)
+        return _tensor(self._signs(label, shape), like)
 
     def integers(self, label: str, high: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Whole numbers in [0, high), int64."""
@@ -61,6 +61,9 @@ class Key:
 
     def _uniform(self, label: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
         return (self._raw(label, shape) >> np.uint64(11)).astype(np.float64) * _TO_UNIT
+
+    def _signs(self, label: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        return 1.0 - 2.0 * (self._raw(label, shape) & np.uint64(1)).astype(np.float64)
 
     def _raw(self, label: str, shape: tuple[int, ...]) -> NDArray[np.uint64]:
         if (label, shape) not in self._drawn:  # a fixed key serves many pictures

@@ -130,7 +130,13 @@ _BLOCK = Strength("side of a block in pixels", 4, 1, 256, whole=True)
 _PADS = (
     ("xor-pad", "Exclusive or with an 8-bit pad, the same for all pictures.", _REUSED, xor_pad, xor_pad),
     ("modulo-pad", "Adds a pad modulo 1, the same for all pictures.", _REUSED, modulo_pad, modulo_pad_back),
-    ("byte-pad", "Adds an 8-bit pad modulo 256, the same for all pictures.", _REUSED, byte_pad, None),
+    (
+        "byte-pad",
+        "Adds an 8-bit pad modulo 256, the same for all pictures.",
+        _REUSED,
+        byte_pad,
+        functools.partial(byte_pad, back=True),
+    ),
     (
         "xor-chain",
         "Exclusive or with a pad and with the byte sent before (diffusion), the same pad for all pictures.",
@@ -138,20 +144,26 @@ _PADS = (
         _chain,
         _chain_back,
     ),
-    ("substitution-table", "Replaces 8-bit values by a secret table.", "simple substitution cipher", _table, None),
+    (
+        "substitution-table",
+        "Replaces 8-bit values by a secret table.",
+        "simple substitution cipher",
+        _table,
+        functools.partial(_table, back=True),
+    ),
     (
         "substitution-table-per-channel",
         "Replaces 8-bit values by a secret table of each channel.",
         "simple substitution cipher",
         _tables_of_channels,
-        None,
+        functools.partial(_tables_of_channels, back=True),
     ),
     (
         "substitution-table-per-position",
         "Replaces 8-bit values by a secret table of each position, the same for all pictures.",
         "polyalphabetic substitution cipher",
         _tables_of_positions,
-        None,
+        functools.partial(_tables_of_positions, back=True),
     ),
     (
         "pixelwise-negation",
@@ -165,9 +177,15 @@ _PADS = (
         "Negates values and permutes the channels of every pixel, in all pictures alike.",
         _PIXELWISE,
         _pixelwise,
-        None,
+        functools.partial(_pixelwise, back=True),
     ),
-    ("gain-and-offset", "Scales and shifts every value by numbers of its position; not clipped.", _REUSED, _gains, None),
+    (
+        "gain-and-offset",
+        "Scales and shifts every value by numbers of its position; not clipped.",
+        _REUSED,
+        _gains,
+        functools.partial(_gains, back=True),
+    ),
 )
 
 PADS = (
@@ -180,7 +198,7 @@ PADS = (
             hide,
             key="fixed",
             undone_by="pairs",
-            reverse=reverse or functools.partial(hide, back=True),
+            reverse=reverse,
             bounds=(-1.0, 2.0) if name == "gain-and-offset" else (0.0, 1.0),
         )
         for name, summary, source, hide, reverse in _PADS

@@ -48,7 +48,7 @@ def _shuffled_coefficients(image: Tensor, key: Key, _strength: float, *, back: b
     coefficients = _to_cosines(image).flatten(2)
     order = key.permutation("coefficients", _BLOCK**2)
     order = (order.argsort() if back else order).to(image.device)
-    return _from_cosines(coefficients[..., order].unflatten(2, (_BLOCK, _BLOCK)), image)
+    return _from_cosines(coefficients[..., order].view(-1, 3, _BLOCK, _BLOCK), image)
 
 
 def _phases(image: Tensor, key: Key, _strength: float, *, back: bool = False) -> Tensor:
