@@ -31,9 +31,8 @@ def _blend_back(sent: Tensor, key: Key, share: float) -> Tensor:
 
 
 def _only_low(image: Tensor, _key: Key, bits: float) -> Tensor:
-    kept = 2 ** int(bits)
-    low: Tensor = (to_bytes(image) % kept).to(image.dtype)
-    return low / (kept - 1)
+    kept: int = 2 ** int(bits)
+    return (to_bytes(image) % kept).to(image.dtype) / (kept - 1)
 
 
 def _reorder_bits(image: Tensor, order: Tensor) -> Tensor:
