@@ -211,7 +211,7 @@ GEOMETRY = (
         "swirl",
         "geometry",
         "Turns the picture around its middle, most in the middle.",
-        "image editors; undone by Interpol on photographs of a suspect, 2007",
+        "image editors; a suspect's face was restored from it for Interpol in 2007",
         _swirl,
         destroys=_RESAMPLED,
         strength=Strength("radians in the middle", 4.0, -12.0, 12.0),
