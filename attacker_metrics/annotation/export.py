@@ -11,9 +11,8 @@ from pathlib import Path
 from attacker_metrics.annotation.answers import Answer, main_answers, read_answers
 from attacker_metrics.annotation.database import Database, DatabaseFileError
 from attacker_metrics.annotation.store import Store
-from attacker_metrics.annotation.tasks import CANNOT_TELL
 from attacker_metrics.evaluation.report import staged
-from attacker_metrics.faithfulness.annotations import CLASS, KEYS, PREFIX
+from attacker_metrics.faithfulness.annotations import CANNOT_TELL, CLASS, KEYS, PREFIX
 
 _LOG_COLUMNS = (
     *("annotator", "position", "kind", *KEYS, "shown_original", "answer", "expected", "right"),
