@@ -14,6 +14,7 @@ import torch
 from reference import photographs
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
 from statsmodels.stats.inter_rater import fleiss_kappa
 
 from attacker_metrics import AttackerMetricsWarning, MeanMSSSIM, MultiAttackerPrivacy
@@ -29,6 +30,7 @@ from attacker_metrics.faithfulness import (
     pair,
     read_annotations,
     read_scores,
+    report,
 )
 from attacker_metrics.faithfulness.bootstrap import draw_weights, interval, two_sided_p
 from attacker_metrics.faithfulness.rank_statistics import RankStatistics
@@ -258,6 +260,57 @@ def test_few_clusters_are_no_evidence_however_much_their_draws_agree():
         assert level is not None
         assert all(comparison.difference.value != 0 and not comparison.decided for comparison in level.comparisons)
     assert two_sided_p(2.0, np.full(100, 2.0), 8) == 2 / 2**8
+
+
+@pytest.mark.parametrize("models", ["abc", "abcd", "abcdefg", "abcdefgh"])
+@pytest.mark.parametrize("originals", [7, 8])
+def test_of_fewer_than_eight_there_is_no_interval_and_no_test_but_the_reason(models, originals, tmp_path):
+    table, scores = synthetic(originals=originals, models=tuple(models))
+    outcome = faithfulness(scores, table, draws=100)
+    fits = [calibrate(scores, table, ["psnr"], draws=100)]
+    report.write_outputs(tmp_path, outcome, fits)
+    found = json.loads((tmp_path / "faithfulness.json").read_text())
+    page = (tmp_path / "faithfulness.md").read_text()
+    for level, count, what in (("image", originals, "originals"), ("model", len(models), "models")):
+        figures, few = found["levels"][level], count < 8
+        reason = f"no intervals and no tests: they need 8 {what}, there are {count}"
+        assert figures["refused"] == (reason if few else None)
+        assert (reason in page) == few
+        for estimate in (row["spearman"] for row in figures["statistics"].values()):
+            assert (estimate["low"] is None, estimate["high"] is None) == (few, few)
+            assert estimate["value"] is not None
+        for comparison in figures["comparisons"]:
+            assert (comparison["p"] is None, comparison["p_holm"] is None, comparison["difference"]["low"] is None) == (
+                few,
+            ) * 3
+    few, humans, fit = originals < 8, found["humans"], found["calibrations"][0]
+    assert (humans["refused"] is None, humans["mean"]["spearman"][1] is None) == (not few, few)
+    assert (fit["refused"] is None, fit["brier"]["low"] is None) == (not few, few)
+    assert (" to " in page) == (len(models) == 8 or originals == 8)
+    assert "(- to -)" not in page
+
+
+def test_every_share_has_its_count(tmp_path):
+    table, scores = synthetic(originals=12)
+    votes = {name: np.where(np.arange(48) % 5 == k, np.nan, column) for k, (name, column) in enumerate(table.votes.items())}
+    table = Annotations(*(getattr(table, name) for name in KEY_FIELDS), votes)
+    outcome = faithfulness(scores, table, draws=100)
+    fit = calibrate(scores, table, ["psnr"], draws=100)
+    report.write_outputs(tmp_path, outcome, [fit])
+    found = json.loads((tmp_path / "faithfulness.json").read_text())
+    recognized = table.recognized()
+    assert found["recognized"] == {"hits": recognized.sum(), "count": 48}
+    for model, counts in found["levels"]["model"]["recognized"].items():
+        assert counts == {"hits": recognized[table.models == model].sum(), "count": 12}
+    for name, counts in found["humans"]["recognized"].items():
+        assert counts == {"hits": np.nansum(votes[name]), "count": (~np.isnan(votes[name])).sum()}
+    page = (tmp_path / "faithfulness.md").read_text()
+    assert f"{recognized.sum():.0f} of 48 images were recognised" in page
+    assert f"{recognized[:12].sum():.0f} of 12 |" in page
+    observed, predicted = calibration_curve(fit.recognized, fit.probability, n_bins=10, strategy="quantile")
+    np.testing.assert_allclose(fit.observed, observed)
+    np.testing.assert_allclose(fit.predicted, predicted)
+    assert sum(found["calibrations"][0]["reliability"]["counts"]) == 48
 
 
 def test_an_annotator_without_a_correlation_leaves_the_ceiling_of_the_others():
