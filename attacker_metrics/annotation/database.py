@@ -193,8 +193,8 @@ class Database:
         """The error of a file that holds something else than a study."""
         short = " ".join(str(reason).split())[:200]
         return NotReadableError(
-            f"{self.path} cannot be read as a study: {short}. Restore it, with its -wal file, from a copy, or recover what can be"
-            " read by sqlite3's .recover."
+            f"{self.path} cannot be read as a study: {short}. Restore it, with its -wal file, from a copy, or recover what"
+            " can be read by sqlite3's .recover."
         )
 
     def _look(self) -> None:

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from attacker_metrics.annotation.answers import read_answers
 from attacker_metrics.annotation.app import create_app
@@ -151,17 +152,29 @@ def serve(
                 " put a server with HTTPS before it on a network that you do not trust. Links on the owner's page have the"
                 " name under which you open it."
             )
-        config = uvicorn.Config(
-            create_app(store, folder, owner_token, hosts=hosts, open_to_all=not annotators),
-            http=PatientProtocol,
-            ws="none",
-            loop="asyncio",
-            backlog=BACKLOG,
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=5,
-            log_level="error",  # what strangers send that is no HTTP is no news
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        app = create_app(store, folder, owner_token, hosts=hosts, open_to_all=not annotators)
+        uvicorn.Server(configured(app, is_behind_another=bool(allowed_hosts))).run(sockets=[listening])
+
+
+def configured(app: ASGIApp, *, is_behind_another: bool = False) -> uvicorn.Config:
+    """How uvicorn serves the app: connections with deadlines and a limit, no WebSockets, no log of what strangers send.
+
+    Args:
+        app: to serve.
+        is_behind_another: whether a server on this machine, which has the names that browsers know, says by
+            ``X-Forwarded-For`` where requests come from; otherwise anybody could claim any address.
+    """
+    return uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        proxy_headers=is_behind_another,
+        loop="asyncio",
+        backlog=BACKLOG,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=5,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+    )
