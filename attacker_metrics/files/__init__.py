@@ -1,1 +1,1 @@
-"""What every part of the package does with files: which may be written, written whole, tables, and text made safe to show."""
+"""Files that others wrote -> what they hold, or a clear error; our own: what may be written, whole, and safe to show."""
