@@ -23,6 +23,9 @@ MARK = "attacker-metrics output"
 VERSION = "attacker_metrics_version"
 """The key of every JSON file of ours."""
 
+CODE = "package_digest"
+"""The key of JSON files of ours that says which code wrote them."""
+
 _ENDS = 1 << 16
 _STAGE = ".attacker-metrics-"
 
@@ -116,6 +119,15 @@ def is_ours(path: Path) -> bool:
         if type(error).__module__.startswith("pyarrow"):
             return False
         raise
+
+
+def earlier_release(index: Path, *keys: str) -> bool:
+    """Whether a JSON file with these keys is of a release that marked none of the files beside it."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and all(key in found for key in keys) and CODE not in found
 
 
 def has_header(path: Path, *headers: Iterable[str]) -> bool:

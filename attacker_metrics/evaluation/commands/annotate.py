@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
-_OK, _BAD_USAGE = 0, 2
+from attacker_metrics.evaluation.commands.options import OK, UsageError, add_overwrite
+from attacker_metrics.files.terminal import printable
+
 _EXPORT = "export"
 
 
@@ -32,6 +33,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--output", type=Path, metavar="CSV", help="of 'export': the annotation table; all answers go beside"
     )
+    add_overwrite(command)
     study = command.add_argument_group("study", "fixed when the database is made; later ones must be the same or absent")
     study.add_argument(
         "--task",
@@ -67,15 +69,9 @@ def annotate(options: argparse.Namespace) -> int:
     """Serve until interrupted, or export."""
     try:
         (_export if options.manifest == _EXPORT else _serve)(options)
-    except (ValueError, OSError) as error:
-        print(f"attacker-metrics: {error}", file=sys.stderr)
-        return _BAD_USAGE
-    except ModuleNotFoundError as error:
-        if "attacker-metrics[" not in str(error):
-            raise
-        print(f"attacker-metrics: {error}", file=sys.stderr)
-        return _BAD_USAGE
-    return _OK
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return OK
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -101,10 +97,10 @@ def _serve(options: argparse.Namespace) -> None:
             port=options.port,
             owner_token=options.owner_token,
             annotators=names,
-            tell=lambda line: print(line, flush=True),
+            tell=lambda line: print(printable(line), flush=True),
         )
     except KeyboardInterrupt:  # uvicorn has finished what it was doing
-        print(f"stopped; the votes are in {options.database}.")
+        print(f"stopped; the votes are in {printable(options.database)}.")
     finally:
         database.close()
         signal.signal(signal.SIGTERM, before)
@@ -115,5 +111,5 @@ def _export(options: argparse.Namespace) -> None:
         raise ValueError("pass --output FILE.csv, where the votes are to be written.")
     from attacker_metrics.annotation import export
 
-    for path in export(options.database, options.output):
-        print(f"wrote {path}")
+    for path in export(options.database, options.output, overwrite=options.overwrite):
+        print(f"wrote {printable(path)}")
