@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -12,12 +11,18 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
+import attacker_metrics
 from attacker_metrics.evaluation.report import as_json
 from attacker_metrics.faithfulness.analysis import Comparison, Faithfulness, LevelResult
 from attacker_metrics.faithfulness.calibration import Calibration
 from attacker_metrics.faithfulness.rank_statistics import STATISTICS
+from attacker_metrics.files.digest import package_digest
+from attacker_metrics.files.drawing import drawn, plain
+from attacker_metrics.files.terminal import printable
+from attacker_metrics.files.writing import CODE, MARK, VERSION, check_outputs, earlier_release, is_ours
 from attacker_metrics.statistics import Estimate
 
 SUMMARY, PAGE, RELIABILITY = "faithfulness.json", "faithfulness.md", "reliability.png"
@@ -75,7 +80,7 @@ def tables(outcome: Faithfulness) -> list[Table]:
         for heading in _HEADINGS.values():
             table.add_column(heading, justify="right", no_wrap=True)
         for name, cells in _cells(level).items():
-            table.add_row(name, outcome.directions[name], *cells)
+            table.add_row(escape(printable(name)), outcome.directions[name], *cells)
         if level.refused is not None:
             table.caption = level.refused
         made.append(table)
@@ -123,7 +128,8 @@ def as_dict(outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> 
 
 def write_outputs(stage: Path, outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> None:
     """Write JSON, a page in Markdown, a scatter plot per level and a reliability plot into a folder."""
-    (stage / SUMMARY).write_text(as_json(as_dict(outcome, calibrations)), encoding="utf-8")
+    facts = {VERSION: attacker_metrics.__version__, CODE: package_digest(), **as_dict(outcome, calibrations)}
+    (stage / SUMMARY).write_text(as_json(facts), encoding="utf-8")
     for level in _levels(outcome):
         (stage / f"scatter-{level.level}.png").write_bytes(scatter_png(level))
     if calibrations:
@@ -131,9 +137,28 @@ def write_outputs(stage: Path, outcome: Faithfulness, calibrations: Sequence[Cal
     (stage / PAGE).write_text(as_markdown(outcome, calibrations), encoding="utf-8")
 
 
+def check_writable(folder: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse an output folder in which these files are somebody else's, or read.
+
+    Raises:
+        OSError: naming the file.
+    """
+    old = earlier_release(folder / SUMMARY, "rule", "originals", "levels")
+    names = (SUMMARY, PAGE, RELIABILITY, *(f"scatter-{level}.png" for level in _UNITS))
+    check_outputs(
+        [folder / name for name in names], inputs=inputs, overwrite=overwrite, ours=lambda path: old or is_ours(path)
+    )
+
+
 def as_markdown(outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> str:
     """The page: sentences, a table and a plot per level, calibration."""
-    lines = ["# Do the metrics agree with people?", "", *(f"- {sentence}" for sentence in sentences(outcome)), ""]
+    lines = [
+        f"<!-- {MARK} -->",
+        "# Do the metrics agree with people?",
+        "",
+        *(f"- {_cell(sentence)}" for sentence in sentences(outcome)),
+        "",
+    ]
     for level in _levels(outcome):
         lines += [
             f"## {level.count} {_UNITS[level.level]}",
@@ -143,7 +168,7 @@ def as_markdown(outcome: Faithfulness, calibrations: Sequence[Calibration] = ())
             "| metric | leaks if | " + " | ".join(_HEADINGS.values()) + " |",
             "|---|---|" + "---|" * len(_HEADINGS),
             *(
-                f"| {name} | {outcome.directions[name]} | " + " | ".join(cells) + " |"
+                f"| {_cell(name)} | {outcome.directions[name]} | " + " | ".join(cells) + " |"
                 for name, cells in _cells(level).items()
             ),
             "",
@@ -159,7 +184,7 @@ def as_markdown(outcome: Faithfulness, calibrations: Sequence[Calibration] = ())
         for fit in calibrations:
             brier = _estimate(fit.brier)
             lines.append(
-                f"| {', '.join(fit.metrics)} | {fit.method} | {brier} | {fit.brier_of_base_rate:.3f} | {fit.skill:.3f} |"
+                f"| {_cell(', '.join(fit.metrics))} | {fit.method} | {brier} | {fit.brier_of_base_rate:.3f} | {fit.skill:.3f} |"
             )
         if calibrations[0].refused is not None:
             lines += ["", f"Of the Brier scores there are {calibrations[0].refused}."]
@@ -169,7 +194,7 @@ def as_markdown(outcome: Faithfulness, calibrations: Sequence[Calibration] = ())
 
 def _shares(what: str, of: str, counts: Mapping[str, tuple[float, int]]) -> list[str]:
     rows = [
-        f"| {name} | {hits / n:.3f} | {hits:.10g} of {n} |" if n else f"| {name} | - | 0 of 0 |"
+        f"| {_cell(name)} | {hits / n:.3f} | {hits:.10g} of {n} |" if n else f"| {_cell(name)} | - | 0 of 0 |"
         for name, (hits, n) in counts.items()
     ]
     return [f"| {what} | share recognised | {of} |", "|---|---|---|", *rows, ""]
@@ -194,10 +219,10 @@ def scatter_png(level: LevelResult) -> bytes:
             axes.remove()
             continue
         axes.plot(level.scores[name], level.target + jitter, ".", markersize=size, alpha=0.5)
-        axes.set_title(f"{name}: rho {level.statistics[name]['spearman'].value:.2f}", fontsize=9)
+        axes.set_title(f"{plain(name, 40)}: rho {level.statistics[name]['spearman'].value:.2f}", fontsize=9)
         axes.set_ylabel("share recognised", fontsize=8)
         axes.set_xlabel("leaks more \N{RIGHTWARDS ARROW}", fontsize=8)
-    return _png(figure)
+    return drawn(figure, "png", 110)
 
 
 def reliability_png(calibrations: Sequence[Calibration]) -> bytes:
@@ -205,11 +230,11 @@ def reliability_png(calibrations: Sequence[Calibration]) -> bytes:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    for fit in calibrations:
-        axes.plot(fit.predicted, fit.observed, "o-", markersize=4, label=_named(fit))
+    lines = [axes.plot(fit.predicted, fit.observed, "o-", markersize=4)[0] for fit in calibrations]
     axes.set(xlabel="predicted probability", ylabel="share recognised", xlim=(0, 1), ylim=(0, 1))
-    figure.legend(loc="outside right upper", fontsize=7)
-    return _png(figure)
+    # Names given here and not as labels: matplotlib leaves a label that begins with _ out.
+    figure.legend(lines, [plain(_named(fit), 40) for fit in calibrations], loc="outside right upper", fontsize=7)
+    return drawn(figure, "png", 110)
 
 
 def _named(fit: Calibration) -> str:
@@ -292,7 +317,6 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+def _cell(text: str) -> str:
+    """Text of the user's within a page in Markdown: neither HTML nor the end of a cell."""
+    return printable(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from attacker_metrics.files.writing import write_whole
 from attacker_metrics.semsim.encoder import ARCHITECTURES, Encoder, Preprocessing, small_image_resnet
 
 FORMAT = "attacker-metrics semsim 1"
@@ -43,13 +44,7 @@ def save_encoder(encoder: Encoder, path: str | os.PathLike[str], training: dict[
         "training": json.dumps(training or {}),
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(save(weights, metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(Path(path), save(weights, metadata))
 
 
 def load_encoder(path: str | os.PathLike[str], backbone: nn.Module | None = None) -> Encoder:

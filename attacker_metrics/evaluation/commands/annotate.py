@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_OK, _BAD_USAGE = 0, 2
+from attacker_metrics.evaluation.commands.options import OK, UsageError, add_overwrite
+from attacker_metrics.files.terminal import printable
+
 _EXPORT = "export"
 TOKEN_VARIABLE = "ATTACKER_METRICS_OWNER_TOKEN"  # noqa: S105 - the name of it
 _LONGEST_TOKEN = 1000
@@ -35,6 +37,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--output", type=Path, metavar="CSV", help="of 'export': the annotation table; all answers go beside"
     )
+    add_overwrite(command)
     study = command.add_argument_group("study", "fixed when the database is made; later ones must be the same or absent")
     study.add_argument(
         "--task",
@@ -80,15 +83,9 @@ def annotate(options: argparse.Namespace) -> int:
     """Serve until interrupted, or export."""
     try:
         (_export if options.manifest == _EXPORT else _serve)(options)
-    except (ValueError, OSError) as error:
-        print(f"attacker-metrics: {error}", file=sys.stderr)
-        return _BAD_USAGE
-    except ModuleNotFoundError as error:
-        if "attacker-metrics[" not in str(error):
-            raise
-        print(f"attacker-metrics: {error}", file=sys.stderr)
-        return _BAD_USAGE
-    return _OK
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return OK
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -115,10 +112,10 @@ def _serve(options: argparse.Namespace) -> None:
             owner_token=owner_token,
             annotators=_listed(options.annotators),
             allowed_hosts=_listed(options.allowed_hosts),
-            tell=lambda line: print(line, flush=True),
+            tell=lambda line: print(printable(line), flush=True),
         )
     except KeyboardInterrupt:  # uvicorn has finished what it was doing
-        print(f"stopped; the votes are in {options.database}.")
+        print(f"stopped; the votes are in {printable(options.database)}.")
     finally:
         database.close()
         signal.signal(signal.SIGTERM, before)
@@ -157,5 +154,5 @@ def _export(options: argparse.Namespace) -> None:
         raise ValueError("pass --output FILE.csv, where the votes are to be written.")
     from attacker_metrics.annotation import export
 
-    for path in export(options.database, options.output):
-        print(f"wrote {path}")
+    for path in export(options.database, options.output, overwrite=options.overwrite):
+        print(f"wrote {printable(path)}")
