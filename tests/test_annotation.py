@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import sqlite3
 import subprocess
@@ -146,6 +147,49 @@ def test_a_mistake_in_the_manifest_is_named_by_its_row(manifest, row, change, me
     rows[row - 1] |= change
     write_table(manifest, [*COLUMNS, "candidates"], [list(cells.values()) for cells in rows])
     with pytest.raises(TableError, match=message):
+        read_tasks(manifest, "category")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\0b",
+        "x" * 5000,
+        "../" * 200 + "etc/hostname.png",
+        ".",
+        "pipe.png",
+        "endless.png",
+        "file:///etc/hostname",
+        "memory://x.png",
+    ],
+)
+def test_a_name_that_is_no_picture_is_told_by_its_row(manifest, name):
+    os.mkfifo(manifest.parent / "pipe.png")
+    (manifest.parent / "endless.png").symlink_to("/dev/zero")
+    rows = [list(cells.values()) for cells in read_rows(manifest)]
+    rows[2][4] = name
+    write_table(manifest, COLUMNS, rows)
+    with pytest.raises(TableError, match="row 3: there is no file") as caught:
+        read_tasks(manifest, "category")
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["NA", "None", "?", "-", "missing", "-1.0"])
+def test_a_class_that_the_annotation_table_would_not_hold_is_refused(manifest, name):
+    rows = [dict(cells) | {"candidates": f"{cells['class']};{name}"} for cells in read_rows(manifest)]
+    write_table(manifest, [*COLUMNS, "candidates"], [list(cells.values()) for cells in rows])
+    with pytest.raises(TableError, match=re.escape(f"row 1: a candidate is named {name!r}, which means no class")):
+        read_tasks(manifest, "category")
+    write_table(manifest, COLUMNS, [[*list(cells.values())[:5], name] for cells in rows])
+    with pytest.raises(TableError, match=re.escape(f"row 1: class is {name!r}")):
+        read_tasks(manifest, "category")
+
+
+def test_two_spellings_of_one_class_are_not_two_candidates(manifest):
+    rows = [list(cells.values()) for cells in read_rows(manifest)]
+    rows[1][5] = "Astronaut"
+    write_table(manifest, COLUMNS, rows)
+    with pytest.raises(TableError, match="'Astronaut' and 'astronaut' are one class to the annotation table; rename one"):
         read_tasks(manifest, "category")
 
 

@@ -205,13 +205,29 @@ def _digests(manifest: Path, table: dict[str, Column]) -> dict[str, str]:
                 continue
             path = manifest.parent / name
             digests[name] = ""
+            if not _is_file(path):
+                broken.append(f"row {row}: there is no file {_short(path)}")
+                continue
             try:
                 content = read_bytes(path)
                 _check_range(decode_image(content, path).pixels, path)
                 digests[name] = digest(content)
             except ImageError as error:
-                broken.append(f"row {row}: {'there is no file ' + str(path) if not path.is_file() else error}")
+                broken.append(f"row {row}: {_short(error)}")
     if broken:
         more = f"; {len(broken) - 5} more" if len(broken) > 5 else ""
         raise TableError(f"{manifest}: {'; '.join(broken[:5])}{more}. Paths are relative to the manifest.")
     return digests
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a regular file; a name that is too long, or holds what no name can, is none, and a pipe never ends."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _short(text: object, limit: int = 300) -> str:
+    shown = str(text)
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."
