@@ -90,7 +90,7 @@ def tables(outcome: Faithfulness) -> list[Table]:
 def as_dict(outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> dict[str, Any]:
     """Everything but the single scores; a number that does not exist is None."""
     humans = dataclasses.asdict(outcome.humans) | {"recognized": _counts(outcome.humans.recognized)}
-    summary = {
+    content = {
         "rule": outcome.rule,
         "draws": outcome.draws,
         "seed": outcome.seed,
@@ -123,13 +123,17 @@ def as_dict(outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> 
         ],
         "readings": sentences(outcome),
     }
-    return _without_nan(summary)  # type: ignore[no-any-return]
+    return _without_nan(content)  # type: ignore[no-any-return]
+
+
+def summary(outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> dict[str, Any]:
+    """The same, and which version and sources of this package made it."""
+    return {VERSION: attacker_metrics.__version__, CODE: package_digest(), **as_dict(outcome, calibrations)}
 
 
 def write_outputs(stage: Path, outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> None:
     """Write JSON, a page in Markdown, a scatter plot per level and a reliability plot into a folder."""
-    facts = {VERSION: attacker_metrics.__version__, CODE: package_digest(), **as_dict(outcome, calibrations)}
-    (stage / SUMMARY).write_text(as_json(facts), encoding="utf-8")
+    (stage / SUMMARY).write_text(as_json(summary(outcome, calibrations)), encoding="utf-8")
     for level in _levels(outcome):
         (stage / f"scatter-{level.level}.png").write_bytes(scatter_png(level))
     if calibrations:
