@@ -882,7 +882,7 @@ def test_without_votes_there_is_nothing_to_export(study, tmp_path, capsys):
     owner = client()
     owner.get("/owner", params={"token": OWNER})
     assert owner.get("/owner/annotations.csv").status_code == 400
-    with pytest.raises(ValueError, match=r"a name that ends in \.csv"):
+    with pytest.raises(ValueError, match=r"must end in \.csv"):
         export(tmp_path / "votes.sqlite", tmp_path / "a.parquet")
 
 
@@ -945,6 +945,6 @@ def test_without_its_extra_the_command_says_what_to_install_and_others_do_withou
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "set()\n")
     assert "needs starlette" in done.stderr
-    assert "pip install 'attacker-metrics[annotate]'" in done.stderr
+    assert re.search(r"pip install .*\[annotate\]", done.stderr)
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
