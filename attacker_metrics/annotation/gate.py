@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
+from threading import Lock
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -164,6 +165,7 @@ class Guesses:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._guessers: OrderedDict[str, _Guesser] = OrderedDict()
+        self._lock = Lock()  # requests are answered by several threads
 
     def check(self, address: str) -> None:
         """Raise if the address has to wait.
@@ -179,15 +181,16 @@ class Guesses:
     def was_wrong(self, address: str) -> None:
         """Count one."""
         network, now = _network(address), self._clock()
-        guesser = self._guessers.pop(network, None)
-        if guesser is None or now - guesser.until > self._FORGOTTEN_AFTER:
-            guesser = _Guesser()
-        guesser.wrong += 1
-        extra = guesser.wrong - self.FREE
-        guesser.until = now + (min(2.0 ** min(extra - 1, 60), self.LONGEST_SECONDS) if extra > 0 else 0.0)
-        self._guessers[network] = guesser
-        if len(self._guessers) > self._MOST_ADDRESSES:
-            self._guessers.popitem(last=False)
+        with self._lock:
+            guesser = self._guessers.pop(network, None)
+            if guesser is None or now - guesser.until > self._FORGOTTEN_AFTER:
+                guesser = _Guesser()
+            guesser.wrong += 1
+            extra = guesser.wrong - self.FREE
+            guesser.until = now + (min(2.0 ** min(extra - 1, 60), self.LONGEST_SECONDS) if extra > 0 else 0.0)
+            self._guessers[network] = guesser
+            if len(self._guessers) > self._MOST_ADDRESSES:
+                self._guessers.popitem(last=False)
 
 
 def _network(address: str) -> str:
