@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from attacker_metrics.files.tensors import save_tensors
+from attacker_metrics.files.writing import write_whole
 from attacker_metrics.semsim.encoder import ARCHITECTURES, Encoder, Preprocessing, small_image_resnet
 
 FORMAT = "attacker-metrics semsim 1"
@@ -43,13 +44,7 @@ def save_encoder(encoder: Encoder, path: str | os.PathLike[str], training: dict[
         content = save_tensors(encoder.backbone.state_dict(), metadata)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(_EXTRA, name=error.name) from error
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(Path(path), content)
 
 
 def load_encoder(path: str | os.PathLike[str], backbone: nn.Module | None = None) -> Encoder:

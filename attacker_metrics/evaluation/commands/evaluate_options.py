@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from attacker_metrics.evaluation.commands.options import add_settings, count, positive
+from attacker_metrics.evaluation.commands.options import add_overwrite, add_settings, count, positive
 from attacker_metrics.evaluation.split import DEFAULT_SHARE
 from attacker_metrics.evaluation.summary import STATISTICS, Gate
 from attacker_metrics.learned import STANDARD_LEARNED
@@ -58,6 +58,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="DIR",
         help="where, on storage that all processes share (default: %(default)s)",
     )
+    add_overwrite(command)
     command.add_argument(
         "--resume",
         action="store_true",
