@@ -104,8 +104,7 @@ def _only_tensor(value: Any, path: Path | str) -> Any:
     if not isinstance(value, dict) or (len(value) != 1 and IMAGE_KEY not in value):
         names = ", ".join(sorted(value)[:5]) if isinstance(value, dict) else type(value).__name__
         raise ImageError(f"{path} holds {names or 'nothing'}; store one tensor (3, H, W), or name it {IMAGE_KEY!r}.")
-    found = value.get(IMAGE_KEY, next(iter(value.values())))
-    return found
+    return value.get(IMAGE_KEY, next(iter(value.values())))
 
 
 def _three_channels(pixels: Tensor, path: Path | str) -> Tensor:
