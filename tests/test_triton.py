@@ -275,7 +275,9 @@ def test_the_self_check_survives_kernels_that_do_not_compile(monkeypatch):
     assert self_check.disagreement(torch.device(DEVICE)) == "RuntimeError: no such instruction"
 
 
-@pytest.mark.parametrize(("wanted", "chosen"), [(None, "torch"), ("torch", "torch"), ("native", "torch"), ("triton", "triton")])
+@pytest.mark.parametrize(
+    ("wanted", "chosen"), [(None, "torch"), ("torch", "torch"), ("native", "torch"), ("triton", "triton")]
+)
 def test_the_kernels_are_chosen_only_where_asked_for_and_only_if_they_pass_their_check(monkeypatch, wanted, chosen):
     monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
     if wanted:
