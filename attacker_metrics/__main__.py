@@ -31,7 +31,7 @@ def main() -> int:
     for number in (0, 1, 2):  # started with a closed stream: the next file would get its number
         try:
             os.fstat(number)
-        except OSError:
+        except OSError:  # noqa: PERF203
             os.open(os.devnull, os.O_RDWR)
     try:
         from attacker_metrics.evaluation import cli

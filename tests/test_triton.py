@@ -278,7 +278,7 @@ def test_the_self_check_survives_kernels_that_do_not_compile(monkeypatch):
 @pytest.mark.parametrize(
     ("wanted", "chosen"), [(None, "torch"), ("torch", "torch"), ("native", "torch"), ("triton", "triton")]
 )
-def test_the_kernels_are_chosen_only_where_asked_for_and_only_if_they_pass_their_check(monkeypatch, wanted, chosen):
+def test_the_kernels_are_chosen_only_where_asked_for_and_only_if_they_pass(monkeypatch, wanted, chosen):
     monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
     if wanted:
         monkeypatch.setenv("ATTACKER_METRICS_BACKEND", wanted)
@@ -290,7 +290,7 @@ def test_the_kernels_are_chosen_only_where_asked_for_and_only_if_they_pass_their
     if chosen == "torch":
         assert backend("cuda") == "torch"
         return
-    with pytest.raises(RuntimeError, match="their scores are off by 0.5: unset the variable"):
+    with pytest.raises(RuntimeError, match=r"their scores are off by 0\.5: unset the variable"):
         backend("cuda")
 
 

@@ -6,6 +6,7 @@ import io
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -47,7 +48,7 @@ def decode_picture(content: bytes, location: Path | str, reading: Reading) -> Lo
             raise ImageError(f"{location} has an alpha channel; flatten it onto a background first, as your model sees it.")
         if image.mode == "CMYK":
             raise ImageError(f"{location} is CMYK; convert it to RGB first.")
-        sixteen_bits = image.mode == "RGB" and ";16" in str(image.tile)  # Pillow would drop the lower byte
+        sixteen_bits = image.mode == "RGB" and ";16" in str(_tiles(image))  # Pillow would drop the lower byte
         if image.format == "PPM" and image.mode == "RGB" and _beyond_eight_bits(image):
             raise ImageError(f"{location} is a PPM of more than 8 bits; store it as 16-bit PNG or TIFF.")
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -122,8 +123,14 @@ def _sixteen_bit_colour(content: bytes, location: Path | str) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / 65535).permute(2, 0, 1)
 
 
+def _tiles(image: Image.Image) -> Any:
+    return getattr(image, "tile", ())
+
+
 def _beyond_eight_bits(image: Image.Image) -> bool:
-    return any(isinstance(value, int) and value > 255 for entry in image.tile for value in np.atleast_1d(entry[3]).tolist())
+    return any(
+        isinstance(value, int) and value > 255 for entry in _tiles(image) for value in np.atleast_1d(entry[3]).tolist()
+    )
 
 
 def _damage(content: bytes) -> str:

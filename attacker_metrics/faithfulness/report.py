@@ -187,9 +187,8 @@ def as_markdown(outcome: Faithfulness, calibrations: Sequence[Calibration] = ())
         lines += ["| metrics | map | Brier score | of the base rate | skill |", "|---|---|---|---|---|"]
         for fit in calibrations:
             brier = _estimate(fit.brier)
-            lines.append(
-                f"| {_cell(', '.join(fit.metrics))} | {fit.method} | {brier} | {fit.brier_of_base_rate:.3f} | {fit.skill:.3f} |"
-            )
+            names = _cell(", ".join(fit.metrics))
+            lines.append(f"| {names} | {fit.method} | {brier} | {fit.brier_of_base_rate:.3f} | {fit.skill:.3f} |")
         if calibrations[0].refused is not None:
             lines += ["", f"Of the Brier scores there are {calibrations[0].refused}."]
         lines += ["", f"![reliability plot]({RELIABILITY})", ""]

@@ -55,7 +55,8 @@ def _end(status: int) -> None:
     with contextlib.suppress(OSError):
         os.write(
             2,
-            b"attacker-metrics: interrupted; something hangs, so this ends at once. Finished parts are kept, --resume continues.\n",
+            b"attacker-metrics: interrupted; something hangs, so this ends at once. Finished parts are kept,"
+            b" --resume continues.\n",
         )
     os._exit(status)
 

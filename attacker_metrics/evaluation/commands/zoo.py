@@ -15,7 +15,7 @@ from torch import Tensor
 
 from attacker_metrics.evaluation.commands.options import OK, UsageError, bad_usage
 from attacker_metrics.evaluation.images import PICTURE_SUFFIXES, TENSOR_SUFFIXES, ImageError, read_image
-from attacker_metrics.evaluation.report import staged
+from attacker_metrics.files.writing import staged
 from attacker_metrics.obfuscations import FAMILIES, UNDONE_BY, ZOO_VERSION, Obfuscation, obfuscation, zoo
 
 MANIFEST = "manifest.csv"
