@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import in_one_graph
 from torch.autograd import forward_ad
 
 import attacker_metrics.engine as engine
