@@ -15,9 +15,12 @@ from scipy import stats
 import attacker_metrics
 from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, SPEC_VERSION
 from attacker_metrics.evaluation.calibration import RATES
+from attacker_metrics.evaluation.file_flags import file_flags, notes_of
 from attacker_metrics.evaluation.learned_summary import Learned, in_words
 from attacker_metrics.evaluation.scoring import DRAWS, Scores
 from attacker_metrics.evaluation.tails import tails_of, why_unsupported
+from attacker_metrics.files.digest import package_digest
+from attacker_metrics.files.writing import CODE
 from attacker_metrics.statistics import Rate
 from attacker_metrics.strongest import flags
 from attacker_metrics.suites import SUITES
@@ -64,6 +67,7 @@ def summarize(
     summary: dict[str, Any] = {
         "attacker_metrics_version": attacker_metrics.__version__,
         "spec_version": SPEC_VERSION,
+        CODE: package_digest(),
         "torch_version": str(torch.__version__),
         "torchmetrics_version": torchmetrics.__version__,
         "settings": settings,
@@ -85,7 +89,8 @@ def summarize(
         "null": null,
         "learned": None if learned is None else learned.as_json(),
         "draws": _draws(scores, scored),
-        "flags": _flags(scores, scored, null, learned),
+        "notes": notes_of(scores),
+        "flags": [*map(asdict, file_flags(scores, settings.get("unused", {}))), *_flags(scores, scored, null, learned)],
     }
     if scores.groups is not None:
         groups = np.asarray(scores.groups)
