@@ -27,19 +27,19 @@ _WORTH_MATCHING, _SIMPLER = 0.01, 1e-3
 class KeyedAttacker(LearnedAttacker):
     """Undo what one fixed key does to every picture: values moved about, and changed at each place.
 
-    Two things are learned from pairs. Where values went: they stayed, or each place of the clean pictures is matched with the
-    place of the noisy ones that follows it best over the pairs (:mod:`~attacker_metrics.learned.places`), which undoes
+    Two things are learned from pairs. Where values went: they stayed, or each place of the clean pictures is matched with
+    the place of the noisy ones that follows it best over the pairs (:mod:`~attacker_metrics.learned.places`); this undoes
     shuffled pixels, shuffled, turned, mirrored and negated blocks, channel orders, rotations and cat maps. What was done to
-    them (:mod:`~attacker_metrics.learned.value_keys`): a gain and offset of the place (fixed covers, weights, negation), a pad
-    added modulo 1 or 256, a pad XORed, a table of values, common or of the place, or the picture hidden in the lowest bits.
-    The combination that restores one half of the pairs best when fitted on the other half wins; it is then fitted on all.
+    them (:mod:`~attacker_metrics.learned.value_keys`): a gain and offset of the place (fixed covers, weights, negation), a
+    pad added modulo 1 or 256, a pad XORed, a table of values, common or of the place, the picture in the lowest bits. The
+    combination that restores one half of the pairs best when learned from the other half wins, and is fitted on all.
 
     Pictures have one size. At most 256 pairs are kept, those whose hashed names come first; an unfinished fit holds them,
     pixels and all. Matching takes time with the square of the number of pixels. A low score proves nothing where pairs were
     few, or the key is another one for each picture.
 
     Raises:
-        ValueError: for pictures of several sizes; in ``fit_compute``, for fewer than 8 pairs; in the attack, for another size.
+        ValueError: for pictures of several sizes, in ``fit_compute`` for fewer than 8 pairs, in the attack for another size.
 
     Example:
         >>> import torch
@@ -128,7 +128,7 @@ class KeyedAttacker(LearnedAttacker):
 
 
 def _best(x: Tensor, y: Tensor) -> tuple[str, str]:
-    """Placement and kind of key that restore one half of the pairs best when learned from the other, at some of the places."""
+    """Placement and kind of key that restore either half of the pairs best when learned from the other, at some places."""
     places = torch.randperm(y.shape[1], generator=torch.Generator().manual_seed(0))[:_TRIED].sort().values.to(y.device)
     channels = _channels(y.shape[1]).to(y.device)[places]
     halves = slice(0, None, 2), slice(1, None, 2)

@@ -39,9 +39,9 @@ class ValueKey(Protocol):
 
 @dataclass(frozen=True)
 class GainAndOffset:
-    """``y = a x + b`` at every place, by least squares, shrunk towards the mean of y where the fit is no better than chance."""
+    """``y = a x + b`` at every place, by least squares, shrunk towards the mean of y where that is no better than chance."""
 
-    def fit(self, x: Tensor, y: Tensor, channel: Tensor, places: int) -> Key:
+    def fit(self, x: Tensor, y: Tensor, channel: Tensor, places: int) -> Key:  # noqa: ARG002
         """The gain, and the means of x and y, each ``(P,)``."""
         level, target = x.mean(dim=0), y.mean(dim=0)
         x, y = x - level, y - target
@@ -52,7 +52,7 @@ class GainAndOffset:
         trust = ((explained - chance) / (1 - chance)).clamp(min=0) / explained.clamp(min=1e-12)
         return trust * product / power.clamp(min=1e-14), level, target
 
-    def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:
+    def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:  # noqa: ARG002
         """``gain (x - level) + target``."""
         gain, level, target = key
         return (x - level) * gain + target
@@ -75,7 +75,7 @@ class AddedModulo:
         angle = (2 * math.pi / self.period) * (x - self.sign * y)
         return (torch.atan2(angle.sin().mean(dim=0), angle.cos().mean(dim=0)) * (self.period / (2 * math.pi)),)
 
-    def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:
+    def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:  # noqa: ARG002
         """Subtract the pad and wrap; what rounding pushed across the seam comes back."""
         slack = max((self.period - 1) / 2, 1e-4)
         return torch.remainder(self.sign * (x - key[0]) + slack, self.period) - slack
@@ -94,7 +94,7 @@ class XORed:
             pad |= flipped.to(torch.uint8) << bit
         return (pad,)
 
-    def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:
+    def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:  # noqa: ARG002
         """XOR again."""
         return (_bytes(x) ^ key[0]).to(x.dtype) / 255
 
@@ -146,7 +146,7 @@ class TableOfPlace:
             counts.view(-1).index_add_(0, index + row, torch.ones_like(values))
         return _bytes(sums / counts), low, high
 
-    def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:
+    def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:  # noqa: ARG002
         """Look every value up at its place."""
         table, low, high = key
         index = torch.arange(x.shape[1], device=x.device) * _LEVELS + OneTable()._levels(x, low, high)
