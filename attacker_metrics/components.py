@@ -31,7 +31,7 @@ from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Normalize, Simila
 
 View = tuple[Attacker, ...]
 
-SPEC_VERSION = "1"
+SPEC_VERSION = "2"
 """Version of the formulas: it changes whenever a score of the same pair of images does."""
 
 MS_SSIM_COMPONENT_NAMES: tuple[str, ...] = (
