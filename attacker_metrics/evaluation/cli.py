@@ -82,8 +82,8 @@ def _unexpected(error: BaseException, left: str) -> int:
         say(f"out of memory: {error or 'pass a smaller --batch-size'} {left}".rstrip())
         return BAD_USAGE
     say(
-        f"this is a bug, nothing was lost: {type(error).__name__}: {error}\n{left + ' ' if left else ''}Please report it with the"
-        f" command and what {TRACEBACK}=1 in the environment shows."
+        f"this is a bug, nothing was lost: {type(error).__name__}: {error}\n{left + ' ' if left else ''}Please report it"
+        f" with the command and what {TRACEBACK}=1 in the environment shows."
     )
     return BUG
 

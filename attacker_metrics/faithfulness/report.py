@@ -166,10 +166,8 @@ def as_markdown(outcome: Faithfulness, calibrations: Sequence[Calibration] = ())
         lines += ["## Probability that a person recognises the image", ""]
         lines += ["| metrics | map | Brier score | of the base rate | skill |", "|---|---|---|---|---|"]
         for fit in calibrations:
-            brier = _estimate(fit.brier)
-            lines.append(
-                f"| {_cell(', '.join(fit.metrics))} | {fit.method} | {brier} | {fit.brier_of_base_rate:.3f} | {fit.skill:.3f} |"
-            )
+            named, brier = _cell(", ".join(fit.metrics)), _estimate(fit.brier)
+            lines.append(f"| {named} | {fit.method} | {brier} | {fit.brier_of_base_rate:.3f} | {fit.skill:.3f} |")
         lines += ["", f"![reliability plot]({RELIABILITY})", ""]
     return "\n".join(lines)
 

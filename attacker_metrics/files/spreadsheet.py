@@ -1,4 +1,4 @@
-"""Cells of CSV files that a spreadsheet must not run: text that begins as a formula gets an apostrophe, which readers take off."""
+"""Cells of CSV files that a spreadsheet must not run: text that begins as a formula gets an apostrophe; readers drop it."""
 
 from __future__ import annotations
 

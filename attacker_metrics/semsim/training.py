@@ -289,7 +289,7 @@ def _is_ours(path: Path) -> bool:
         return is_ours(path) or FORMAT.encode() in path.read_bytes()[:4096]
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-        return found["hyper_parameters"].keys() == {field.name for field in dataclasses.fields(Recipe)}
+        return set(found["hyper_parameters"]) == {field.name for field in dataclasses.fields(Recipe)}
     except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, AttributeError):
         return False
 

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 def patient_streams() -> Iterator[None]:
     """Let what is printed go nowhere once its reader has gone, or where there is none, and the command go on."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Patient(before[0]), _Patient(before[1])  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Patient(before[0]), _Patient(before[1])
     try:
         yield
     finally:
