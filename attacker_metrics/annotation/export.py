@@ -11,8 +11,7 @@ from pathlib import Path
 from attacker_metrics.annotation.answers import Answer, main_answers, read_answers
 from attacker_metrics.annotation.database import Database, DatabaseFileError
 from attacker_metrics.annotation.store import Store
-from attacker_metrics.annotation.tasks import CANNOT_TELL
-from attacker_metrics.faithfulness.annotations import CLASS, KEYS, PREFIX
+from attacker_metrics.faithfulness.annotations import CANNOT_TELL, CLASS, KEYS, PREFIX
 from attacker_metrics.files.spreadsheet import escaped
 from attacker_metrics.files.writing import check_outputs, has_header, staged, with_suffix
 

@@ -16,7 +16,7 @@ import torch
 import attacker_metrics
 from attacker_metrics._extras import MissingExtraError
 from attacker_metrics.comparison import cli as compare
-from attacker_metrics.evaluation.commands import annotate, evaluate, faithfulness, semsim, study, views
+from attacker_metrics.evaluation.commands import annotate, evaluate, faithfulness, semsim, study, views, zoo
 from attacker_metrics.evaluation.commands.options import (
     BAD_USAGE,
     BUG,
@@ -37,7 +37,7 @@ from attacker_metrics.strongest import selftest
 
 __all__ = ["BAD_USAGE", "BUG", "COMMANDS", "GATE_EXCEEDED", "INTERRUPTED", "OK", "SOME_FAILED", "TERMINATED", "main"]
 
-COMMANDS = (evaluate, views, compare, selftest, faithfulness, semsim, annotate, study)
+COMMANDS = (evaluate, views, compare, selftest, zoo, faithfulness, semsim, annotate, study)
 """The modules of the sub-commands, in the order of the help."""
 
 

@@ -25,6 +25,7 @@ from attacker_metrics.evaluation.loading import PartRows, load_ahead
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
 from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
 from attacker_metrics.evaluation.processes import Processes
+from attacker_metrics.files.tensors import load_tensors
 from attacker_metrics.learned import LearnedAttacker, LearnedAttackerMetric
 from attacker_metrics.strongest import attackers_of
 
@@ -220,5 +221,5 @@ def _table(rows: pa.Table, states: Mapping[str, Any]) -> pa.Table:
 
 
 def _states(table: pa.Table) -> dict[str, Any]:
-    states: dict[str, Any] = torch.load(io.BytesIO(table[_STATE][0].as_py()), map_location="cpu", weights_only=True)
+    states: dict[str, Any] = load_tensors(table[_STATE][0].as_py(), "the state of the learned attackers", own=True)
     return states

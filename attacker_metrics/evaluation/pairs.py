@@ -1,32 +1,26 @@
-"""Folders, or the built-in photographs -> pairs of image tensors, read one by one and batched by size."""
+"""Two files, or the built-in photographs -> pairs of image tensors, read one by one and batched by size."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from attacker_metrics.evaluation.images import (
-    PICTURE_SUFFIXES,
-    TENSOR_SUFFIXES,
-    ImageError,
-    decode_image,
-    read_bytes,
-    read_image,
-    resize,
-)
+from attacker_metrics.evaluation.conventions import Note, notes_on
+from attacker_metrics.evaluation.images import ImageError, decode_image, read_bytes, read_image, resize
 from attacker_metrics.evaluation.obfuscations import OBFUSCATIONS
+from attacker_metrics.evaluation.reading import DEFAULT, Reading
 
 
 @dataclass(frozen=True)
@@ -42,6 +36,7 @@ class LoadedPair:
         decode_s: seconds that decoding and scaling them took.
         mean: of all draws of a random obfuscation, of which ``noisy`` is the first, or None where there is one draw.
         random_share: how much of the draws' mean squared error varies from draw to draw; 0 for identical draws.
+        notes: what a reader of the score must know about the files.
     """
 
     index: int
@@ -52,14 +47,21 @@ class LoadedPair:
     decode_s: float = 0.0
     mean: Tensor | None = None
     random_share: float = math.nan
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
 class FailedPair:
-    """A pair that cannot be scored, and why."""
+    """A pair that cannot be scored, and why: text that can be stored, whatever the names of the files."""
 
     index: int
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", printable(self.reason))
+
+
+Unused = Mapping[str, Mapping[str, Any]]
 
 
 class PairSource(Protocol):
@@ -70,6 +72,10 @@ class PairSource(Protocol):
     """
 
     groups: list[str] | None
+
+    @property
+    def unused(self) -> Unused:
+        """What lies beside the images and is none, by kind: how many, and the names of a few."""
 
     @property
     def unmatched(self) -> Sequence[str]:
@@ -85,58 +91,6 @@ class PairSource(Protocol):
         """Read the pair of a row; several threads do so at once."""
 
 
-class PairingError(ValueError):
-    """Two folders that do not pair up; the message lists the files."""
-
-
-class FolderPairs:
-    """Pairs of files with the same relative path, suffixes aside, below two folders.
-
-    Args:
-        clean: folder of the originals.
-        noisy: folder of the obfuscated or reconstructed images.
-        side: if given, both images are scaled so that their smaller side has this many pixels.
-        allow_unmatched: leave files without a partner out instead of raising; they are kept in ``unmatched``.
-
-    Raises:
-        PairingError: if a folder is missing, two files of a folder share a name, or files have no partner.
-    """
-
-    groups: list[str] | None = None
-
-    def __init__(self, clean: Path, noisy: Path, *, side: int | None = None, allow_unmatched: bool = False) -> None:
-        cleans, noisies = _images_below(clean), _images_below(noisy)
-        lonely = [cleans[key] for key in sorted(cleans.keys() - noisies.keys())]
-        lonely += [noisies[key] for key in sorted(noisies.keys() - cleans.keys())]
-        if lonely and not allow_unmatched:
-            raise PairingError(
-                f"{len(lonely)} files have no partner of the same relative path in the other folder:\n"
-                + "\n".join(f"  {path}" for path in lonely)
-                + "\nAdd the missing files, or pass --allow-unmatched to leave these out."
-            )
-        self.unmatched = [str(path) for path in lonely]
-        self.ids = sorted(cleans.keys() & noisies.keys())
-        if not self.ids:
-            raise PairingError(
-                f"no pairs: {clean} holds {len(cleans)} images and {noisy} holds {len(noisies)}, none with the same"
-                f" relative path. Images end in {', '.join((*PICTURE_SUFFIXES, *TENSOR_SUFFIXES))}."
-            )
-        self._files = {key: (cleans[key], noisies[key]) for key in self.ids}
-        self._side = side
-
-    def check(self) -> tuple[int, str]:
-        """Number of pairs, and a digest of the files' names."""
-        return len(self.ids), _digest(f"{key}{clean.suffix}{noisy.suffix}" for key, (clean, noisy) in self._files.items())
-
-    def rows(self, start: int, stop: int) -> pa.Table:
-        """The ids from ``start`` to before ``stop``."""
-        return pa.table({"id": pa.array(self.ids[start:stop], pa.string())})
-
-    def load(self, index: int, row: dict[str, str]) -> LoadedPair | FailedPair:  # noqa: ARG002
-        """Read the two files of a pair."""
-        return load_pair_or_failure(*self._files[self.ids[index]], index=index, side=self._side)
-
-
 class BuiltInPairs:
     """Four photographs that ship with the package under six obfuscations, without any file of the user.
 
@@ -145,6 +99,7 @@ class BuiltInPairs:
     """
 
     unmatched: tuple[str, ...] = ()
+    unused: Unused = MappingProxyType({})
 
     def __init__(self, draws: int = 1) -> None:
         self._draws = draws
@@ -156,7 +111,7 @@ class BuiltInPairs:
 
     def check(self) -> tuple[int, str]:
         """Number of pairs, and a digest of their names."""
-        return len(self.ids), _digest(self.ids)
+        return len(self.ids), digest_of(self.ids)
 
     def rows(self, start: int, stop: int) -> pa.Table:
         """The ids from ``start`` to before ``stop``, and as their group the photograph."""
@@ -178,20 +133,25 @@ class BuiltInPairs:
 
 
 def load_pair_or_failure(
-    clean: Path | str, noisy: Path | str, *, index: int, side: int | None = None
+    clean: Path | str, noisy: Path | str, *, index: int, side: int | None = None, reading: Reading = DEFAULT
 ) -> LoadedPair | FailedPair:
     """:func:`load_pair`, with the error as a value."""
     try:
-        return load_pair(clean, noisy, index=index, side=side)
+        return load_pair(clean, noisy, index=index, side=side, reading=reading)
     except ImageError as error:
         return FailedPair(index, str(error))
 
 
 def load_draws(
-    clean: Path | str, noisy: Sequence[Path | str], *, index: int, side: int | None = None
+    clean: Path | str,
+    noisy: Sequence[Path | str],
+    *,
+    index: int,
+    side: int | None = None,
+    reading: Reading = DEFAULT,
 ) -> LoadedPair | FailedPair:
     """A clean picture with the first of several draws of a random obfuscation and their mean, or the first error."""
-    pairs = [load_pair_or_failure(clean, draw, index=index, side=side) for draw in noisy]
+    pairs = [load_pair_or_failure(clean, draw, index=index, side=side, reading=reading) for draw in noisy]
     loaded = [pair for pair in pairs if isinstance(pair, LoadedPair)]
     for pair in pairs:
         if isinstance(pair, FailedPair):
@@ -199,7 +159,8 @@ def load_draws(
     mean, share = averaged([pair.noisy for pair in loaded], loaded[0].clean)
     eight_bit = any(pair.noisy_eight_bit for pair in loaded)
     seconds = sum(pair.read_s for pair in loaded), sum(pair.decode_s for pair in loaded)
-    return LoadedPair(index, loaded[0].noisy, loaded[0].clean, eight_bit, *seconds, mean, share)
+    notes = tuple(dict.fromkeys(note for pair in loaded for note in pair.notes))
+    return LoadedPair(index, loaded[0].noisy, loaded[0].clean, eight_bit, *seconds, mean, share, notes)
 
 
 def averaged(draws: Sequence[Tensor], clean: Tensor) -> tuple[Tensor, float]:
@@ -223,24 +184,23 @@ def averaged(draws: Sequence[Tensor], clean: Tensor) -> tuple[Tensor, float]:
     return mean, min(variance / error, 1.0) if variance else 0.0
 
 
-def load_pair(clean: Path | str, noisy: Path | str, *, index: int = 0, side: int | None = None) -> LoadedPair:
-    """Read two files (paths or URLs) of one size.
+def load_pair(
+    clean: Path | str, noisy: Path | str, *, index: int = 0, side: int | None = None, reading: Reading = DEFAULT
+) -> LoadedPair:
+    """Read two files (paths or URLs) of one size and orientation.
 
     Raises:
-        ImageError: if a file cannot be used, or their sizes differ.
+        ImageError: if a file cannot be used, their sizes differ, one alone has an EXIF orientation (see
+            :class:`~attacker_metrics.evaluation.reading.Reading`), or the clean image leaves [0, 1] by more than 1e-3.
     """
     begin = time.perf_counter()
-    contents = read_bytes(clean), read_bytes(noisy)
+    contents = read_bytes(clean, reading), read_bytes(noisy, reading)
     read = time.perf_counter()
-    original, hidden = decode_image(contents[0], clean), decode_image(contents[1], noisy)
-    if original.pixels.shape != hidden.pixels.shape:
-        sizes = [f"{image.pixels.shape[1]} x {image.pixels.shape[2]}" for image in (original, hidden)]
-        raise ImageError(
-            f"{clean} has {sizes[0]} pixels (height x width) and {noisy} {sizes[1]}; a pair must have one size."
-        )
+    original, hidden = decode_image(contents[0], clean, reading), decode_image(contents[1], noisy, reading)
+    notes = notes_on(original, hidden, (clean, noisy), reading)
     images = (hidden.pixels, original.pixels)
     scaled = images if side is None else (resize(images[0], side), resize(images[1], side))
-    return LoadedPair(index, *scaled, hidden.eight_bit, read - begin, time.perf_counter() - read)
+    return LoadedPair(index, *scaled, hidden.eight_bit, read - begin, time.perf_counter() - read, notes=notes)
 
 
 def batches_of_one_size(pairs: Iterable[LoadedPair], batch_size: int) -> Iterator[list[LoadedPair]]:
@@ -255,26 +215,23 @@ def batches_of_one_size(pairs: Iterable[LoadedPair], batch_size: int) -> Iterato
     yield from waiting.values()
 
 
-def _digest(names: Iterable[str]) -> str:
+def digest_of(names: Iterable[str]) -> str:
+    """Tells other names, or another order, apart."""
     digest = hashlib.blake2b(digest_size=16)
     for name in names:
         digest.update(f"{name}\0".encode())
     return digest.hexdigest()
 
 
-def _images_below(folder: Path) -> dict[str, Path]:
-    """Relative path without suffix -> file, for every image below a folder, hidden files aside."""
-    if not folder.is_dir():
-        raise PairingError(f"{folder} is not a folder.")
-    found: dict[str, Path] = {}
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if name.startswith(".") or path.suffix.lower() not in PICTURE_SUFFIXES + TENSOR_SUFFIXES:
-                continue
-            key = path.relative_to(folder).with_suffix("").as_posix()
-            if key in found:
-                raise PairingError(f"{found[key]} and {path} have the same name but for the suffix; keep one of them.")
-            found[key] = path
-    return found
+def printable(name: object) -> str:
+    r"""A name as text that can be stored: bytes that are no UTF-8, which file names may hold, are spelled out.
+
+    Example:
+        >>> printable(b"caf\xe9.png".decode("utf-8", "surrogateescape"))
+        'caf\\xe9.png'
+    """
+    text = str(name)
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a character, as Windows allows
+        return text.encode("utf-8", "backslashreplace").decode()

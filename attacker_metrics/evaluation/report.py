@@ -89,9 +89,9 @@ def as_table(summary: dict[str, Any]) -> Table:
     table.add_column("component", no_wrap=True)
     for heading in _headings(summary):
         table.add_column(heading, justify="right", overflow="fold")
-    for name, cells, flags in _rows(summary):
+    for name, cells, marks in _rows(summary):
         style = "bold" if name in MEANS else None
-        shown = [f"[bold red]{cell} *[/]" if mark else f"{cell}  " for cell, mark in zip(cells, flags, strict=True)]
+        shown = [f"[bold red]{cell} *[/]" if mark else f"{cell}  " for cell, mark in zip(cells, marks, strict=True)]
         table.add_row(
             escape(printable(name)),
             *shown,

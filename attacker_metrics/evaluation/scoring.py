@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,16 @@ from torchmetrics import Metric
 
 from attacker_metrics.attacker_metric import AttackerMetric
 from attacker_metrics.collection import MultiAttackerPrivacy
+from attacker_metrics.evaluation.conventions import Note
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, batches_of_one_size
 from attacker_metrics.pair import Pair
 from attacker_metrics.strongest import attackers_of, clipped_share
 
-_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED, _RANDOM = RESERVED = tuple(
-    f"_{name}" for name in ("scores", "collapsed", "finite", "failure", "8bit", "size", "clipped", "random")
+_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED, _RANDOM, _NOTES = RESERVED = tuple(
+    f"_{name}" for name in ("scores", "collapsed", "finite", "failure", "8bit", "size", "clipped", "random", "notes")
 )
 """Columns of a part's table beside those of its rows."""
+_NOTE = pa.list_(pa.struct([("kind", pa.string()), ("message", pa.string())]))
 DRAWS = "draws_"
 """Begins the names of attackers that see the mean of all draws instead of the first."""
 
@@ -72,6 +74,7 @@ class PartScores:
         sizes: ``(rows, 2)`` int32: height and width; 0 where the pair could not be read.
         clipped: ``(rows,)`` float32: of an 8-bit noisy file the share of values at 0 or 1; NaN for other files.
         random: ``(rows,)`` float32: how much of the error varies from draw to draw; NaN where there is one draw.
+        notes: what a reader of each score must know about the files.
     """
 
     start: int
@@ -83,13 +86,14 @@ class PartScores:
     sizes: NDArray[np.int32]
     clipped: NDArray[np.float32]
     random: NDArray[np.float32]
+    notes: list[tuple[Note, ...]]
 
     @classmethod
     def empty(cls, start: int, rows: int, members: int) -> PartScores:
         """Before anything is scored."""
         flags = (np.zeros((rows, members), bool), np.ones(rows, bool), np.zeros(rows, bool))
         images = np.zeros((rows, 2), np.int32), np.full(rows, np.nan, np.float32), np.full(rows, np.nan, np.float32)
-        return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows, *images)
+        return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows, *images, [()] * rows)
 
     def beside(self, rows: pa.Table) -> pa.Table:
         """The rows with their scores, as one table that :meth:`Scores.of_tables` understands."""
@@ -103,6 +107,7 @@ class PartScores:
             _SIZE: pa.FixedSizeListArray.from_arrays(pa.array(self.sizes.ravel()), 2),
             _CLIPPED: pa.array(self.clipped),
             _RANDOM: pa.array(self.random),
+            _NOTES: pa.array([[asdict(note) for note in notes] for notes in self.notes], _NOTE),
         }
         for name, column in columns.items():
             rows = rows.append_column(name, column)
@@ -124,6 +129,7 @@ class Scores:
         sizes: ``(pairs, 2)`` int32: height and width; 0 where the pair could not be read.
         clipped: per pair, for an 8-bit noisy file the share of values at 0 or 1; NaN for other files.
         random: per pair, how much of the error varies from draw to draw; NaN where there is one draw.
+        notes: index of a pair -> what a reader of its score must know about the files.
     """
 
     rows: pa.Table
@@ -136,6 +142,7 @@ class Scores:
     sizes: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     clipped: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     random: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    notes: dict[int, list[Note]] = field(default_factory=dict)
 
     @classmethod
     def of_tables(cls, tables: Iterable[pa.Table], names: list[str], total: int, groups: list[str] | None = None) -> Scores:
@@ -176,6 +183,9 @@ class Scores:
             if failures.null_count < len(failures):
                 reasons = enumerate(failures.to_pylist(), start)
                 scores.failures |= {index: reason for index, reason in reasons if reason is not None}
+            for index, notes in enumerate(table[_NOTES].to_pylist(), start):
+                if notes:
+                    scores.notes[index] = [Note(**note) for note in notes]
             scores.noisy_eight_bit += int(table[_EIGHT_BIT].to_numpy().sum())
             rows.append(table.drop_columns(list(RESERVED)))
             start = stop
@@ -245,7 +255,7 @@ def score_part(
             seconds.decode += pair.decode_s
             row = pair.index - part.start
             part.eight_bit[row], part.sizes[row] = pair.noisy_eight_bit, pair.clean.shape[-2:]
-            part.random[row] = pair.random_share
+            part.random[row], part.notes[row] = pair.random_share, pair.notes
             if pair.noisy_eight_bit:
                 (part.clipped[row],) = clipped_share(pair.noisy[None])
             yield pair

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from attacker_metrics.evaluation.images import one_spelling
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
+from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource, Unused
 from attacker_metrics.learned import in_fit_split
 
 COLUMN = "split"
@@ -103,6 +103,11 @@ class Side:
     def unmatched(self) -> Sequence[str]:
         """Files that the source left out."""
         return self._source.unmatched
+
+    @property
+    def unused(self) -> Unused:
+        """What lies beside the images of the source."""
+        return self._source.unused
 
     def check(self) -> tuple[int, str]:
         """Number of pairs, and nothing to tell them apart by: the whole source's own check has done so."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import attacker_metrics
 from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, SPEC_VERSION
 from attacker_metrics.evaluation.calibration import RATES, Calibration
+from attacker_metrics.evaluation.file_flags import file_flags, notes_of
 from attacker_metrics.evaluation.learned_summary import Learned, in_words
 from attacker_metrics.evaluation.scoring import DRAWS, Scores
 from attacker_metrics.evaluation.tails import tails_among, why_refused
@@ -94,7 +95,8 @@ def summarize(
         "null": null,
         "learned": None if learned is None else learned.as_json(),
         "draws": _draws(scores, scored),
-        "flags": _flags(scores, scored, null, learned),
+        "notes": notes_of(scores),
+        "flags": [*map(asdict, file_flags(scores, settings.get("unused", {}))), *_flags(scores, scored, null, learned)],
     }
     if scores.groups is not None:
         groups = np.asarray(scores.groups)

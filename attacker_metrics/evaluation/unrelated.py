@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
 from attacker_metrics.evaluation.images import one_spelling
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
+from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource, Unused
 from attacker_metrics.evaluation.scoring import Scores
 from attacker_metrics.strongest import noise_of_equal_error, unrelated_pairs
 
@@ -91,6 +92,7 @@ class UnrelatedPairs:
 
     groups: list[str] | None = None
     unmatched: tuple[str, ...] = ()
+    unused: Unused = MappingProxyType({})
 
     def __init__(self, source: PairSource, selection: Selection) -> None:
         self._source, self._selection = source, selection
@@ -127,13 +129,20 @@ class UnrelatedPairs:
         pair = self._load(anchor)
         if isinstance(pair, FailedPair):
             return FailedPair(index, pair.reason)
-        seconds = {"read_s": pair.read_s, "decode_s": pair.decode_s}
 
         def anchored(draw: Tensor) -> Tensor:
             return pair.clean if which == 0 else noise_of_equal_error(draw, pair.clean, seed=SEED + anchor)
 
         mean = None if pair.mean is None else anchored(pair.mean)
-        return LoadedPair(index, anchored(pair.noisy), pair.clean, noisy_eight_bit=False, mean=mean, **seconds)
+        return LoadedPair(
+            index,
+            anchored(pair.noisy),
+            pair.clean,
+            noisy_eight_bit=False,
+            read_s=pair.read_s,
+            decode_s=pair.decode_s,
+            mean=mean,
+        )
 
     def _load(self, row: int) -> LoadedPair | FailedPair:
         return self._source.load(row, self._rows[row])

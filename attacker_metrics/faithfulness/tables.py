@@ -65,5 +65,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
         table = pq.ParquetFile(path).read()
     except pa.ArrowInvalid as error:
         raise TableError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from error
-    columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in table.columns]
+    columns = [
+        ["" if cell is None or cell != cell else str(cell) for cell in column.to_pylist()] for column in table.columns
+    ]
     return table.column_names, [list(row) for row in zip(*columns, strict=True)]

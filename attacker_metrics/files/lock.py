@@ -1,6 +1,6 @@
 """A lock on a folder: one job at a time works in it, and the second learns who the first is.
 
-The system holds the lock (``flock``, on Windows ``msvcrt.locking``) and lets go when the process ends, however it ends:
+The system holds the lock (``flock``, on Windows ``msvcrt.locking``) and lets go of it when the process ends, in any way:
 a file that a killed process left behind blocks nobody. The library filelock empties the file at every attempt, so it could
 not say who holds it, and takes a file for locked that its holder has just deleted.
 """

@@ -1,4 +1,4 @@
-"""Cells of CSV files that a spreadsheet must not run: text that begins as a formula gets an apostrophe; readers drop it."""
+"""Cells of CSV files that a spreadsheet must not run: a text that begins as a formula gets an apostrophe."""
 
 from __future__ import annotations
 

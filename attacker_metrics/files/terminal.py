@@ -13,7 +13,7 @@ _CONTROLS = re.compile(
 
 
 def printable(text: object) -> str:
-    r"""The text with every control character written out: C0, C1, escape sequences, directions, half characters.
+    r"""The text with every control character written out: C0 and C1, escape sequences, changes of direction, halves.
 
     Example:
         >>> printable("a\x1b[31m\u202eb\n")

@@ -1,8 +1,7 @@
 """What may be written, and files written whole or not at all: every command asks here, and nowhere else.
 
-A command never writes over one of its inputs, whatever the path is spelled like, and over a file of somebody else only with
-``--overwrite``. Its own earlier outputs it recognises by what they say about themselves, so that a command
-runs twice.
+A command never writes over one of its inputs, however the path is spelt, and over a file of somebody else only with
+``--overwrite``. Its own earlier outputs it recognises by what they say about themselves, so the same command runs twice.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ def check_apart(output: Path, folders: Iterable[Path | None]) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file says that this package wrote it: by a key (JSON), metadata (Parquet) or :data:`MARK` (all others)."""
+    """Whether a file says that this package wrote it: by a key (JSON), metadata (Parquet) or :data:`MARK` (others)."""
     try:
         if path.suffix == ".json":
             found = json.loads(path.read_text(encoding="utf-8"))

@@ -33,14 +33,16 @@ from attacker_metrics.evaluation.commands.options import (
     privacy_of,
     say,
 )
+from attacker_metrics.evaluation.commands.reading_options import reading_of
 from attacker_metrics.evaluation.commands.terminal import progress, show
 from attacker_metrics.evaluation.fitting import Fit, fit_together, fittable
+from attacker_metrics.evaluation.folders import FolderPairs
 from attacker_metrics.evaluation.images import is_url
 from attacker_metrics.evaluation.learned_summary import FIT_PAIRS, Learned
 from attacker_metrics.evaluation.loading import share_cores
 from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
 from attacker_metrics.evaluation.null_picture import null_svg
-from attacker_metrics.evaluation.pairs import BuiltInPairs, FolderPairs, LoadedPair, PairSource
+from attacker_metrics.evaluation.pairs import BuiltInPairs, LoadedPair, PairSource
 from attacker_metrics.evaluation.parts import SPLIT, Plan, ResumeError, UnfinishedRun
 from attacker_metrics.evaluation.processes import AgreedError, Processes
 from attacker_metrics.evaluation.run import default_part_size, evaluate_remaining, evaluate_unrelated, throughput
@@ -177,7 +179,13 @@ def _source(options: argparse.Namespace, columns: list[str]) -> PairSource:
             raise UsageError("--manifest lists the pairs: leave --clean, --noisy and --allow-unmatched out.")
         reserved = (*RESERVED, *fitting.RESERVED, *calibration.STRONGEST, *columns)
         try:
-            return ManifestPairs(options.manifest, side=options.resize, reserved=reserved, draws=options.draws or 1)
+            return ManifestPairs(
+                options.manifest,
+                side=options.resize,
+                reserved=reserved,
+                draws=options.draws or 1,
+                reading=reading_of(options),
+            )
         except ImportError as error:
             raise UsageError(f"{options.manifest}: {error}; pip install 'attacker-metrics[remote]'.") from error
         except ValueError as error:
@@ -194,7 +202,13 @@ def _source(options: argparse.Namespace, columns: list[str]) -> PairSource:
     if options.draws is not None:
         raise UsageError("--draws needs --manifest: folders hold one noisy image of each picture.")
     with bad_usage(ValueError):
-        return FolderPairs(options.clean, options.noisy, side=options.resize, allow_unmatched=options.allow_unmatched)
+        return FolderPairs(
+            options.clean,
+            options.noisy,
+            side=options.resize,
+            allow_unmatched=options.allow_unmatched,
+            reading=reading_of(options),
+        )
 
 
 def _use_cores(options: argparse.Namespace, processes: Processes, device: torch.device) -> int:
@@ -228,6 +242,7 @@ def _begin(
         "pairs": pairs,
         "pairs_digest": digest,
         "unmatched": list(source.unmatched),
+        "unused": dict(source.unused),
     }
     again = processes.restarts > 0
     if again and (status := _status_of_finished(options.output, settings)) is not None and not run.exists:
@@ -363,6 +378,7 @@ def _identity(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str
     names = (
         "draws",
         "resize",
+        "orientation",
         "gamma",
         "blur_sigma",
         "wavelet_threshold",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attacker_metrics.evaluation.commands.options import add_overwrite, add_settings, count, positive
+from attacker_metrics.evaluation.commands.reading_options import add_reading
 from attacker_metrics.evaluation.split import DEFAULT_SHARE
 from attacker_metrics.evaluation.summary import READ, READ_RATE, STATISTICS, STRONGEST, Gate
 from attacker_metrics.learned import STANDARD_LEARNED
@@ -34,15 +35,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--noisy",
         type=Path,
         metavar="DIR",
-        help="folder of the noisy images, paired with the originals by relative path without suffix: PNG, JPEG, WebP, BMP,"
-        " TIFF, or .npy and .pt tensors (3, H, W) in the scale of the originals that may leave [0, 1]",
+        help="folder of the noisy images, paired with the originals by relative path without suffix: PNG, JPEG, WebP,"
+        " AVIF, BMP, GIF, PPM, TIFF, or .npy, .safetensors and .pt tensors (3, H, W) in the scale of the originals that may"
+        " leave [0, 1]",
     )
     files.add_argument("--allow-unmatched", action="store_true", help="leave files without a partner out")
     files.add_argument(
         "--manifest",
         metavar="FILE",
         help="instead of folders, a CSV or Parquet file with the columns id, clean and noisy: paths relative to it, or URLs"
-        " (s3://, gs://, http://); further columns go into scores.parquet",
+        " (s3://, gs://, http://, https://); further columns go into scores.parquet",
     )
     files.add_argument(
         "--draws",
@@ -51,6 +53,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="of a random obfuscation that was drawn K times per picture, let every attacker see the first draw and, as"
         " draws_NAME, the mean of all: each noisy cell of the manifest lists K files, separated by semicolons",
     )
+    add_reading(files)
     command.add_argument(
         "--output",
         type=Path,

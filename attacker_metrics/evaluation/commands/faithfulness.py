@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> int:
         with staged(options.output) as stage:
             report.write_outputs(stage, outcome, fits)
     if options.json:
-        print(as_json(report.as_dict(outcome, fits)), end="")
+        print(as_json(report.summary(outcome, fits)), end="")
         return OK
     _print(report.tables(outcome), report.sentences(outcome), options.output)
     return OK

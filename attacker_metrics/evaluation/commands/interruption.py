@@ -52,11 +52,12 @@ def signals_raise() -> Iterator[None]:
 
 def _end(status: int) -> None:
     """End the process where it stands: every finished part is on the disk."""
-    message = (
-        b"attacker-metrics: interrupted; something hangs, so this ends at once. --resume continues with what is done.\n"
-    )
     with contextlib.suppress(OSError):
-        os.write(2, message)
+        os.write(
+            2,
+            b"attacker-metrics: interrupted; something hangs, so this ends at once. Finished parts are kept,"
+            b" --resume continues.\n",
+        )
     os._exit(status)
 
 

@@ -110,8 +110,8 @@ def _check_writable(settings: Config, options: argparse.Namespace, processes: Pr
     if not processes.is_first:
         return
     output, read = options.output, [*_paths(settings.model_dump()), *([options.config] if options.config else [])]
-    tables = (files.SCORES, files.ANNOTATIONS, files.PICKS, files.TASKS)
-    written = (*tables, files.REPORT, files.SUMMARY, files.LEAKAGE, files.CORRELATIONS)
+    written: tuple[str, ...] = (files.SCORES, files.ANNOTATIONS, files.PICKS, files.TASKS)
+    written += (files.REPORT, files.SUMMARY, files.LEAKAGE, files.CORRELATIONS)
     folders = ("originals", "classifiers", "views", "reconstructions", units.MANIFESTS)
     for path in read:
         for folder in (output / name for name in folders):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attacker_metrics.evaluation.commands.options import OK, add_overwrite, add_settings, bad_usage, privacy_of
+from attacker_metrics.evaluation.commands.reading_options import add_reading, reading_of
 from attacker_metrics.evaluation.images import ImageError
 from attacker_metrics.evaluation.pairs import load_pair
 from attacker_metrics.evaluation.views import views_png
@@ -26,6 +27,7 @@ def add(commands: Any) -> None:
     command.add_argument("noisy", type=Path, metavar="NOISY")
     command.add_argument("--output", type=Path, required=True, metavar="PNG", help="the picture to write")
     add_overwrite(command)
+    add_reading(command)
     add_settings(command)
 
 
@@ -36,7 +38,7 @@ def views(options: argparse.Namespace) -> int:
     check_outputs([output], inputs=[options.clean, options.noisy], overwrite=options.overwrite)
     privacy = privacy_of(options)
     with bad_usage(ImageError):
-        pair = load_pair(options.clean, options.noisy, side=options.resize)
+        pair = load_pair(options.clean, options.noisy, side=options.resize, reading=reading_of(options))
     with bad_usage(ValueError):
         png = views_png(pair, privacy, title=f"{options.noisy.name} against {options.clean.name}")
     check_outputs([output], inputs=[options.clean, options.noisy], overwrite=options.overwrite)
