@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import attacker_metrics
+from attacker_metrics._extras import how_to_install
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.components import SPEC_VERSION
 from attacker_metrics.evaluation import calibration, fitting, report
@@ -187,7 +188,7 @@ def _source(options: argparse.Namespace, columns: list[str]) -> PairSource:
                 reading=reading_of(options),
             )
         except ImportError as error:
-            raise UsageError(f"{options.manifest}: {error}; pip install 'attacker-metrics[remote]'.") from error
+            raise UsageError(f"{options.manifest}: {error}; {how_to_install('remote')}.") from error
         except ValueError as error:
             raise UsageError(str(error)) from error
     if options.clean is None:

@@ -44,7 +44,7 @@ def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
         terminal.print(f"\nreport: {printable(output / report.REPORT)}", markup=False, highlight=False, soft_wrap=True)
     for gate in summary["gates"]:
         if gate["exceeded"]:
-            value = "not to be had" if gate["value"] is None else f"{gate['value']:.6g}"
+            value = "no score to judge by" if gate["value"] is None else f"{gate['value']:.6g}"
             reason = f"; it cannot be judged: {printable(gate['unsupported'])}" if gate["unsupported"] else ""
             pairs = gate["pairs_above"]
             named = ", ".join(map(printable, pairs[:10])) + (
