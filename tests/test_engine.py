@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import in_one_graph
 from torch.autograd import forward_ad
 
 import attacker_metrics.engine as engine
@@ -259,6 +260,7 @@ def test_forward_mode_is_refused_instead_of_zero():
         torch.func.jvp(lambda x: multi_attacker_scores(x, clean, betas=(1.0,))["pearson"], (noisy,), (noisy,))
 
 
+@in_one_graph
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.* is deprecated")  # of torch's own forward mode
 def test_forward_mode_is_refused_by_a_compiler_too():
     noisy, clean = (image.detach() for image in pictures(3, 1, 22, 22))

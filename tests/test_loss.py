@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import SMALL, deliver_warnings, photo_pair, pictures, spoil, warns_once
+from conftest import SMALL, deliver_warnings, in_one_graph, photo_pair, pictures, spoil, warns_once
 from torch import nn
 
 import attacker_metrics as am
@@ -163,6 +163,7 @@ def test_components_keep_no_graph_alive():
     assert all(score.grad_fn is None and score.shape == () for score in loss.components.values())
 
 
+@in_one_graph
 @pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # of torch's own tracing
 @pytest.mark.parametrize("settings", [{}, {"weights": WEIGHTS, "normalize": "fold", "mean": (0.1,) * 3, "std": (0.9,) * 3}])
 def test_compiled_in_one_graph_it_gives_the_same(settings):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from conftest import photo_pair, pictures, spoil
+from conftest import in_one_graph, photo_pair, pictures, spoil
 
 from attacker_metrics import (
     MSSSIM,
@@ -244,6 +244,7 @@ def test_half_precision_and_other_memory_layouts(kernel, dtype):
     assert slope.isfinite().all()
 
 
+@in_one_graph
 def test_metrics_and_the_compiled_loss_use_it_too(kernel):
     noisy, clean = pictures(2, 24, 24)
     privacy = MultiAttackerPrivacy(betas=(0.5, 0.5))

@@ -107,7 +107,7 @@ def test_a_jacobian_holds_the_gradient_of_every_score():
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch has no rule for the histogram's sum
-@pytest.mark.parametrize("attacker", ATTACKERS, ids=str)
+@pytest.mark.parametrize("attacker", ATTACKERS, ids=lambda attacker: getattr(attacker, "__name__", None) or repr(attacker))
 def test_attackers_can_be_mapped_and_differentiated(attacker):
     noisy, _ = images()
     weights = torch.rand_like(attacker(noisy))

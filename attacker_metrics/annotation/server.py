@@ -22,7 +22,7 @@ from attacker_metrics.annotation.tasks import TaskName, read_tasks
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 _LOCAL_NAMES = LOCAL_HOSTS
-_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - to recognise it
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - to recognise it # nosec B104
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{12,}")
 
 

@@ -149,8 +149,8 @@ def as_html(
         rows=_rows(summary),
         tails=_tails(summary),
         calibrated=calibrated_rows(summary) if summary["null"] is not None and summary["null"]["anchors"] else None,
-        null_drawing=None if null_drawing is None else Markup(null_drawing),  # noqa: S704
-        distributions=[(name, Markup(_distribution(scores, mask))) for name, mask in _parts(scores)],  # noqa: S704
+        null_drawing=None if null_drawing is None else Markup(null_drawing),  # noqa: S704 # nosec B704
+        distributions=[(name, Markup(_distribution(scores, mask))) for name, mask in _parts(scores)],  # noqa: S704 # nosec B704
         most_leaking=_most_leaking(scores),
         gallery=[(caption, base64.b64encode(png).decode()) for caption, png in gallery],
     )

@@ -79,7 +79,7 @@ def parse_config(text: str, path: Path) -> Config:
     try:
         node = yaml.compose(text, Loader=_Loader)
         twice = list(_number_lines(node, (), lines))
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one # nosec B506
     except RecursionError as error:
         raise ConfigError(
             f"{path}: it is nested too deeply, or unfolds to too much; does an alias (*) stand inside of what it refers to?"

@@ -161,7 +161,7 @@ def _prepared(
         raise UsageError("--draws 1: a mean takes two draws or more; leave the option out.")
     if (options.clean is None) != (options.noisy is None):
         raise UsageError("--clean and --noisy belong together; without both, the built-in photographs are evaluated.")
-    options.learned = [kind for kind in STANDARD_LEARNED if kind in options.learned]
+    options.learned = [kind for kind in STANDARD_LEARNED if {kind, "all"} & {*options.learned}]
     privacy, device = privacy_of(options, options.learned), device_of(options.device, processes.local_rank)
     if options.fit_split is not None and not fittable(privacy):
         raise UsageError("--fit-split says how many pairs the --learned attackers are fitted on: name one, or leave it out.")

@@ -108,10 +108,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--learned",
-        choices=tuple(STANDARD_LEARNED),
+        choices=(*STANDARD_LEARNED, "all"),
         action="append",
         default=[],
-        help="fit an attacker (5 x 5 filter, map of 8 x 8 blocks, small residual network) on the fit split of the pairs, and"
+        help="fit an attacker (5 x 5 filter, map of 8 x 8 blocks, small residual network, key of a fixed"
+        " shuffle, pad or table; or all of them) on the fit split of the pairs, and"
         " score the others with it too; repeatable",
     )
     command.add_argument(
