@@ -389,3 +389,11 @@ def test_a_mean_has_one_interval_and_no_p95_without_support(folders):
         assert found["ci95"] == [mean["low"], mean["high"]]
         assert found["p95"] is None
         assert found["refused"]["p95"] == summary["tails"][name]["refused"]["p95"]
+
+
+def test_a_column_of_a_manifest_is_read_as_its_cells_are():
+    from attacker_metrics.files.spreadsheet import unescaped_column
+
+    texts = ["=a", "'=a", "''=a", "'a", "-1", "'-1", "\t", "", "\uff1da", None, "a'=b"]
+    cells = [text if text is None else escaped(text) for text in texts]
+    assert unescaped_column(pa.array(cells)).to_pylist() == texts
