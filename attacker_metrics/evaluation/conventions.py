@@ -54,7 +54,8 @@ def notes_on(
         swapped = hidden.is_finite and hidden.low >= -_TOLERANCE and hidden.high <= 1 + _TOLERANCE
         also = f" Or are clean and noisy swapped? {names[1]} lies within [0, 1]." if swapped else ""
         raise ImageError(
-            f"{names[0]} holds {original}, but a clean image must lie in [0, 1]: {_fix(original) or _DENORMALISE}.{also}"
+            f"{names[0]}, a clean image, leaves [0, 1] by more than 1e-3, with {original}: {_fix(original) or _DENORMALISE}."
+            f"{also}"
         )
     notes = [Note(SCALE, f"{name} holds {found}: {why}") for name, found, why in _odd(original, hidden, names)]
     return (*notes, *damage_of(clean, names[0]), *damage_of(noisy, names[1]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import zlib
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from attacker_metrics.evaluation.reading import ImageError, LoadedImage, Reading
@@ -79,7 +80,7 @@ def upright(pixels: Tensor, orientation: int) -> Tensor:
     return pixels.flip(across + down).contiguous()
 
 
-def _opened(content: bytes, location: Path | str) -> Image.Image:
+def _opened(content: bytes, location: Path | str) -> ImageFile.ImageFile:
     """As ``Image.open``, without its own limit, at half of which it warns and of which it knows no file."""
     Image.init()
     for name in _FORMATS:
@@ -122,7 +123,7 @@ def _sixteen_bit_colour(content: bytes, location: Path | str) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / 65535).permute(2, 0, 1)
 
 
-def _beyond_eight_bits(image: Image.Image) -> bool:
+def _beyond_eight_bits(image: ImageFile.ImageFile) -> bool:
     return any(isinstance(value, int) and value > 255 for entry in image.tile for value in np.atleast_1d(entry[3]).tolist())
 
 
@@ -130,10 +131,8 @@ def _damage(content: bytes) -> str:
     """What libjpeg complains of and conceals in a JPEG, or nothing; Pillow does not say, ``simplejpeg`` does."""
     if find_spec("simplejpeg") is None:
         return ""
-    import simplejpeg
-
     try:
-        simplejpeg.decode_jpeg(content, colorspace="GRAY", fastdct=True, fastupsample=True, strict=True)
+        import_module("simplejpeg").decode_jpeg(content, colorspace="GRAY", fastdct=True, fastupsample=True, strict=True)
     except ValueError as error:
         return " ".join(str(error).split())
     return ""

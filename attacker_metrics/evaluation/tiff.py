@@ -60,8 +60,8 @@ def decode_tiff(content: bytes, location: Path | str, reading: Reading) -> Loade
 
 def _only_page(file: tifffile.TiffFile, location: Path | str) -> tifffile.TiffPage:
     pages: list[Any] = []
-    for page in file.pages:
-        pages.append(page if isinstance(page, tifffile.TiffPage) else page.aspage())
+    for entry in file.pages:
+        pages.append(entry if isinstance(entry, tifffile.TiffPage) else entry.aspage())
         if len(pages) > _MOST_PAGES:
             raise ImageError(f"{location} holds more than {_MOST_PAGES} frames; store each as a file of its own.")
     if not pages:
@@ -83,7 +83,7 @@ def _hidden_frames(file: tifffile.TiffFile, page: Any) -> int:
     told = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
     shapes = [entry.get("shape", ()) for entry in file.shaped_metadata or ()] if file.is_shaped else []
     size = max(1, math.prod(page.shape))
-    return max([int(told), *(math.prod(shape) // size for shape in shapes if shape)])
+    return max(int(told), *(int(math.prod(shape)) // size for shape in shapes if shape), 1)
 
 
 def _check(page: tifffile.TiffPage, content: bytes, location: Path | str, reading: Reading) -> None:
