@@ -124,7 +124,9 @@ def _sixteen_bit_colour(content: bytes, location: Path | str) -> Tensor:
 
 
 def _beyond_eight_bits(image: ImageFile.ImageFile) -> bool:
-    return any(isinstance(value, int) and value > 255 for entry in image.tile for value in np.atleast_1d(entry[3]).tolist())
+    """Whether a PPM's greatest value, which is among its decoder's arguments, takes more than a byte."""
+    arguments = [entry[3] if isinstance(entry[3], tuple) else (entry[3],) for entry in image.tile]
+    return any(isinstance(value, int) and value > 255 for values in arguments for value in values)
 
 
 def _damage(content: bytes) -> str:

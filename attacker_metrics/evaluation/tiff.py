@@ -82,8 +82,9 @@ def _hidden_frames(file: tifffile.TiffFile, page: Any) -> int:
     """ImageJ and tifffile may store further frames behind the first without a page of their own."""
     told = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
     shapes = [entry.get("shape", ()) for entry in file.shaped_metadata or ()] if file.is_shaped else []
-    size = max(1, math.prod(page.shape))
-    return max(int(told), *(int(math.prod(shape)) // size for shape in shapes if shape), 1)
+    size: int = max(1, math.prod(page.shape))
+    counts = [int(math.prod(shape)) // size for shape in shapes if shape]
+    return max(int(told), 1, *counts)
 
 
 def _check(page: tifffile.TiffPage, content: bytes, location: Path | str, reading: Reading) -> None:
