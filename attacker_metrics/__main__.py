@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+
+from attacker_metrics._extras import how_to_install
 
 _EXTRAS = (
     "PIL",
@@ -18,18 +22,29 @@ _EXTRAS = (
     "statsmodels",
     "tifffile",
 )
+_CUT_SHORT = (2, 70, 130, 143)
+"""Statuses with which threads may still be at work."""
 
 
 def main() -> int:
     """Run the command line, or say which extra it needs."""
+    for number in (0, 1, 2):  # started with a closed stream: the next file would get its number
+        try:
+            os.fstat(number)
+        except OSError:  # noqa: PERF203
+            os.open(os.devnull, os.O_RDWR)
     try:
         from attacker_metrics.evaluation import cli
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in _EXTRAS:
             raise
-        print(f"attacker-metrics: the command line needs {error.name}: pip install 'attacker-metrics[cli]'", file=sys.stderr)
+        print(f"attacker-metrics: the command line needs {error.name}: {how_to_install('cli')}", file=sys.stderr)
         return 2
-    return cli.main()
+    status = cli.main()
+    hanging = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]
+    if status in _CUT_SHORT and hanging:  # in a read that may never end; Python would wait for it
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

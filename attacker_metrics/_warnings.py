@@ -9,9 +9,12 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from attacker_metrics.transforms import transforming
 
 _PACKAGES_BETWEEN_US_AND_THE_USER = ("attacker_metrics", "torchmetrics", "torch", "contextlib")
 _on_the_way: deque[tuple[torch.cuda.Event, Tensor, str]] = deque()
@@ -41,11 +44,35 @@ def warn(message: str) -> None:
 
 
 def warn_unless(fine: Tensor, message: str) -> None:
-    """Warn, with their number for ``{}`` in the message, if any of some flags ``(B,)`` is not set.
+    """Warn if any of some flags ``(B,)`` is not set, with their number and B for the two ``{}`` in the message.
 
     At once on a CPU. A CUDA device is not waited for: the flags are copied to the host behind the work that was queued, and
     the warning comes with the first later call for which they have arrived. Nothing is said while a CUDA graph is captured.
     """
+    if transforming():
+        _OutsideTransforms.apply(fine, message)
+    else:
+        _warn_now_or_later(fine, message)
+
+
+class _OutsideTransforms(torch.autograd.Function):
+    """Reads flags inside ``torch.func.vmap``, where no tensor can be read: below the map they are plain ones again."""
+
+    @staticmethod
+    def forward(fine: Tensor, message: str) -> Tensor:
+        _warn_now_or_later(fine.flatten(), message)
+        return fine.new_zeros(())
+
+    @staticmethod
+    def setup_context(ctx: Any, _inputs: tuple[Tensor, str], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(_info: Any, _dims: tuple[int | None, None], fine: Tensor, message: str) -> tuple[Tensor, None]:
+        return _OutsideTransforms.apply(fine, message), None
+
+
+def _warn_now_or_later(fine: Tensor, message: str) -> None:
     if fine.device.type != "cuda":
         _warn_of_unset(fine, message)
         return
@@ -64,7 +91,7 @@ def warn_unless(fine: Tensor, message: str) -> None:
 def _warn_of_unset(fine: Tensor, message: str) -> None:
     unset = len(fine) - int(fine.sum())
     if unset:
-        warn(message.format(unset))
+        warn(message.format(unset, len(fine)))
 
 
 @contextmanager
@@ -81,14 +108,6 @@ def at_most_one_warning() -> Iterator[None]:
         _collected.reset(token)
     if messages:
         warn(" ".join(messages))
-
-
-@contextmanager
-def unwarned_of_no_update() -> Iterator[None]:
-    """Without torchmetrics' warning of a ``compute`` before any ``update``: one empty rank of many is correct use."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"The ``compute`` method of metric .* was called before")
-        yield
 
 
 def _users_stack_level() -> int:

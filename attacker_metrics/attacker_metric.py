@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import hashlib
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning_utilities import apply_to_collection
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities.distributed import gather_all_tensors
 
-from attacker_metrics._warnings import at_most_one_warning, unwarned_of_no_update, warn
+from attacker_metrics._warnings import at_most_one_warning, warn
 from attacker_metrics.components import Component
+from attacker_metrics.five_facts import COLLAPSED, COUNT, OUT_OF_RANGE, SKIPPED, SUM, FiveFacts
+from attacker_metrics.module_attackers import evaluating
 from attacker_metrics.pair import Pair, check_images
 from attacker_metrics.similarity import MSSSIM
-from attacker_metrics.synchronization import add_up, can_be_packed, forget
 
 NanStrategy = Literal["warn", "ignore", "error"]
-
-_SUM, _COUNT, _SKIPPED, _COLLAPSED, _OUT_OF_RANGE = "sum", "count", "skipped", "collapsed", "out_of_range"
 
 
 class NonFiniteImageError(ValueError, RuntimeError):
@@ -33,7 +25,7 @@ class NonFiniteImageError(ValueError, RuntimeError):
     """
 
 
-class AttackerMetric(Metric):
+class AttackerMetric(FiveFacts):
     """Mean over all images of one component's score, or of the mean of several components.
 
     Subclass it to make a metric of your own attacker: pass the base a :class:`~attacker_metrics.components.Component`.
@@ -50,6 +42,7 @@ class AttackerMetric(Metric):
         kwargs: torchmetrics' own keywords, such as ``sync_on_compute``.
 
     Raises:
+        RuntimeError: in ``share_memory``, and in use for a metric made under ``torch.device("meta")``, before ``to_empty``.
         ValueError: for settings out of range. In ``update`` and ``forward``: for shapes other than ``(B, 3, H, W)``,
             images too small, clean values outside [0, 1] by more than 1e-3. An empty batch is a no-op.
         TypeError: in ``update`` and ``forward``, for images that are not floating.
@@ -75,6 +68,7 @@ class AttackerMetric(Metric):
         (2, 0, 0)
     """
 
+    __jit_unused_properties__: ClassVar[list[str]] = [*FiveFacts.__jit_unused_properties__, "count", "skipped", "collapsed"]
     higher_is_better = False
     leakage_direction: ClassVar[Literal["higher", "lower"]] = "higher"
     is_differentiable = True
@@ -85,39 +79,29 @@ class AttackerMetric(Metric):
     def __init__(
         self, *components: Component, name: str | None = None, nan_strategy: NanStrategy = "warn", **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
         if not components:
             raise ValueError(f"{type(self).__name__} needs at least one Component.")
         if name is None and len(components) > 1:
             raise ValueError(f"{type(self).__name__} averages {len(components)} components and needs a name.")
         if nan_strategy not in ("warn", "ignore", "error"):
             raise ValueError(f"nan_strategy must be 'warn', 'ignore' or 'error', got {nan_strategy!r}.")
-        self.components = components
-        self.name = name or components[0].name
+        super().__init__(components, name or components[0].name, **kwargs)
         self.nan_strategy = nan_strategy
-        self._in_forward = False
-        # torchmetrics shares states between metrics of a collection whose states have the same names and, after the first
-        # batch, the same values. The names therefore tell classes and settings apart.
-        described = f"{type(self).__module__}.{type(self).__qualname__} {_describe(components)}"
-        self._state_suffix = "".join(c if c.isalnum() else "_" for c in self.name) + "_" + _digest(described)
-        self.add_state(self._state(_SUM), torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        for fact in (_COUNT, _SKIPPED, _COLLAPSED, _OUT_OF_RANGE):
-            self.add_state(self._state(fact), torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     @property
     def count(self) -> Tensor:
         """Number of images in the mean, int64 scalar."""
-        return self._fact(_COUNT)
+        return self._fact(COUNT)
 
     @property
     def skipped(self) -> Tensor:
         """Number of pairs left out because a pixel is NaN or infinite, int64 scalar."""
-        return self._fact(_SKIPPED)
+        return self._fact(SKIPPED)
 
     @property
     def collapsed(self) -> Tensor:
         """Number of images whose MS-SSIM is 0 because a term was not positive; that 0 does not mean "safe"."""
-        return self._fact(_COLLAPSED)
+        return self._fact(COLLAPSED)
 
     def update(self, preds: Tensor | Pair, target: Tensor | None = None) -> None:
         """Add a batch.
@@ -137,39 +121,43 @@ class AttackerMetric(Metric):
         While processes are joined (``torch.distributed``) this is one collective, cached value or not: every rank of the
         group has to call it equally often.
         """
-        on_cpu = self._fact(_COUNT).device.type == "cpu"
+        on_cpu = self._fact(COUNT).device.type == "cpu"
         if on_cpu or not self._in_forward:  # forward does not wait for an accelerator
-            skipped, out_of_range, count = torch.stack([self._fact(f) for f in (_SKIPPED, _OUT_OF_RANGE, _COUNT)]).tolist()
+            skipped, out_of_range, count = torch.stack([self._fact(f) for f in (SKIPPED, OUT_OF_RANGE, COUNT)]).tolist()
             with at_most_one_warning():
                 if not self._in_forward:
                     # On a CPU update has warned, and raised; but flags may come from an accelerator, merged or loaded.
                     self._judge(skipped, out_of_range, count, warned=on_cpu)
                 self._warn_of_nothing(count)
-        return (self._fact(_SUM) / self._fact(_COUNT)).to(torch.float32)
+        return (self._fact(SUM) / self._fact(COUNT)).to(torch.float32)
 
+    @torch.jit.unused
     def forward(self, preds: Tensor | Pair, target: Tensor | None = None) -> Tensor:
         """Add a batch and return its own mean score, differentiable, in one evaluation; arguments as :meth:`update`."""
-        with at_most_one_warning():
+        with self._lock, at_most_one_warning():
+            self.check_real()
             pair = self._checked(preds, target)
-            self._in_forward = True
-            try:
-                if pair is None:
-                    return super().forward(preds, target)  # type: ignore[no-any-return]
-                self.scores(pair)  # errors come before torchmetrics sets the accumulated state aside
-                return super().forward(pair)  # type: ignore[no-any-return]
-            finally:
-                self._in_forward = False
+            if pair is None:
+                return super().forward(preds, target)  # type: ignore[no-any-return]
+            self.settle(for_good=True)
+            self.scores(pair)  # errors come before torchmetrics sets the accumulated state aside
+            return super().forward(pair)  # type: ignore[no-any-return]
 
     def scores(self, pair: Pair) -> Tensor:
         """The score of every image of a pair, ``(B,)``, NaN where a pixel is not finite; the state is not touched."""
-        values = pair.scores(self.components)
+        with evaluating(self._module_attackers):
+            values = pair.scores(self.components)
         return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
 
     def check(self, pair: Pair) -> None:
-        """Raise or warn about clean values outside [0, 1] and non-finite pixels; on an accelerator ``compute`` does."""
+        """Raise or warn about clean values outside [0, 1] and non-finite pixels; on an accelerator ``compute`` does.
+
+        Noisy images in 0..255 are warned of, too.
+        """
         if pair.device.type == "cpu":
             finite, skipped, out_of_range = pair.counted
-            self._judge(skipped, out_of_range, finite)
+            self._judge(skipped, out_of_range, finite, swapped=out_of_range > 0 and pair.seem_swapped)
+        pair.warn_of_convention()
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot one value or a sequence of values between the bounds 0 and 1; needs matplotlib.
@@ -198,11 +186,12 @@ class AttackerMetric(Metric):
         self.check(pair)
         return pair
 
-    def _judge(self, skipped: int, out_of_range: int, finite: int, *, warned: bool = False) -> None:
+    def _judge(self, skipped: int, out_of_range: int, finite: int, *, warned: bool = False, swapped: bool = False) -> None:
         if out_of_range:
+            hint = " All noisy ones lie in it: are the two swapped? The noisy images come first, then the clean ones."
             raise ValueError(
                 f"{out_of_range} of {finite + skipped} clean images leave [0, 1] by more than 1e-3; denormalise them, e.g."
-                " clean * std + mean, or divide 0..255 values by 255."
+                f" clean * std + mean, or divide 0..255 values by 255.{hint if swapped else ''}"
             )
         if skipped and self.nan_strategy != "ignore":
             message = f"{skipped} of {finite + skipped} pairs of images hold NaN or infinite pixels"
@@ -223,78 +212,11 @@ class AttackerMetric(Metric):
 
     def collapsed_images(self, pair: Pair) -> Tensor:
         """``(B,)`` bool: at least one of the MS-SSIM components is exactly 0, because a term was not positive."""
-        scores = pair.scores(c for c in self.components if isinstance(c.similarity, MSSSIM))
+        with evaluating(self._module_attackers):
+            scores = pair.scores(c for c in self.components if isinstance(c.similarity, MSSSIM))
         if len(scores) == 1:
             return scores[0] == 0
         return (torch.stack(scores) == 0).any(dim=0) if scores else pair.none
-
-    def _state(self, fact: str) -> str:
-        return f"{fact}_{self._state_suffix}"
-
-    def _fact(self, fact: str) -> Tensor:
-        value: Tensor = getattr(self, self._state(fact))
-        return value
-
-    def _wrap_compute(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        wrapped = super()._wrap_compute(compute)
-
-        @functools.wraps(compute)
-        def safe_compute(*args: Any, **kwargs: Any) -> Any:
-            forget(self)
-            try:
-                if self.update_called:
-                    return wrapped(*args, **kwargs)
-                with unwarned_of_no_update():  # our own warning says what matters, a mean over no image
-                    return wrapped(*args, **kwargs)
-            except Exception:
-                if self._is_synced:  # torchmetrics would leave the other processes' sums in our state
-                    self.unsync()
-                raise
-
-        return safe_compute
-
-    def _sync_dist(self, dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None) -> None:
-        if can_be_packed(self):
-            add_up([self], dist_sync_fn, process_group or self.process_group)
-        else:  # a subclass with other states
-            super()._sync_dist(dist_sync_fn or gather_all_tensors, process_group)
-
-    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the state of another metric of the same class and settings, e.g. one that a worker returned.
-
-        Args:
-            incoming_state: the other metric, or its ``metric_state``.
-
-        Raises:
-            ValueError: if class or settings differ.
-        """
-        updates = incoming_state.update_count if isinstance(incoming_state, Metric) else 0
-        states = incoming_state.metric_state if isinstance(incoming_state, Metric) else dict(incoming_state)
-        if not self._defaults.keys() <= states.keys():  # their names tell classes and settings apart
-            raise ValueError(
-                f"{type(self).__name__} {self.name!r}: only metrics of the same class and settings can be merged; make the"
-                " parts like the total."
-            )
-        here = apply_to_collection(states, Tensor, Tensor.to, self.device)  # a part may come from another device
-        super().merge_state({name: here[name] for name in self._defaults})
-        self._update_count += updates
-        self._computed = None
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._computed = None
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> torch.nn.Module:
-        """Follow ``fn`` to its device, but keep float64 sums and int64 counts whatever it casts to."""
-        device = fn(torch.zeros((), device=self.device)).device
-
-        def move(value: Tensor) -> Tensor:
-            try:
-                return value.to(device)
-            except TypeError:  # a device without float64, such as Apple's GPUs
-                return value.float().to(device)
-
-        return super()._apply(move, *args, **kwargs)
 
 
 class BatchFacts:
@@ -305,13 +227,13 @@ class BatchFacts:
         finite, skipped, out_of_range = pair.counts
         scores = torch.stack([metric.scores(pair) for metric in metrics])
         collapsed = torch.stack([metric.collapsed_images(pair) for metric in metrics])
-        self._sums = torch.where(pair.finite, scores, 0.0).sum(dim=1, dtype=metrics[0]._fact(_SUM).dtype)
+        self._sums = torch.where(pair.finite, scores, 0.0).sum(dim=1, dtype=metrics[0]._fact(SUM).dtype)
         self._added = {
-            _SUM: self._sums.unbind(),
-            _COUNT: (finite,) * len(metrics),
-            _SKIPPED: (skipped,) * len(metrics),
-            _COLLAPSED: collapsed.sum(dim=1).unbind(),
-            _OUT_OF_RANGE: (out_of_range,) * len(metrics),
+            SUM: self._sums.unbind(),
+            COUNT: (finite,) * len(metrics),
+            SKIPPED: (skipped,) * len(metrics),
+            COLLAPSED: collapsed.sum(dim=1).unbind(),
+            OUT_OF_RANGE: (out_of_range,) * len(metrics),
         }
 
     def add(self) -> None:
@@ -328,24 +250,3 @@ class BatchFacts:
                 metric._warn_of_nothing(self.pair.counted[0])
         # Views would share their storage, and those of unbind() refuse `loss += value`.
         return [mean.clone() for mean in (self._sums / self.pair.counts[0]).to(torch.float32).unbind()]
-
-
-def _describe(thing: Any) -> str:
-    """What a component is made of, by value, in the same words in every process."""
-    if isinstance(thing, (tuple, list)):
-        return f"[{', '.join(map(_describe, thing))}]"
-    if dataclasses.is_dataclass(thing):
-        values = (f"{f.name}={_describe(getattr(thing, f.name))}" for f in dataclasses.fields(thing) if f.compare)
-        return f"{type(thing).__qualname__}({', '.join(values)})"
-    if isinstance(thing, functools.partial):
-        return f"partial({_describe((thing.func, thing.args, sorted(thing.keywords.items())))})"
-    if isinstance(thing, types.FunctionType):
-        line = thing.__code__.co_firstlineno if "<" in thing.__qualname__ else ""
-        inside = [cell.cell_contents for cell in thing.__closure__ or ()] + [thing.__defaults__, thing.__kwdefaults__]
-        return f"{thing.__module__}.{thing.__qualname__}{line}{_describe(inside)}"
-    text = repr(thing)
-    return type(thing).__qualname__ if " at 0x" in text else text
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

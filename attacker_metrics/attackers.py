@@ -12,15 +12,16 @@ those that need a displayable picture (:class:`Blur`, :class:`Gamma`, :class:`Wa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attacker_metrics.moments import mean_of_products
+from attacker_metrics.settings import number
+from attacker_metrics.slopes import cut, slide, slide_back
 
 Attacker = Callable[[Tensor], Tensor]
 
@@ -61,7 +62,7 @@ def clamp(x: Tensor) -> Tensor:
         >>> clamp(torch.tensor([[[[-0.5, 0.25, 1.5]]]]))
         tensor([[[[0.0000, 0.2500, 1.0000]]]])
     """
-    return x.clamp(0.0, 1.0)
+    return cut(x, 0.0, 1.0)
 
 
 def _pull_back_clamp(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ def minmax(x: Tensor) -> Tensor:
         tensor([[[[0.0000, 0.2500, 1.0000]]]])
     """
     low, high = x.amin(dim=_IMAGE, keepdim=True), x.amax(dim=_IMAGE, keepdim=True)
-    return (x - low).div_((high - low).clamp(min=1e-8))
+    return (x - low).div_(cut(high - low, low=1e-8))
 
 
 def _pull_back_minmax(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
@@ -113,14 +114,14 @@ _RISE, _ACROSS = (-0.5, 0.0, 0.5), (0.25, 0.5, 0.25)
 
 def _edges(x: Tensor) -> tuple[Tensor, Tensor]:
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    return _slide(_slide(padded, _RISE, dim=3), _ACROSS, dim=2), _slide(_slide(padded, _ACROSS, dim=3), _RISE, dim=2)
+    return slide(slide(padded, _RISE, dim=3), _ACROSS, dim=2), slide(slide(padded, _ACROSS, dim=3), _RISE, dim=2)
 
 
 def _pull_back_sobel(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
     weight = gradient / view
     gx, gy = (edge.mul_(weight) for edge in _edges(x))
-    padded = _slide_back(_slide_back(gx, _ACROSS, dim=2), _RISE, dim=3)
-    padded += _slide_back(_slide_back(gy, _RISE, dim=2), _ACROSS, dim=3)
+    padded = slide_back(slide_back(gx, _ACROSS, dim=2), _RISE, dim=3)
+    padded += slide_back(slide_back(gy, _RISE, dim=2), _ACROSS, dim=3)
     folded: Tensor = torch.ops.aten.replication_pad2d_backward(padded, x, (1, 1, 1, 1))
     return folded
 
@@ -135,7 +136,7 @@ def standardize(x: Tensor) -> Tensor:
     """
     centred = x - x.mean(dim=_IMAGE, keepdim=True)
     variance = mean_of_products(centred, centred)
-    return (centred / variance.clamp(min=1e-12).sqrt()).sigmoid_()
+    return (centred / cut(variance, low=1e-12).sqrt()).sigmoid_()
 
 
 def _pull_back_standardize(x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
@@ -167,8 +168,8 @@ class Blur:
     blur_sigma: float = DEFAULT_GAUSSIAN_BLUR_SIGMA
 
     def __post_init__(self) -> None:
-        if not 0 < self.blur_sigma < math.inf:
-            raise ValueError(f"blur_sigma must be a positive number of pixels, got {self.blur_sigma!r}.")
+        sigma = number("blur_sigma", self.blur_sigma, "be a positive number of pixels", above=0)
+        object.__setattr__(self, "blur_sigma", sigma)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise a ``ValueError`` if an image of ``height`` x ``width`` pixels is too small to mirror at its border."""
@@ -185,13 +186,13 @@ class Blur:
         radius = math.ceil(3 * self.blur_sigma)
         taps = gaussian_taps(self.blur_sigma, radius)
         padded = F.pad(x, (radius, radius, radius, radius), mode="reflect")
-        return _slide(_slide(padded, taps, dim=2), taps, dim=3)
+        return slide(slide(padded, taps, dim=2), taps, dim=3)
 
     def pull_back(self, x: Tensor, _view: Tensor, gradient: Tensor) -> Tensor:
         """The transposed filter, its border folded back."""
         radius = math.ceil(3 * self.blur_sigma)
         taps = gaussian_taps(self.blur_sigma, radius)
-        padded = _slide_back(_slide_back(gradient, taps, dim=3), taps, dim=2)
+        padded = slide_back(slide_back(gradient, taps, dim=3), taps, dim=2)
         folded: Tensor = torch.ops.aten.reflection_pad2d_backward(padded, x, (radius,) * 4)
         return folded
 
@@ -215,12 +216,12 @@ class Gamma:
     gamma: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.gamma < math.inf:
-            raise ValueError(f"every value of gamma_values must be a positive number, got {self.gamma!r}.")
+        gamma = number("every value of gamma_values", self.gamma, "be a positive number", above=0)
+        object.__setattr__(self, "gamma", gamma)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Bend the tones of images ``(B, C, H, W)``."""
-        return x.clamp(1e-6, 1.0) ** self.gamma
+        return cut(x, 1e-6, 1.0) ** self.gamma
 
     def pull_back(self, x: Tensor, view: Tensor, gradient: Tensor) -> Tensor:
         """``gamma x ** (gamma - 1)`` inside [1e-6, 1], 0 outside."""
@@ -250,8 +251,8 @@ class Wavelet:
     wavelet_threshold: float = DEFAULT_WAVELET_SOFT_THRESHOLD
 
     def __post_init__(self) -> None:
-        if not 0 <= self.wavelet_threshold < math.inf:
-            raise ValueError(f"wavelet_threshold must be at least 0, got {self.wavelet_threshold!r}.")
+        threshold = number("wavelet_threshold", self.wavelet_threshold, "be at least 0", least=0)
+        object.__setattr__(self, "wavelet_threshold", threshold)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Denoise images ``(B, C, H, W)``."""
@@ -308,43 +309,6 @@ def _unhaar(average: Tensor, across: Tensor, down: Tensor, diagonal: Tensor) -> 
     x[..., 0::2, 0::2], x[..., 0::2, 1::2] = (above + above_rise) / 2, (above - above_rise) / 2
     x[..., 1::2, 0::2], x[..., 1::2, 1::2] = (below + below_rise) / 2, (below - below_rise) / 2
     return x
-
-
-def _slide(x: Tensor, taps: Sequence[float], dim: int) -> Tensor:
-    """Correlate along one dimension, keeping only full windows.
-
-    A sum of slices: exact in float32 on every device, where convolutions may round to TF32.
-    """
-    result: Tensor = _Slide.apply(x, tuple(taps), dim)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _Slide(torch.autograd.Function):
-    """The sum of slices accumulated in place, and its transpose."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, taps: tuple[float, ...], dim: int) -> Tensor:
-        ctx.taps, ctx.dim = taps, dim
-        length = x.shape[dim] - len(taps) + 1
-        total = x.narrow(dim, 0, length) * taps[0]
-        for i in range(1, len(taps)):
-            if taps[i]:
-                total.add_(x.narrow(dim, i, length), alpha=taps[i])
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return _slide_back(gradient, ctx.taps, ctx.dim), None, None
-
-
-def _slide_back(gradient: Tensor, taps: Sequence[float], dim: int) -> Tensor:
-    shape, length = list(gradient.shape), gradient.shape[dim]
-    shape[dim] = length + len(taps) - 1
-    total = gradient.new_zeros(shape)
-    for i in range(len(taps)):
-        if taps[i]:
-            total.narrow(dim, i, length).add_(gradient, alpha=taps[i])
-    return total
 
 
 _PULL_BACKS: dict[Attacker, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

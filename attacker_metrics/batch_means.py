@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacker_metrics.transforms import transforming
+
 
 def batch_means(scores: Tensor, usable: Tensor, families: Sequence[slice], dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Means over the batch, as separate scalars; all 0, with zero gradients, unless the batch is usable.
@@ -24,9 +26,9 @@ def batch_means(scores: Tensor, usable: Tensor, families: Sequence[slice], dtype
     Returns:
         A scalar per component, then one per family.
     """
-    if torch.compiler.is_compiling():  # a compiler fuses what it can see
+    if torch.compiler.is_compiling() or transforming():  # a compiler fuses what it can see
         return _means(scores, usable, families, scores.new_zeros(())).to(dtype).unbind()
-    found: tuple[Tensor, ...] = _BatchMeans.apply(scores, usable, families, dtype)  # type: ignore[no-untyped-call]
+    found: tuple[Tensor, ...] = _BatchMeans.apply(scores, usable, families, dtype)
     return found
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from attacker_metrics._warnings import at_most_one_warning, unwarned_of_no_update
+from attacker_metrics._warnings import at_most_one_warning
 from attacker_metrics.attacker_metric import AttackerMetric, BatchFacts, NanStrategy
 from attacker_metrics.attackers import (
     DEFAULT_GAMMA_ATTACK_VALUES,
     DEFAULT_GAUSSIAN_BLUR_SIGMA,
     DEFAULT_WAVELET_SOFT_THRESHOLD,
 )
-from attacker_metrics.components import component_names
+from attacker_metrics.components import Component, component_names
+from attacker_metrics.guarded_metric import GuardedMetric, Lock, is_recomputing, uncounted
 from attacker_metrics.metrics import (
     BlurMSSSIM,
     BlurPearson,
@@ -36,10 +37,11 @@ from attacker_metrics.metrics import (
     WaveletMSSSIM,
     WaveletPearson,
 )
+from attacker_metrics.module_attackers import evaluating
 from attacker_metrics.pair import Pair, check_images
 from attacker_metrics.similarity import DEFAULT_BETAS
 from attacker_metrics.suites import added_components
-from attacker_metrics.synchronization import can_be_packed, forget, synchronized
+from attacker_metrics.synchronization import can_be_packed, forget, synchronized, unwarned_of_no_update
 
 
 class MultiAttackerPrivacy(MetricCollection):
@@ -80,6 +82,8 @@ class MultiAttackerPrivacy(MetricCollection):
         >>> len(values), values["privacy/pearson_rgb"].round(decimals=4)
         (17, tensor(1.))
     """
+
+    __jit_unused_properties__: ClassVar[list[str]] = [*MetricCollection.__jit_unused_properties__, "compute_groups"]
 
     def __init__(
         self,
@@ -135,10 +139,19 @@ class MultiAttackerPrivacy(MetricCollection):
             members += [AttackerMetric(component, **common) for component in added.values()]
         # Members share their evaluation, not their states: torchmetrics' grouping of equal states has nothing to add.
         super().__init__({}, prefix=prefix, postfix=postfix, compute_groups=False)
+        self._lock = Lock()
+        equal: dict[Component, Component] = {}  # each is pickled once
+        for member in members:
+            member.components = tuple(equal.setdefault(component, component) for component in member.components)
         for name, metric in (*((member.name, member) for member in members), *_named(extra)):
-            if name in self._modules:
-                raise ValueError(f"extra: the name {name!r} is taken; pass a mapping with names of your own.")
+            self._check_name(name)
             self.add_metrics({name: metric})  # one at a time: a mapping of many would be sorted by name
+            if isinstance(metric, AttackerMetric):
+                metric._lock = self._lock  # threads that use a member wait for those that use all
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore what pickle stored, also in earlier releases."""
+        super().__setstate__({"_lock": Lock(), **state})  # type: ignore[no-untyped-call]
 
     def update(self, preds: Tensor, target: Tensor) -> None:  # type: ignore[override]
         """Add a batch to every member.
@@ -147,16 +160,23 @@ class MultiAttackerPrivacy(MetricCollection):
             preds: noisy images ``(B, 3, H, W)``; may leave [0, 1].
             target: clean images in [0, 1], same shape and device.
         """
-        with torch.no_grad(), at_most_one_warning():
+        if is_recomputing():  # torch.utils.checkpoint runs a forward twice
+            return
+        with self._lock, torch.no_grad(), at_most_one_warning():
             alone, together, pair = self._prepared(preds, target, "update")
             for metric, arguments in alone.values():
                 metric.update(*arguments)
             if pair is not None:
                 _add(list(together.values()), pair)
 
+    @torch.jit.unused
     def forward(self, preds: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Add a batch to every member and return the batch's own values, differentiable; arguments as :meth:`update`."""
-        with at_most_one_warning():
+        """Add a batch to every member and return the batch's own values, differentiable; arguments as :meth:`update`.
+
+        What ``torch.utils.checkpoint`` runs again in the backward pass is evaluated, not counted, again.
+        """
+        again = list(self._modules.values()) if is_recomputing() else []
+        with self._lock, uncounted(*again), at_most_one_warning():
             alone, together, pair = self._prepared(preds, target, "update", "forward", "compute")
             values = {name: metric(*arguments) for name, (metric, arguments) in alone.items()}
             if pair is not None:
@@ -177,12 +197,25 @@ class MultiAttackerPrivacy(MetricCollection):
                 ``nan_strategy="error"``, on an accelerator; on a CPU its ``update`` has raised at once.
             RuntimeError: on every rank, if the ranks hold different members or settings.
         """
+        with self._lock:
+            return self._means()
+
+    def _means(self) -> dict[str, Tensor]:
         members = list(self._modules.values())
         ours = [metric for metric in members if isinstance(metric, AttackerMetric) and can_be_packed(metric)]
         for metric in members:
             forget(metric)
-        with at_most_one_warning(), unwarned_of_no_update(), synchronized(ours):
+            if isinstance(metric, GuardedMetric):
+                metric.check_real()
+                metric.settle()
+        foreign = [metric for metric in members if not isinstance(metric, GuardedMetric)]
+        with at_most_one_warning(), unwarned_of_no_update(foreign), synchronized(ours):
             return super().compute()
+
+    def reset(self) -> None:
+        """Forget every batch."""
+        with self._lock:
+            super().reset()
 
     def merge_state(self, incoming_state: MetricCollection | Mapping[str, Mapping[str, Any]]) -> None:
         """Add the state of a collection with the same members and settings, e.g. one that a worker returned.
@@ -213,14 +246,31 @@ class MultiAttackerPrivacy(MetricCollection):
             theirs = {name: incoming_state[key] for name in self._modules if (key := self._set_name(name)) in incoming_state}
         if differing := sorted(theirs.keys() ^ self._modules.keys()):
             raise ValueError(f"Only collections with the same members can be merged; one of the two lacks {differing}.")
-        before = {name: (metric._copy_state_dict(), metric._update_count) for name, metric in self._modules.items()}
-        try:
-            for name, metric in self._modules.items():
-                _merge(name, metric, theirs[name])
-        except Exception:
-            for name, (states, updates) in before.items():
-                vars(self._modules[name]).update(states, _update_count=updates)
-            raise
+        with self._lock:
+            for metric in self._modules.values():
+                if isinstance(metric, GuardedMetric):
+                    metric.settle()
+            before = {name: (metric._copy_state_dict(), metric._update_count) for name, metric in self._modules.items()}
+            try:
+                for name, metric in self._modules.items():
+                    _merge(name, metric, theirs[name])
+            except Exception:
+                for name, (states, updates) in before.items():
+                    vars(self._modules[name]).update(states, _update_count=updates)
+                raise
+
+    def _check_name(self, name: str) -> None:
+        """Raise for a name of a member that torch would refuse, or that is taken."""
+        if not isinstance(name, str):
+            raise TypeError(f"extra: names must be text, got {name!r}.")
+        if name in self._modules:
+            raise ValueError(f"extra: the name {name!r} is taken; pass a mapping with names of your own.")
+        if not name or "." in name or hasattr(self, name):
+            raise ValueError(
+                f"extra: the name {name!r} cannot be used: it must be a text of one letter or more, without a dot, that is"
+                " no attribute of a collection, such as 'update' or 'prefix'; pass a mapping with names of your own, and"
+                " what should stand before every key as prefix."
+            )
 
     def _prepared(
         self, preds: Tensor, target: Tensor, *methods: str
@@ -232,12 +282,17 @@ class MultiAttackerPrivacy(MetricCollection):
         those in ``together`` are written from the pair directly; an empty batch has no pair, and is nothing to them.
         """
         check_images(preds, target, allow_empty=True)
+        for member in self._modules.values():
+            if isinstance(member, GuardedMetric):
+                member.check_real()
+                member.settle(for_good=len(preds) > 0)
         ours = {name: metric for name, metric in self._modules.items() if isinstance(metric, AttackerMetric)}
         pair = Pair(preds, target) if len(preds) > 0 else None
         if pair is not None:
             for metric in ours.values():
                 metric.check(pair)
-            pair.scores(component for metric in ours.values() for component in metric.components)
+            with evaluating(module for metric in ours.values() for module in metric._module_attackers):
+                pair.scores(component for metric in ours.values() for component in metric.components)
         shared = (preds, target) if pair is None else (pair,)
         alone: dict[str, tuple[Metric, tuple[Any, ...]]]
         alone = {name: (metric, (preds, target)) for name, metric in self._modules.items() if name not in ours}

@@ -26,11 +26,12 @@ from attacker_metrics.attackers import (
 )
 from attacker_metrics.filters import AffineFit, Unsharp, Wiener
 from attacker_metrics.program import FitTo, MSSSIMComparison, PearsonComparison, Program, is_built_in
+from attacker_metrics.settings import sequence
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Normalize, Similarity, SquaredPearson
 
 View = tuple[Attacker, ...]
 
-SPEC_VERSION = "1"
+SPEC_VERSION = "2"
 """Version of the formulas: it changes whenever a score of the same pair of images does."""
 
 MS_SSIM_COMPONENT_NAMES: tuple[str, ...] = (
@@ -62,6 +63,9 @@ def component_names(*, compute_ms_ssim: bool = True, compute_pearson: bool = Tru
     Raises:
         ValueError: if both families are switched off.
     """
+    for switch, given in (("compute_ms_ssim", compute_ms_ssim), ("compute_pearson", compute_pearson)):
+        if given not in (True, False):
+            raise ValueError(f"{switch} must be True or False, got {given!r}.")
     if not (compute_ms_ssim or compute_pearson):
         raise ValueError("compute_ms_ssim and compute_pearson are both False: nothing is left to compute.")
     return MS_SSIM_COMPONENT_NAMES * compute_ms_ssim + PEARSON_COMPONENT_NAMES * compute_pearson
@@ -143,10 +147,11 @@ def standard_components(
         >>> list(standard_components())[:3]
         ['rgb_clamp', 'rgb_minmax', 'gray_clamp']
     """
-    if len(gamma_values) == 0:
+    exponents = sequence("gamma_values", gamma_values, "be a sequence of positive numbers such as (0.5, 2.0)")
+    if not exponents:
         raise ValueError("gamma_values is empty: the gamma attacker needs at least one exponent, e.g. (0.5, 2.0).")
-    ms_ssim, pearson = MSSSIM(tuple(betas), normalize=normalize), SquaredPearson()
-    gammas = tuple(Gamma(gamma) for gamma in gamma_values)
+    ms_ssim, pearson = MSSSIM(betas, normalize=normalize), SquaredPearson()  # type: ignore[arg-type]
+    gammas = tuple(Gamma(gamma) for gamma in exponents)
     blur, wavelet = Blur(blur_sigma), Wavelet(wavelet_threshold)
     gray, clean_gray = (luma, clamp), (luma,)
     rows = (

@@ -10,7 +10,8 @@ What does the work is a module of :mod:`attacker_metrics.backends`.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch.autograd import forward_ad
 
 from attacker_metrics.backends import implementation
 from attacker_metrics.program import Program, from_numbers
+from attacker_metrics.transforms import transforming, wants_gradient
 
 
 def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> Tensor:
@@ -33,21 +35,30 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
         ``(B, components)`` in float32, or float64 if an input is; NaN with zero gradient where not finite.
 
     Raises:
-        NotImplementedError: for forward-mode derivatives, which would be 0 (within an error of torch's if compiled), and
-            where a gradient would have to pass an attacker that is :data:`~attacker_metrics.program.ONE_WAY`.
+        NotImplementedError: for forward-mode derivatives (``jvp``, ``jacfwd``, ``hessian``), which would be 0 (within an
+            error of torch's if compiled), and where a gradient would have to pass an attacker that is
+            :data:`~attacker_metrics.program.ONE_WAY`.
     """
     compiling, sides = torch.compiler.is_compiling(), (noisy, clean)
     # A compiler sees whether forward-mode derivatives are on, not always whether these tensors have one.
     if forward_ad._current_level >= 0 and (compiling or any(map(_has_tangent, sides))):
-        raise NotImplementedError("the scores have no forward-mode derivatives: use backward() or torch.autograd.grad.")
-    wanted = [torch.is_grad_enabled() and image.requires_grad for image in sides]
+        _refuse_forward_mode()
+    wanted = [wants_gradient(image) for image in sides]
     if any(wanted) and program.one_way:
         raise NotImplementedError("the program has attackers without pull-backs: evaluate it without gradients.")
     if any(wanted) and not compiling:  # what was made in inference mode cannot be kept for a backward
         noisy, clean = (image.clone() if image.is_inference() else image for image in sides)
+    operation = _ScoresTransformed.apply if not compiling and transforming() else _scores
     with torch.autocast(noisy.device.type, enabled=False):
-        scores: Tensor = _scores(noisy, clean, finite, *program.to_numbers(), *wanted, compiling)[0]
+        scores: Tensor = operation(noisy, clean, finite, *program.to_numbers(), *wanted, compiling)[0]
     return scores
+
+
+def _refuse_forward_mode(*_: Any) -> NoReturn:
+    raise NotImplementedError(
+        "the scores have no forward-mode derivatives (jvp, jacfwd, hessian): use backward(), or torch.func's grad, vjp and"
+        " jacrev."
+    )
 
 
 def _has_tangent(image: Tensor) -> bool:
@@ -162,7 +173,8 @@ def _pull_back_scores(ctx: Any, gradient: Tensor | None, *_of_slopes: Tensor | N
     nothing = (None,) * 6
     if gradient is None:
         return None, None, *nothing
-    found = _scores_backward(gradient, *ctx.saved_tensors, ctx.program, ctx.numbers, *ctx.wanted, ctx.compiled)
+    operation = _BackwardTransformed.apply if not ctx.compiled and transforming() else _scores_backward
+    found = operation(gradient, *ctx.saved_tensors, ctx.program, ctx.numbers, *ctx.wanted, ctx.compiled)
     return *(total if wanted else None for total, wanted in zip(found, ctx.wanted, strict=True)), *nothing
 
 
@@ -172,6 +184,55 @@ def _refuse(*_: Any) -> None:
 
 _scores.register_autograd(_pull_back_scores, setup_context=_keep)
 _scores_backward.register_autograd(_refuse)
+
+
+class _ScoresTransformed(torch.autograd.Function):
+    """The first operator as ``torch.func`` takes it: pairs are scored one by one, so a mapped dimension is more of them."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        return _scores(*arguments)  # type: ignore[no-any-return]
+
+    setup_context = staticmethod(_keep)
+    backward = staticmethod(_pull_back_scores)
+    jvp = staticmethod(_refuse_forward_mode)  # type: ignore[assignment]
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return _as_one_batch(_ScoresTransformed.apply, info.batch_size, dims, arguments)
+
+
+class _BackwardTransformed(torch.autograd.Function):
+    """The second operator likewise."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        return _scores_backward(*arguments)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    backward = staticmethod(_refuse)  # type: ignore[assignment]
+    jvp = staticmethod(_refuse_forward_mode)  # type: ignore[assignment]
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int | None, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return _as_one_batch(_BackwardTransformed.apply, info.batch_size, dims, arguments)
+
+
+def _as_one_batch(
+    operation: Callable[..., tuple[Tensor, ...]], mapped: int, dims: Sequence[int | None], arguments: Sequence[Any]
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Lay the mapped dimension into the batch, operate, and take it out again."""
+    folded = []
+    for argument, dim in zip(arguments, dims, strict=True):
+        if isinstance(argument, Tensor):
+            argument = argument.expand(mapped, *argument.shape) if dim is None else argument.movedim(dim, 0)
+            argument = argument.flatten(0, 1)
+        folded.append(argument)
+    found = operation(*folded)
+    return tuple(each.view(mapped, len(each) // mapped, *each.shape[1:]) for each in found), (0,) * len(found)
 
 
 def _cast(gradient: Tensor, dtype: torch.dtype) -> Tensor:

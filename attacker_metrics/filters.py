@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacker_metrics.attackers import DEFAULT_GAUSSIAN_BLUR_SIGMA, Blur, gaussian_taps, luma
+from attacker_metrics.settings import number, whole
+from attacker_metrics.slopes import cut
 
 _PIXELS = (2, 3)
 
@@ -54,8 +56,7 @@ class Equalize:
     bins: int = 256
 
     def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise ValueError(f"bins must be at least 2, got {self.bins!r}.")
+        object.__setattr__(self, "bins", whole("bins", self.bins, 2))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Equalise images ``(B, C, H, W)``."""
@@ -63,13 +64,13 @@ class Equalize:
         low, high = flat.detach().amin(dim=1, keepdim=True), flat.detach().amax(dim=1, keepdim=True)
         position = (flat - low) * (self.bins / (high - low).clamp(min=1e-8))
         here = position.detach()
-        bins = here.long().clamp_(0, self.bins - 1)  # NaN has any index; it stays NaN by its position
-        counts = torch.zeros(len(x), self.bins, dtype=torch.int32, device=x.device)  # float32 ends counting at 2^24
+        bins = here.long().clamp(0, self.bins - 1)  # NaN has any index; it stays NaN by its position
+        counts = bins.new_zeros(len(x), self.bins, dtype=torch.int32)  # float32 ends counting at 2^24
         counts.scatter_add_(1, bins, torch.ones_like(bins, dtype=counts.dtype))
         shares = counts.cumsum(dim=1).to(flat.dtype) / flat.shape[1]
-        below = (here - 0.5).floor_().long().clamp_(0, self.bins - 2)
+        below = (here - 0.5).floor_().long().clamp(0, self.bins - 2)
         share_below, share_above = shares.gather(1, below), shares.gather(1, below + 1)
-        step = (position - 0.5 - below).clamp(0, 1)
+        step = cut(position - 0.5 - below, 0.0, 1.0)
         return (share_below + step * (share_above - share_below)).view_as(x).to(x.dtype)
 
 
@@ -124,13 +125,12 @@ class Unsharp:
     amount: float = 1.0
 
     def __post_init__(self) -> None:
-        Blur(self.blur_sigma)
-        if not 0 < self.amount < math.inf:
-            raise ValueError(f"amount must be a positive number, got {self.amount!r}.")
+        object.__setattr__(self, "blur_sigma", Blur(self.blur_sigma).blur_sigma)
+        object.__setattr__(self, "amount", number("amount", self.amount, "be a positive number", above=0))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Sharpen images ``(B, C, H, W)``."""
-        return x.add(x - Blur(self.blur_sigma)(x), alpha=self.amount).clamp(0.0, 1.0)
+        return cut(x.add(x - Blur(self.blur_sigma)(x), alpha=self.amount), 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,9 @@ class Wiener:
     noise_to_signal: float = 1e-2
 
     def __post_init__(self) -> None:
-        Blur(self.blur_sigma)
-        if not 0 < self.noise_to_signal < math.inf:
-            raise ValueError(f"noise_to_signal must be a positive number, got {self.noise_to_signal!r}.")
+        object.__setattr__(self, "blur_sigma", Blur(self.blur_sigma).blur_sigma)
+        power = number("noise_to_signal", self.noise_to_signal, "be a positive number", above=0)
+        object.__setattr__(self, "noise_to_signal", power)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Deconvolve images ``(B, C, H, W)``."""
@@ -181,7 +181,7 @@ class Wiener:
         spectrum = torch.fft.rfft2(mirrored) * inverse
         rows = torch.fft.ifft(spectrum, dim=2).narrow(2, above, height)
         restored: Tensor = torch.fft.irfft(rows, n=mirrored.shape[3], dim=3).narrow(3, left, width)
-        return (restored + level).clamp(0.0, 1.0)
+        return cut(restored + level, 0.0, 1.0)
 
     def _margins(self, length: int) -> tuple[int, int]:
         """How far to mirror a side at its start and at its end, so that a circular border is a mirrored one.
@@ -196,7 +196,8 @@ class Wiener:
 
     def _response(self, frequencies: Tensor) -> Tensor:
         radius = math.ceil(3 * self.blur_sigma)
-        half = frequencies.new_tensor(gaussian_taps(self.blur_sigma, radius)[radius:])
+        taps = gaussian_taps(self.blur_sigma, radius)[radius:]
+        half = torch.tensor(taps, dtype=frequencies.dtype, device=frequencies.device)
         waves = torch.cos(2 * math.pi * frequencies[:, None] * torch.arange(radius + 1, device=frequencies.device))
         return 2 * (waves * half).sum(dim=1) - half[0]
 
@@ -226,13 +227,12 @@ class JPEG:
     quality: int = 50
 
     def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality must be 1 to 100, got {self.quality!r}.")
+        object.__setattr__(self, "quality", whole("quality", self.quality, 1, 100))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compress and decompress images ``(B, C, H, W)`` in [0, 1]."""
         height, width = x.shape[-2:]
-        levels = _round(x.clamp(0.0, 1.0) * 255 + _UPWARD) - 128
+        levels = _round(cut(x, 0.0, 1.0) * 255 + _UPWARD) - 128
         levels = F.pad(levels, (0, -width % 8, 0, -height % 8), mode="replicate")
         rows, columns = levels.shape[2] // 8, levels.shape[3] // 8
         blocks = levels.reshape(*x.shape[:2], rows, 8, columns, 8).transpose(3, 4)
@@ -240,7 +240,7 @@ class JPEG:
         table = torch.tensor(_quantisation(self.quality), dtype=x.dtype, device=x.device)
         coefficients = _round(cosines @ blocks @ cosines.T / table + _UPWARD) * table
         levels = (cosines.T @ coefficients @ cosines).transpose(3, 4).flatten(4, 5).flatten(2, 3)[..., :height, :width]
-        return _round(levels + 128 + _UPWARD).clamp(0, 255) / 255
+        return cut(_round(levels + 128 + _UPWARD), 0.0, 255.0) / 255
 
 
 _UPWARD = 1e-4
@@ -311,7 +311,7 @@ class AffineFit:
         x = x - rest
         variance = x.square().mean(dim=_PIXELS, keepdim=True)
         slope = (x * (y - target)).mean(dim=_PIXELS, keepdim=True) / variance.clamp(min=1e-30)
-        return ((noisy - offset - rest) * slope + target).clamp(0.0, 1.0)
+        return cut((noisy - offset - rest) * slope + target, 0.0, 1.0)
 
 
 def mean_of_draws(draws: Tensor) -> Tensor:
@@ -331,6 +331,8 @@ def mean_of_draws(draws: Tensor) -> Tensor:
         >>> mean_of_draws(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1, 1).expand(2, 4, 3, 8, 8)).unique()
         tensor([0.5000])
     """
+    if not isinstance(draws, Tensor):
+        raise TypeError(f"draws must be a torch.Tensor (K, B, C, H, W), got {type(draws).__name__}; see torch.stack.")
     if draws.ndim != 5 or len(draws) == 0:
         raise ValueError(f"draws must have shape (K, B, C, H, W) with K >= 1, got {tuple(draws.shape)}.")
     return draws.mean(dim=0)
@@ -354,6 +356,4 @@ def draw(obfuscation: Callable[[Tensor], Tensor], clean: Tensor, count: int) -> 
         >>> bool(mean_of_draws(draws).std() < 0.2)
         True
     """
-    if count < 1:
-        raise ValueError(f"the number of draws must be at least 1, got {count!r}.")
-    return torch.stack([obfuscation(clean) for _ in range(count)])
+    return torch.stack([obfuscation(clean) for _ in range(whole("the number of draws", count, 1))])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attacker_metrics._warnings import warn_unless
+from attacker_metrics._warnings import at_most_one_warning, warn_unless
 from attacker_metrics.attackers import (
     DEFAULT_GAMMA_ATTACK_VALUES,
     DEFAULT_GAUSSIAN_BLUR_SIGMA,
@@ -109,6 +109,8 @@ def multi_attacker_scores(
     pair, scores, names = _evaluate(
         noisy_01, clean_01, gamma_values, blur_sigma, wavelet_threshold, compute_ms_ssim, compute_pearson, betas
     )
+    if pair.device.type == "cpu":
+        pair.warn_of_convention()
     of_families = [scores[:, members].mean(dim=1, keepdim=True) for members in families(names).values()]
     columns = torch.cat([scores, *of_families], dim=1).to(pair.dtype)
     return {name: columns[:, k] for k, name in enumerate((*names, *families(names)))}
@@ -162,7 +164,8 @@ def safe_ms_ssim(
         pred: images ``(B, C, H, W)``, any number of channels.
         target: the same shape and device.
         data_range: span of the pixel values, > 0.
-        normalize: ``"relu"``, ``"simple"``, ``"fold"`` or ``None``; see :class:`~attacker_metrics.similarity.MSSSIM`.
+        normalize: ``"relu"``, ``"simple"``, ``"fold"`` or ``None``; see :class:`~attacker_metrics.similarity.MSSSIM`. With
+            ``None`` an image with a negative term has no MS-SSIM; the result is then 0 with a warning, as below.
         betas: the exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)`` pixels.
 
     Returns:
@@ -179,10 +182,10 @@ def safe_ms_ssim(
         >>> safe_ms_ssim(x, x).round(decimals=4)
         tensor(1.)
     """
-    similarity = MSSSIM(tuple(betas), data_range, normalize)
+    similarity = MSSSIM(betas, data_range, normalize)  # type: ignore[arg-type]
     pair = Pair(pred, target, channels=None)
     scores = pair.score(Component("ms_ssim", similarity))
-    return means_or_zeros(pair, scores[:, None], ["ms_ssim"], pred.dtype)["ms_ssim"]
+    return means_or_zeros(pair, scores[:, None], ["ms_ssim"], pred.dtype, any_scale=True)["ms_ssim"]
 
 
 def _evaluate(
@@ -204,17 +207,37 @@ def _evaluate(
     return pair, pair.scores_side_by_side([table[name] for name in names]), names
 
 
-def means_or_zeros(pair: Pair, scores: Tensor, names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
+def means_or_zeros(
+    pair: Pair, scores: Tensor, names: Sequence[str], dtype: torch.dtype, *, any_scale: bool = False
+) -> dict[str, Tensor]:
     """Batch means of components' scores ``(B, components)``, then of their families; all 0 unless all images are finite.
 
     The zeros have an intact graph with zero gradients, and come with a warning.
+
+    Args:
+        pair: what was scored.
+        scores: NaN where an image is not finite.
+        names: of the components.
+        dtype: of the means.
+        any_scale: whether the images may have any scale and normalisation of MS-SSIM's terms; then a score that has no
+            real value counts as an image that is not finite.
     """
+    usable = scores.detach().isfinite().all(dim=1) if any_scale else pair.finite
     if not torch.compiler.is_compiling():
-        warn_unless(
-            pair.finite,
-            f"{{}} of {len(pair)} pairs of images hold NaN or infinite pixels: the result is 0 with zero gradients, which"
-            " does not mean that nothing leaks. multi_attacker_scores tells which pairs.",
-        )
+        with at_most_one_warning():
+            warn_unless(
+                pair.finite,
+                "{} of {} pairs of images hold NaN or infinite pixels: the result is 0 with zero gradients, which"
+                " does not mean that nothing leaks. multi_attacker_scores tells which pairs.",
+            )
+            if any_scale:
+                warn_unless(
+                    usable | ~pair.finite,
+                    "{} of {} pairs of images have a negative MS-SSIM term, which has no real power under normalize=None:"
+                    " the result is 0 with zero gradients. Pass normalize='relu', 'simple' or 'fold'.",
+                )
+            elif pair.device.type == "cpu":
+                pair.warn_of_convention()
     means = families(names)
-    values = batch_means(scores, pair.finite.all(), tuple(means.values()), dtype)
+    values = batch_means(scores, usable.all(), tuple(means.values()), dtype)
     return dict(zip((*names, *means), values, strict=True))

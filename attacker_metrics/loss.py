@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,7 +19,9 @@ from attacker_metrics.components import MEANS, Component, component_names, progr
 from attacker_metrics.filters import invert
 from attacker_metrics.functional import means_or_zeros
 from attacker_metrics.pair import Pair, check_images
+from attacker_metrics.settings import SettingTypeError, number, sequence
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Normalize
+from attacker_metrics.transforms import transforming
 
 INVERTED = "inverted_gray"
 """The inversion-aware term's name among the weights and the components."""
@@ -49,7 +50,8 @@ class MultiAttackerPrivacyLoss(nn.Module):
     The module has no parameters, no buffers and no state that training depends on: it adds nothing to a checkpoint, and
     copies, pickles, compiles and runs under DDP and FSDP as a function does. It computes in float32 at least and returns
     float32 (float64 for float64 images), also under autocast and for half-precision images, so that a ``GradScaler`` can
-    scale it. After each call :attr:`components` holds the scores, detached, for logging.
+    scale it. After each call :attr:`components` holds the scores, detached, for logging; inside ``torch.func``'s transforms,
+    such as ``vmap``, where no value can be kept, it is empty.
 
     **Where gradients die.** With the default ``normalize="relu"`` the values are the specification's, but an image with
     one negative MS-SSIM term has an MS-SSIM of 0 without a gradient: a negative looks safe, and training may park there.
@@ -62,7 +64,8 @@ class MultiAttackerPrivacyLoss(nn.Module):
 
     Args:
         weights: weights by name, >= 0, of families (``ms_ssim`` and ``pearson``: 1 each), of components within their
-            family (1 each), and of ``inverted_gray`` (0: not evaluated). What is not named keeps its default.
+            family (1 each), and of ``inverted_gray`` (0: not evaluated). What is not named keeps its default. They are
+            constants: learnable ones are refused, because minimising over them would only shrink them.
         gamma_values: exponents of the gamma attacker, one or more, each > 0.
         blur_sigma: standard deviation of the blur attacker in pixels, > 0.
         wavelet_threshold: soft threshold of the wavelet attacker, >= 0.
@@ -103,18 +106,19 @@ class MultiAttackerPrivacyLoss(nn.Module):
     ) -> None:
         super().__init__()
         names = component_names(compute_ms_ssim=compute_ms_ssim, compute_pearson=compute_pearson)
+        ms_ssim = MSSSIM(betas, normalize=normalize)  # type: ignore[arg-type]
         if normalize is None:
             raise ValueError("normalize=None makes a negative MS-SSIM term NaN; train with 'fold', 'relu' or 'simple'.")
         table = standard_components(
             gamma_values=gamma_values,
             blur_sigma=blur_sigma,
             wavelet_threshold=wavelet_threshold,
-            betas=betas,
+            betas=ms_ssim.betas,
             normalize=normalize,
         )
         self._table = {name: table[name] for name in names}
-        self._inverted = Component(INVERTED, MSSSIM(tuple(betas), normalize=normalize), (luma, clamp, invert), (luma,))
-        self.weights = _column_weights(weights or {}, names)
+        self._inverted = Component(INVERTED, ms_ssim, (luma, clamp, invert), (luma,))
+        self.weights = _column_weights({} if weights is None else weights, names)
         """Weight of every component or mean that counts, by name; the loss is the sum of their products."""
         self._channels = _denormalisation(mean, std)
         self.components: dict[str, Tensor] = {}
@@ -143,15 +147,16 @@ class MultiAttackerPrivacyLoss(nn.Module):
         means = means_or_zeros(pair, scores, names, scores.dtype)
         if INVERTED in means:
             means[INVERTED] = means.pop(INVERTED)  # behind the function's keys
-        self.components = {name: value.detach() for name, value in means.items()}
+        self.components = {} if transforming() else {name: value.detach() for name, value in means.items()}
         return torch.stack([weight * means[name] for name, weight in self.weights.items()]).sum()
 
     def prepare(self, clean: Tensor) -> PreparedClean:
         """Check, denormalise and cast a clean batch once, for several steps against the same originals.
 
         What this saves is small: the cast and the denormalisation, 3 % of a step on the native kernel, and too little to
-        be measured in torch; without ``mean`` and ``std``, nothing. The clean side's views are made in every step: they are
-        about 5 % of it in torch, and what follows depends on both sides. What it gives is an early, clear error.
+        be measured in torch; without ``mean`` and ``std``, nothing. What it returns is a copy. The clean side's views are
+        made in every step: they are about 5 % of it in torch, and what follows depends on both sides. What it gives is an
+        early, clear error.
 
         Raises:
             TypeError: for a tensor that is not floating.
@@ -160,8 +165,9 @@ class MultiAttackerPrivacyLoss(nn.Module):
         """
         check_images(clean, clean)
         program_of((*self._table.values(), *([self._inverted] if INVERTED in self.weights else ())), *clean.shape[1:])
-        images = self._denormalised(clean.detach()).contiguous()
-        images = images.to(torch.promote_types(images.dtype, torch.float32))
+        images = self._denormalised(clean.detach())
+        dtype = torch.promote_types(images.dtype, torch.float32)
+        images = images.to(dtype, copy=True, memory_format=torch.contiguous_format)  # the batch may be written to later
         pair = Pair(images, images)
         if not bool((pair.finite & pair.clean_in_range).all()):
             raise ValueError(
@@ -175,7 +181,13 @@ class MultiAttackerPrivacyLoss(nn.Module):
         return ", ".join(f"{name}={weight:.3g}" for name, weight in self.weights.items())
 
     def _denormalised(self, images: Tensor) -> Tensor:
-        if self._channels is None or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        if (
+            self._channels is None
+            or not isinstance(images, Tensor)
+            or images.ndim != 4
+            or images.shape[1] != 3
+            or not images.is_floating_point()
+        ):
             return images  # what is wrong with them, Pair says
         images = images.to(torch.promote_types(images.dtype, torch.float32))
         planes = zip(images.unbind(1), self._channels, strict=True)
@@ -186,33 +198,26 @@ def _column_weights(given: Mapping[str, float], names: Sequence[str]) -> dict[st
     """The weights of the loss's summands: of a family's mean, or of its components if these weigh unequally."""
     families = {mean: members for mean, members in MEANS.items() if members[0] in names}
     known = (*families, *names, INVERTED)
-    for name, weight in given.items():
+    if not isinstance(given, Mapping):
+        raise SettingTypeError(f"weights must be a dict from names to numbers, e.g. {{'pearson': 0.5}}, got {given!r}.")
+    for name in given:
         if name not in known:
             raise ValueError(f"weights: {name!r} is not evaluated; choose from {', '.join(known)}.")
-        if not 0 <= _number(weight) < math.inf:
-            raise ValueError(f"weights: {name!r} must be a number >= 0, got {weight!r}.")
+    weights = {name: number(f"weights: {name!r}", weight, "be a number >= 0", least=0) for name, weight in given.items()}
     columns: dict[str, float] = {}
     for mean, members in families.items():
-        within = {name: float(given.get(name, 1.0)) for name in members}
+        within = {name: weights.get(name, 1.0) for name in members}
         total = sum(within.values())
-        family = float(given.get(mean, 1.0))
+        family = weights.get(mean, 1.0)
         if total == 0 < family:
             raise ValueError(f"weights: every component of {mean!r} has weight 0; pass {{{mean!r}: 0}} instead.")
         equal = len(set(within.values())) == 1
         columns |= {mean: family} if equal else {name: family * weight / total for name, weight in within.items()}
-    columns[INVERTED] = float(given.get(INVERTED, 0.0))
+    columns[INVERTED] = weights.get(INVERTED, 0.0)
     counted = {name: weight for name, weight in columns.items() if weight > 0}
     if not counted:
         raise ValueError("weights: nothing is left with a weight above 0.")
     return counted
-
-
-def _number(given: object) -> float:
-    """NaN for what is no number."""
-    try:
-        return float(given)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return math.nan
 
 
 def _denormalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> tuple[tuple[float, float], ...] | None:
@@ -221,7 +226,7 @@ def _denormalisation(mean: Sequence[float] | None, std: Sequence[float] | None) 
         return None
     if mean is None or std is None or not all(hasattr(values, "__len__") and len(values) == 3 for values in (mean, std)):
         raise ValueError(f"mean and std go together, three numbers each, got mean={mean!r} and std={std!r}.")
-    channels = tuple((_number(m), _number(s)) for m, s in zip(mean, std, strict=True))
-    if not all(math.isfinite(m) and 0 < s < math.inf for m, s in channels):
-        raise ValueError(f"mean must be finite and std positive, got mean={mean!r} and std={std!r}.")
-    return channels
+    whole = "mean must be finite and std positive"
+    means = [number(f"{whole}; a mean", m, "be a number") for m in sequence(f"{whole}; mean", mean, "be three numbers")]
+    stds = [number(f"{whole}; a std", s, "be above 0", above=0) for s in sequence(f"{whole}; std", std, "be three numbers")]
+    return tuple(zip(means, stds, strict=True))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
+from attacker_metrics.guarded_metric import GuardedMetric
 from attacker_metrics.leakage_direction import Direction
 from attacker_metrics.pair import check_images
 
@@ -38,7 +38,7 @@ def check_reconstructions(preds: Tensor, target: Tensor) -> None:
         raise ValueError(f"{broken} of {len(preds)} reconstructions hold NaN or infinite pixels; leave those images out.")
 
 
-class MeanOverImages(Metric):
+class MeanOverImages(GuardedMetric):
     """Mean over all images of a score that a network gives each pair.
 
     State: a float64 sum and an int64 count, whatever the number of images, summed across processes. Subclasses define
@@ -52,6 +52,7 @@ class MeanOverImages(Metric):
 
     is_differentiable = True
     full_state_update = False
+    __jit_unused_properties__: ClassVar[list[str]] = [*GuardedMetric.__jit_unused_properties__, "count"]
     leakage_direction: Direction
 
     def __init__(self, network: nn.Module, *settings: object, **kwargs: Any) -> None:
@@ -95,5 +96,7 @@ def _digest(network: nn.Module, *facts: object) -> str:
     digest.update(repr(network).encode())
     for name, value in network.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8 if value.ndim else value.dtype).numpy().tobytes())
+        if not value.is_meta:  # made under torch.device("meta"), it has no content
+            value = value.detach().cpu().contiguous()
+            digest.update(value.view(torch.uint8 if value.ndim else value.dtype).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -10,12 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacker_metrics._warnings import warn_unless
+from attacker_metrics.attackers import Attacker
 from attacker_metrics.components import Component, View, is_known, is_known_similarity, program_of
 from attacker_metrics.engine import evaluate
-from attacker_metrics.program import LARGEST
-from attacker_metrics.similarity import check_floating
+from attacker_metrics.filters import AffineFit
+from attacker_metrics.program import LARGEST, is_built_in
+from attacker_metrics.similarity import MSSSIM, SquaredPearson, check_floating
+from attacker_metrics.slopes import cut
+from attacker_metrics.transforms import transforming, wants_gradient
 
-_CLEAN_TOLERANCE = 1e-3
+_TOLERANCE = 1e-3
+_BRIGHT = 100
+"""The brightest pixel of a picture in 0..255 is brighter; those in [0, 1] are far from it, whatever noise was added."""
 
 
 class Pair:
@@ -49,13 +56,15 @@ class Pair:
         self.dtype = torch.promote_types(noisy.dtype, clean.dtype)
         """Promoted dtype of the two inputs, in which the functions answer."""
         self._given = noisy, clean
-        (low, high), self._clean_bounds = ([b.to(self.dtype) for b in _bounds(image)] for image in (noisy, clean))
-        bounds = torch.stack([low, high, *self._clean_bounds])  # NaN and infinity show in them
+        self._versions = _versions(self._given)
+        self._bounds = [[bound.to(self.dtype) for bound in _bounds(image)] for image in (noisy, clean)]
+        bounds = torch.stack([*self._bounds[0], *self._bounds[1]])  # NaN and infinity show in them
         self.finite: Tensor = torch.linalg.vector_norm(bounds, math.inf, dim=0) < math.inf
         """``(B,)`` bool: no pixel of either image is NaN or infinite."""
         self._grad = torch.is_grad_enabled()
         self._views: dict[tuple[int, View], Tensor] = {}
         self._scores: dict[Component, Tensor] = {}
+        self._convention_checked = False
 
     def __len__(self) -> int:
         return len(self.finite)
@@ -73,6 +82,11 @@ class Pair:
     @cached_property
     def counted(self) -> tuple[int, int, int]:
         """:attr:`counts` as numbers, for which an accelerator has to be waited for."""
+        if transforming():
+            raise NotImplementedError(
+                "metrics count images in their state, which torch.func's transforms (vmap, grad, ...) cannot do: use"
+                " multi_attacker_scores or multi_attacker_privacy_loss inside them."
+            )
         finite, skipped, out_of_range = map(int, self.counts)
         return finite, skipped, out_of_range
 
@@ -84,13 +98,43 @@ class Pair:
     @property
     def clean_in_range(self) -> Tensor:
         """``(B,)`` bool: every finite clean value lies in [0, 1], give or take 1e-3."""
-        low, high = (bound.to(torch.promote_types(self.dtype, torch.float32)) for bound in self._clean_bounds)
-        return ~self.finite | ((low >= -_CLEAN_TOLERANCE) & (high <= 1 + _CLEAN_TOLERANCE))
+        return self._in_range(1)
+
+    @property
+    def seem_swapped(self) -> bool:
+        """Whether some of the clean images leave [0, 1], where none of the noisy ones does; waits for an accelerator."""
+        return not bool(self.clean_in_range.all()) and bool(self._in_range(0).all())
+
+    def warn_of_convention(self) -> None:
+        """Warn, once per pair, of noisy images that look like 0..255 where their originals are in [0, 1].
+
+        They may leave [0, 1]; but values from 0 to 255 are rather a convention than an obfuscation, and every component
+        would see white. An accelerator is not waited for: there the warning comes with a later call.
+        """
+        if not self._convention_checked and not torch.compiler.is_compiling():
+            self._convention_checked = True
+            low, high = (bound.float() for bound in self._bounds[0])
+            if self.device.type == "cpu" and not transforming() and not bool((high > _BRIGHT).any()):
+                return
+            mean = self._given[0].detach()[:, :, ::4, ::4].flatten(1).float().mean(dim=1)  # a sample will do
+            like_bytes = (high > _BRIGHT) & (high - low < 4 * 255) & (high - low > 64) & (mean > 16) & (mean < 255 - 16)
+            warn_unless(
+                ~(like_bytes & self.finite & self.clean_in_range),
+                "{} of {} noisy images look like values from 0 to 255, while the clean images lie in [0, 1]: divide them by"
+                " 255, noisy / 255, or every attacker sees white. (If they are an obfuscation's, ignore this.)",
+            )
+
+    def _in_range(self, side: int) -> Tensor:
+        low, high = (bound.to(torch.promote_types(self.dtype, torch.float32)) for bound in self._bounds[side])
+        return ~self.finite | ((low >= -_TOLERANCE) & (high <= 1 + _TOLERANCE))
 
     def views(self, component: Component) -> list[tuple[Tensor, Tensor]]:
-        """What a component compares: per branch the noisy and the clean view, float32 or float64."""
+        """What a component compares: per branch the noisy and the clean view, float32 or float64, each a copy."""
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
-            return [(self._view(0, noisy), self._view(1, clean)) for noisy, clean in component.branches]
+            return [(noisy.clone(), clean.clone()) for noisy, clean in self._branches(component)]
+
+    def _branches(self, component: Component) -> list[tuple[Tensor, Tensor]]:
+        return [(self._view(0, noisy), self._view(1, clean)) for noisy, clean in component.branches]
 
     def score(self, component: Component) -> Tensor:
         """The score of every image, ``(B,)`` in float32 or float64; NaN where a pixel is not finite.
@@ -106,14 +150,20 @@ class Pair:
         found = [(component, self._scores.get(component)) for component in wanted]
         missing = list(dict.fromkeys(component for component, score in found if score is None))
         if not missing:
-            return [score for _, score in found if score is not None]
+            return self._copies([score for _, score in found if score is not None])
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
             known = [component for component in missing if is_known(component, one_way=self._one_way)]
             if known:
                 scores = self._evaluate(known)
                 self._scores.update((component, scores[:, k]) for k, component in enumerate(known))
             self._scores.update(self._score_by_views([component for component in missing if component not in known]))
-        return [self._scores[component] for component in wanted]
+        return self._copies([self._scores[component] for component in wanted])
+
+    def _copies(self, scores: Sequence[Tensor]) -> list[Tensor]:
+        """In one memory of their own: what is written to them does not change what was kept."""
+        with torch.set_grad_enabled(self._grad):
+            together = torch.stack(list(scores)) if scores else self.finite
+            return [together[k] for k in range(len(scores))]
 
     def scores_side_by_side(self, components: Sequence[Component]) -> Tensor:
         """The scores of components that the engine knows, ``(B, components)``, evaluated anew."""
@@ -123,10 +173,20 @@ class Pair:
     @property
     def _one_way(self) -> bool:
         """Whether the engine may evaluate the suites' attackers: on a CPU (elsewhere not every backend can), no gradient."""
-        wanted = self._grad and any(image.requires_grad for image in self._given)  # now: they may have come to want one
+        wanted = self._grad and any(map(wants_gradient, self._given))  # now: they may have come to want one
         return self.device.type == "cpu" and not wanted
 
+    def _check_unchanged(self) -> None:
+        """Raise if an image was written to since its bounds were read."""
+        now = _versions(self._given)
+        if None not in (now, self._versions) and now != self._versions:
+            raise RuntimeError(
+                "the images were changed in place after the Pair was made, so its scores would be of no one picture: make"
+                " the Pair afterwards, or change a copy, image.clone()."
+            )
+
     def _evaluate(self, known: Sequence[Component]) -> Tensor:
+        self._check_unchanged()
         return evaluate(*self._given, self.finite, program_of(known, *self._given[0].shape[1:]))
 
     def _score_by_views(self, components: Sequence[Component]) -> dict[Component, Tensor]:
@@ -136,19 +196,23 @@ class Pair:
         """
         batches: dict[Any, list[tuple[Component, Tensor, Tensor]]] = {}
         for component in components:
-            for number, (noisy, clean) in enumerate(self.views(component)):
+            for number, (noisy, clean) in enumerate(self._branches(component)):
                 alike = (component.similarity, noisy.shape, clean.shape)
                 key = alike if is_known_similarity(component.similarity) else (component, number)
                 batches.setdefault(key, []).append((component, noisy, clean))
         values: dict[Component, list[Tensor]] = {component: [] for component in components}
         for batch in batches.values():
             members, *sides = zip(*batch, strict=True)
-            noisy, clean = (side[0] if len(side) == 1 else torch.cat(side) for side in sides)
-            together = members[0].similarity(noisy, clean)
-            if together.shape != (len(members) * len(self),):
+            similarity = members[0].similarity
+            ours = isinstance(similarity, (MSSSIM, SquaredPearson, AffineFit))  # others may write into what they are given
+            noisy, clean = (torch.cat(side) if len(side) > 1 else side[0] if ours else side[0].clone() for side in sides)
+            together = similarity(noisy, clean)
+            wanted = (len(members) * len(self),)
+            if not isinstance(together, Tensor) or together.shape != wanted:
+                got = tuple(together.shape) if isinstance(together, Tensor) else f"a {type(together).__name__}"
                 raise ValueError(
                     f"component {members[0].name!r}: its similarity must return one number per image, shape"
-                    f" ({len(members) * len(self)},), got {tuple(together.shape)}."
+                    f" {wanted}, got {got}."
                 )
             for component, value in zip(members, together.view(len(members), -1), strict=True):
                 values[component].append(value)
@@ -159,12 +223,34 @@ class Pair:
         if (side, view) not in self._views:
             if view:
                 before = self._view(side, view[:-1])
-                self._views[side, view] = view[-1](before).to(before.dtype)
+                self._views[side, view] = _seen_by(view[-1], before)
             else:
+                self._check_unchanged()
                 dtype = torch.promote_types(self.dtype, torch.float32)
                 mask = self.finite.view(-1, 1, 1, 1)
                 self._views[side, view] = torch.where(mask, as_computed(self._given[side], dtype), 0.0)
         return self._views[side, view]
+
+
+def _seen_by(attacker: Attacker, images: Tensor) -> Tensor:
+    """What an attacker makes of a view that others share: it gets a copy that it may write to, as may be what it returns."""
+    if is_built_in(attacker, one_way=True):
+        return attacker(images)
+    view = attacker(images.clone())
+    if not isinstance(view, Tensor) or view.is_complex() or view.ndim == 0 or len(view) != len(images):
+        got = f"{view.dtype} of shape {tuple(view.shape)}" if isinstance(view, Tensor) else f"a {type(view).__name__}"
+        raise TypeError(
+            f"the attacker {attacker!r} must return a real tensor with one view per image, ({len(images)}, C, H, W), got"
+            f" {got}."
+        )
+    return view.to(images.dtype, copy=True)
+
+
+def _versions(images: tuple[Tensor, Tensor]) -> tuple[int, ...] | None:
+    """How often each tensor was written to; None where torch does not count."""
+    if torch.compiler.is_compiling() or transforming() or any(image.is_inference() for image in images):
+        return None
+    return tuple(image._version for image in images)
 
 
 def _bounds(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,15 +298,21 @@ def as_computed(images: Tensor, dtype: torch.dtype) -> Tensor:
 
     A gradient that flows back into float16 saturates at its largest number instead of becoming infinite.
     """
-    if images.dtype == torch.float16 and images.requires_grad:
-        images = _FromHalf.apply(images, dtype)  # type: ignore[no-untyped-call]
-    return images.to(dtype).clamp(-LARGEST, LARGEST)
+    if images.dtype == torch.float16 and wants_gradient(images):
+        images = _FromHalf.apply(images, dtype)
+    return cut(images.to(dtype), -LARGEST, LARGEST)
 
 
 class _FromHalf(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(_ctx: Any, images: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(images: Tensor, dtype: torch.dtype) -> Tensor:
         return images.to(dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, torch.dtype], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(_ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

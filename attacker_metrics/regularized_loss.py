@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from attacker_metrics.loss import MultiAttackerPrivacyLoss, PreparedClean
+from attacker_metrics.settings import number
+from attacker_metrics.transforms import transforming
 
 Schedule = Callable[[int], float]
 
@@ -22,10 +24,12 @@ class PrivacyRegularizedLoss(nn.Module):
         task: the task's loss, called with what follows the images; its result is a scalar.
         privacy: the privacy loss; by default :class:`~attacker_metrics.MultiAttackerPrivacyLoss` with its defaults.
         alpha: in [0, 1]; 0 = task only, 1 = privacy only. Or a schedule, from the training step to such a number.
-            The step is yours to pass, so that there is no counter to save and to restore.
+            The step is yours to pass, so that there is no counter to save and to restore. It is a constant: a tensor that
+            requires a gradient is refused.
 
     Raises:
         ValueError: if ``alpha`` is not in [0, 1].
+        TypeError: if ``privacy`` is no :class:`~attacker_metrics.MultiAttackerPrivacyLoss`, or ``task`` cannot be called.
 
     Example:
         >>> import torch
@@ -44,6 +48,10 @@ class PrivacyRegularizedLoss(nn.Module):
         alpha: float | Schedule = 0.5,
     ) -> None:
         super().__init__()
+        if not callable(task):
+            raise TypeError(f"task must be a loss that can be called, such as torch.nn.CrossEntropyLoss(), got {task!r}.")
+        if not (privacy is None or isinstance(privacy, nn.Module)):
+            raise TypeError(f"privacy must be a MultiAttackerPrivacyLoss or None, got {privacy!r}.")
         self.task = task
         self.privacy = MultiAttackerPrivacyLoss() if privacy is None else privacy
         self.alpha = alpha if callable(alpha) else _checked(alpha)
@@ -69,7 +77,9 @@ class PrivacyRegularizedLoss(nn.Module):
         alpha = self._alpha_at(step)
         total: Tensor = (1 - alpha) * task + alpha * privacy
         split = {"total": total, "task": task, "privacy": privacy}
-        self.components = {name: value.detach() for name, value in split.items()} | self.privacy.components
+        # Copies: `loss /= steps` must not change what is logged. Transforms of torch.func leave no value to keep.
+        kept = {} if transforming() else {name: value.detach().clone() for name, value in split.items()}
+        self.components = kept | self.privacy.components
         return total
 
     def _alpha_at(self, step: int | None) -> float:
@@ -81,6 +91,4 @@ class PrivacyRegularizedLoss(nn.Module):
 
 
 def _checked(alpha: float) -> float:
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must lie in [0, 1] (0 = task only, 1 = privacy only), got {alpha!r}.")
-    return float(alpha)
+    return number("alpha", alpha, "lie in [0, 1] (0 = task only, 1 = privacy only)", least=0, most=1)

@@ -5,7 +5,6 @@ A similarity is any hashable callable ``(noisy_view, clean_view) -> (B,)``, both
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,12 +15,47 @@ from torch import Tensor
 from attacker_metrics.engine import evaluate
 from attacker_metrics.ms_ssim import TAPS
 from attacker_metrics.program import NORMALIZATIONS, MSSSIMComparison, PearsonComparison, Program
+from attacker_metrics.settings import number, positive_numbers
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 Normalize = Literal["relu", "simple", "fold"] | None
 
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DEFAULT_BETAS: tuple[float, ...] = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+def betas_for(side: int) -> tuple[float, ...]:
+    """As many of MS-SSIM's five standard exponents as images of that size allow, scaled so that they sum to 1.
+
+    The first few alone sum to less, which lifts every score: unrelated pictures of 32 pixels read about .26 with
+    ``(0.0448, 0.2856)`` and .05 with the two scaled.
+
+    Args:
+        side: the smaller side in pixels, >= 11.
+
+    Raises:
+        ValueError: below 11 pixels.
+
+    Example:
+        >>> betas_for(32), len(betas_for(224))
+        ((0.1356, 0.8644), 5)
+    """
+    scales = _scales_of(side)
+    if scales == 0:
+        raise ValueError(f"images of {side} pixels are too small for MS-SSIM, which needs {TAPS}.")
+    return _first_betas(scales)
+
+
+def _scales_of(side: int) -> int:
+    return sum(side >= TAPS * 2**scale for scale in range(len(DEFAULT_BETAS)))
+
+
+def _first_betas(scales: int) -> tuple[float, ...]:
+    if scales == len(DEFAULT_BETAS):
+        return DEFAULT_BETAS
+    kept = DEFAULT_BETAS[:scales]
+    but_last = [round(beta / sum(kept), 4) for beta in kept[:-1]]
+    return *but_last, round(1 - sum(but_last), 4)
 
 
 @dataclass(frozen=True)
@@ -64,7 +98,8 @@ class MSSSIM:
 
     Args:
         betas: the exponents, one per scale, > 0. The smaller side of an image must be at least
-            ``11 * 2 ** (len(betas) - 1)``: 11, 22, 44, 88, 176 pixels for one to five scales.
+            ``11 * 2 ** (len(betas) - 1)``: 11, 22, 44, 88, 176 pixels for one to five scales. A sum below 1 lifts every
+            score; :func:`betas_for` has exponents that sum to 1.
         data_range: L, the span of the pixel values, > 0.
         normalize: ``"relu"`` cuts negative terms to 0; ``"simple"`` maps terms by ``(v + 1) / 2``; ``"fold"`` takes their
             magnitude, for training; ``None`` leaves them (an image with a negative term is then NaN: a negative number
@@ -88,11 +123,10 @@ class MSSSIM:
     normalize: Normalize = "relu"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        if not self.betas or not all(0 < beta < math.inf for beta in self.betas):
-            raise ValueError(f"betas must be one or more positive numbers, one per scale, got {self.betas!r}.")
-        if not 0 < self.data_range < math.inf:
-            raise ValueError(f"data_range must be a positive number, got {self.data_range!r}.")
+        betas = positive_numbers("betas", self.betas, "be one or more positive numbers, one per scale")
+        object.__setattr__(self, "betas", betas)
+        data_range = number("data_range", self.data_range, "be a positive number", above=0)
+        object.__setattr__(self, "data_range", data_range)
         if self.normalize not in NORMALIZATIONS:
             raise ValueError(f"normalize must be 'relu', 'simple', 'fold' or None, got {self.normalize!r}.")
 
@@ -104,12 +138,12 @@ class MSSSIM:
     def check_size(self, height: int, width: int) -> None:
         """Raise a ``ValueError`` if an image of ``height`` x ``width`` pixels is too small for the scales."""
         if min(height, width) < self.smallest_side:
-            fits = int(math.log2(min(height, width) / TAPS)) + 1 if min(height, width) >= TAPS else 0
+            fits = _scales_of(min(height, width))
             fewer = f"pass {fits} or fewer" if fits else "(for sides of 11 pixels or more) pass fewer"
             raise ValueError(
                 f"images of {height} x {width} pixels are too small for MS-SSIM with {len(self.betas)} betas: the smaller"
                 f" side must be at least {self.smallest_side} (11, 22, 44, 88, 176 for one to five betas). Resize the"
-                f" images, or {fewer} betas, e.g. betas={DEFAULT_BETAS[: max(fits, 1)]}."
+                f" images, or {fewer} betas, e.g. betas={_first_betas(max(fits, 1))}, which sum to 1 as the five do."
             )
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
@@ -146,8 +180,7 @@ class SquaredPearson:
     eps: float = 1e-12
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps < math.inf:
-            raise ValueError(f"eps must be a positive number, got {self.eps!r}.")
+        object.__setattr__(self, "eps", number("eps", self.eps, "be a positive number", above=0))
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Tensor:
         """Correlate two views ``(B, ...)`` image by image, ``(B,)``."""
@@ -175,7 +208,10 @@ def check_floating(noisy: Any, clean: Any) -> None:
     """Raise a ``TypeError`` unless both are tensors of float16, bfloat16, float32 or float64."""
     for name, value in (("noisy", noisy), ("clean", clean)):
         if not isinstance(value, Tensor):
-            raise TypeError(f"the {name} images must be a torch.Tensor, got {type(value).__name__}.")
+            raise TypeError(
+                f"the {name} images must be a torch.Tensor, got {type(value).__name__}; convert NumPy arrays (B, H, W, C)"
+                " by torch.from_numpy(images).permute(0, 3, 1, 2)."
+            )
         if value.dtype not in _ACCEPTED:
             raise TypeError(
                 f"the {name} images must be float16, bfloat16, float32 or float64, got {value.dtype};"

@@ -75,9 +75,9 @@ def added_components(suite: str, *, betas: Sequence[float] = DEFAULT_BETAS) -> d
         >>> list(added_components("standard-v1"))[:3]
         ['identity_gray', 'invert_gray', 'equalize_gray']
     """
-    if suite not in SUITES:
+    if not isinstance(suite, str) or suite not in SUITES:
         raise ValueError(f"suite must be one of {', '.join(map(repr, SUITES))}, got {suite!r}.")
-    ms_ssim, pearson = MSSSIM(tuple(betas)), SquaredPearson()
+    ms_ssim, pearson = MSSSIM(betas), SquaredPearson()  # type: ignore[arg-type]
     raw, gray, clean_gray = (luma,), (luma, clamp), (luma,)
     equalize, jpeg, unsharp, wiener = Equalize(), JPEG(50), Unsharp(2.0, 1.0), Wiener(2.0, 1e-2)
     rows = (

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -75,7 +75,7 @@ def add_up(metrics: Sequence[Metric], gather: Gather | None, group: Any) -> None
     float64 = torch.empty(0, dtype=torch.float64, device=device)  # decides the dtype of the whole vector
     vector = torch.cat([float64, *(state.to(device).reshape(-1) for state in states)])
     if gather is None or gather is gather_all_tensors:
-        total = _sum_of_ranks(vector, _fingerprint(metrics), group)
+        total = _sum_of_ranks(vector, metrics, group)
     else:
         total = torch.stack(list(gather(vector, group=group))).sum(dim=0)
     totals = {dtype: total.to(dtype) for dtype in {state.dtype for state in states}}
@@ -111,6 +111,29 @@ def synchronized(metrics: Iterable[Metric]) -> Iterator[None]:
                 metric.unsync()
 
 
+@contextmanager
+def unwarned_of_no_update(metrics: Iterable[Metric]) -> Iterator[None]:
+    """Without torchmetrics' warning of a ``compute`` before any ``update``: one empty rank of many is correct use.
+
+    The metrics seem updated meanwhile: Python's filters of warnings belong to all threads of the process.
+    """
+    parts = [part for metric in metrics for part in metric.modules() if isinstance(part, Metric)]
+    untouched = [part for part in parts if part._update_count == 0]
+    for part in untouched:
+        part._update_count = 1
+    try:
+        yield
+    finally:
+        for part in untouched:
+            if part._update_count == 1:
+                part._update_count = 0
+
+
+@runtime_checkable
+class _Advising(Protocol):
+    def advice(self) -> str: ...
+
+
 def _by_route(metrics: Iterable[Metric]) -> list[list[Metric]]:
     """Metrics that can share a collective, in the order of the first of each."""
     routes: dict[tuple[int, int], list[Metric]] = {}
@@ -119,20 +142,21 @@ def _by_route(metrics: Iterable[Metric]) -> list[list[Metric]]:
     return list(routes.values())
 
 
-def _sum_of_ranks(vector: Tensor, fingerprint: int, group: Any) -> Tensor:
+def _sum_of_ranks(vector: Tensor, metrics: Sequence[Metric], group: Any) -> Tensor:
     rank = dist.get_rank(group)
     if rank < 0:
         return vector
     sent = torch.zeros(-(-(len(vector) + 2) // _BLOCK) * _BLOCK, dtype=vector.dtype, device=vector.device)
-    sent[0], sent[1], sent[2 : len(vector) + 2] = fingerprint, len(vector), vector.detach()
+    sent[0], sent[1], sent[2 : len(vector) + 2] = _fingerprint(metrics), len(vector), vector.detach()
     received = [torch.empty_like(sent) for _ in range(dist.get_world_size(group))]
     with torch.no_grad():
         dist.all_gather(received, sent, group=group)
     rows = torch.stack(received)
     if bool((rows[:, :2] != sent[:2]).any()):
         raise RuntimeError(
-            "The processes hold different metrics, or the same with different settings, so their states cannot be added."
-            " Make the metric with the same members, extras and settings on every rank, and compute it in the same order."
+            "The processes hold different metrics, or the same with different settings or fits, so their states cannot be"
+            " added. Make the metric with the same members, extras and settings on every rank, and compute it in the same"
+            " order." + "".join(dict.fromkeys(metric.advice() for metric in metrics if isinstance(metric, _Advising)))
         )
     parts = list(rows[:, 2 : len(vector) + 2])
     parts[rank] = vector  # with its graph: forward's values under dist_sync_on_step stay differentiable

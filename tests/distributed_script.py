@@ -20,6 +20,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 import attacker_metrics as am
 from attacker_metrics import MultiAttackerPrivacy
+from attacker_metrics.guarded_metric import GuardedMetric
 
 SETTINGS = {"betas": (0.5, 0.5), "nan_strategy": "ignore"}
 SIZES = (3, 1, 2)
@@ -131,7 +132,7 @@ def stock(rank, mine):
     """The same members as a plain collection whose metrics synchronize as torchmetrics' do."""
     metric = updated(make(), mine)
     for member in metric.values():
-        member._sync_dist = super(am.AttackerMetric, member)._sync_dist
+        member._sync_dist = super(GuardedMetric, member)._sync_dist
     return counted(MetricCollection(dict(metric.items())).compute)[1]
 
 

@@ -40,8 +40,8 @@ def browser():
 def serving(manifest, database, *options, port=0):
     """The command, running; yields its process and address. Whatever happens, it ends."""
     command = [sys.executable, "-m", "attacker_metrics", "annotate", str(manifest), "--database", str(database)]
-    command += ["--owner-token", OWNER, "--port", str(port), *options]
-    environment = os.environ | {"ATTACKER_METRICS_BACKEND": "torch"}
+    command += ["--port", str(port), *options]
+    environment = os.environ | {"ATTACKER_METRICS_BACKEND": "torch", "ATTACKER_METRICS_OWNER_TOKEN": OWNER}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             line = process.stdout.readline()

@@ -11,6 +11,7 @@ from conftest import photo_pair
 from torch.autograd import gradcheck
 
 from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, luma, minmax, pull_back, sobel, standardize
+from attacker_metrics.filters import JPEG, Unsharp
 
 ATTACKERS = {
     "clamp": (clamp, reference.clamp),
@@ -108,9 +109,63 @@ def test_pull_backs_are_what_autograd_finds(name, kind, size, device):
     assert torch.equal(gradient, before)
 
 
+def slopes(attacker, x, gradient, atol=1e-12):
+    """The gradient in ``x`` by autograd, by ``torch.func`` and by the written-out pull-back, which must agree."""
+    found = [
+        grad(attacker, x, gradient),
+        torch.func.vjp(attacker, x)[1](gradient)[0],
+        pull_back(attacker, x, attacker(x), gradient),
+    ]
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=0, atol=atol)
+    return found[0].flatten().tolist()
+
+
 def test_clamp_passes_the_gradient_at_its_bounds_only():
     x = torch.tensor([[[[-0.1, 0.0, 0.5, 1.0, 1.1]]]])
-    assert grad(clamp, x).flatten().tolist() == [0, 1, 1, 1, 0]
+    assert slopes(clamp, x, torch.ones_like(x)) == [0, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_gamma_passes_the_gradient_at_its_bounds_only(gamma):
+    x = torch.tensor([[[[0.0, 1e-6, 0.25, 1.0, 1.1]]]], dtype=torch.float64)
+    expected = [0, gamma * 1e-6 ** (gamma - 1), gamma * 0.25 ** (gamma - 1), gamma, 0]
+    assert slopes(Gamma(gamma), x, torch.ones_like(x)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_minmax_passes_the_gradient_where_the_span_is_exactly_its_floor():
+    x = torch.tensor([[[[0.0, 0.25e-8, 1e-8]]]], dtype=torch.float64)
+    weights = torch.tensor([[[[0.0, 1.0, 0.0]]]], dtype=torch.float64)
+    assert slopes(minmax, x, weights) == pytest.approx([-0.75e8, 1e8, -0.25e8], rel=1e-12)
+    below = x / 2  # the span is a constant there
+    assert slopes(minmax, below, weights) == pytest.approx([-1e8, 1e8, 0], rel=1e-12)
+
+
+def test_standardize_takes_the_deviation_below_its_floor_as_a_constant():
+    x = torch.tensor([[[[-1.0, 1.0]]]], dtype=torch.float64)
+    weights = torch.tensor([[[[0.0, 1.0]]]], dtype=torch.float64)
+    assert slopes(standardize, x, weights) == pytest.approx([0, 0], abs=1e-15)  # of two values only the sign is left
+    # At the floor it still moves: slopes of 1e5 cancel.
+    assert slopes(standardize, 1e-6 * x, weights, atol=1e-9) == pytest.approx([0, 0], abs=1e-9)
+    tiny = 1e-7 * x
+    slope = 1e6 / 2 * (1 / (1 + math.exp(-0.1)) * (1 - 1 / (1 + math.exp(-0.1))))
+    assert slopes(standardize, tiny, weights) == pytest.approx([-slope, slope], rel=1e-12)
+
+
+def test_slopes_at_kinks_do_not_need_a_gradient_mode_of_the_caller():
+    x = torch.tensor([[[[0.0, 1.0]]]])
+    with torch.no_grad():
+        assert torch.equal(clamp(x), x)
+        assert not clamp(x.clone().requires_grad_()).requires_grad
+    assert clamp(torch.tensor([[[[math.nan]]]])).isnan().all()
+
+
+@pytest.mark.parametrize("filtered", [Unsharp(), JPEG(100)], ids=repr)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_filters_pass_the_gradient_at_the_bounds_of_their_clamps(filtered, value):
+    x = torch.full((1, 1, 16, 16), value, dtype=torch.float64)
+    assert torch.equal(filtered(x), x)  # a flat picture stays what it is, at the bound
+    assert grad(filtered, x).sum().item() == pytest.approx(x.numel(), rel=1e-9)
 
 
 def test_minmax_shares_the_gradient_equally_between_ties():
@@ -125,8 +180,10 @@ def test_wavelet_has_slope_zero_at_and_below_the_threshold():
     # One 2 x 2 block whose only detail coefficient is exactly 0.25.
     x = torch.tensor([[[[0.5, 0.25], [0.5, 0.25]]]], dtype=torch.float64)
     detail = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]]], dtype=torch.float64)
-    assert grad(Wavelet(0.25), x, detail).abs().max() == 0
-    assert grad(Wavelet(0.2), x, detail).abs().min() == pytest.approx(1)
+    assert slopes(Wavelet(0.25), x, detail) == [0] * 4
+    assert slopes(Wavelet(0.2), x, detail) == pytest.approx([1, -1, 1, -1])
+    assert slopes(Wavelet(0.25), 1 - x, detail) == [0] * 4  # the coefficient is -0.25
+    assert slopes(Wavelet(0.0), torch.zeros_like(x), detail) == [0] * 4  # no threshold, and a coefficient at it
 
 
 def test_wavelet_without_threshold_is_the_identity(device):

@@ -4,6 +4,9 @@ import copy
 import json
 import math
 import sys
+from collections import OrderedDict
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ import torch.nn.functional as F
 from reference import photographs
 from torch import nn
 
+from attacker_metrics import AttackerMetricsWarning
 from attacker_metrics.attacks import (
     ATTACKS,
     DLG,
@@ -29,7 +33,7 @@ from attacker_metrics.attacks import (
 from attacker_metrics.attacks.costs import cosine_distance, layer_distances, squared_distance
 from attacker_metrics.attacks.optimizers import LBFGS, Adam
 from attacker_metrics.attacks.priors import LayerInput, batch_norm_statistics, image_norm, total_variation
-from attacker_metrics.defenses import Compose, GaussianNoise, MagnitudePruning
+from attacker_metrics.defenses import Compose, GaussianNoise, LowBitQuantization, MagnitudePruning, SignQuantization
 
 LABELS = torch.tensor([3, 1, 7, 2])
 
@@ -305,6 +309,166 @@ def test_labels_of_a_group_are_read_where_inputs_of_the_last_layer_have_both_sig
     assert torch.equal(infer_labels(network, shared.gradients, 4).sort().values, labels.sort().values)
     by_sums = shared.gradients["3.weight"].sum(dim=2).argsort(dim=1)[:, :4]
     assert not torch.equal(by_sums.sort().values, labels.sort().values)
+
+
+ACTIVATIONS = {"gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh, "relu": nn.ReLU, "softplus-like": nn.LogSigmoid}
+DEFENDED = {
+    "nothing": [],
+    "noise": [GaussianNoise(1e-2)],
+    "pruning": [MagnitudePruning(0.9)],
+    "signs": [SignQuantization()],
+    "few bits": [LowBitQuantization(3)],
+}
+
+
+def smooth(activation, classes, *, bias=True) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 5, 4), ACTIVATIONS[activation](), nn.Flatten(), nn.Linear(8 * 49, classes, bias=bias)
+    )
+
+
+@pytest.mark.parametrize("defended", list(DEFENDED))
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_the_bias_tells_every_label_whatever_the_activation(activation, defended):
+    images = torch.rand(24, 3, 32, 32) * torch.rand(24, 3, 1, 1)
+    for classes in (2, 3, 20):
+        labels = torch.arange(24) % classes
+        network = smooth(activation, classes)
+        shared = share_gradients(network, images, labels, defenses=DEFENDED[defended])
+        assert infer_labels(network, shared.gradients, classes=classes)[:, 0].tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu", "tanh"])
+def test_without_a_bias_the_odd_row_tells_the_label_of_three_classes_or_more(activation):
+    images = torch.rand(24, 3, 32, 32) * torch.rand(24, 3, 1, 1)
+    for classes in (3, 20):
+        labels = torch.arange(24) % classes
+        network = smooth(activation, classes, bias=False)
+        shared = share_gradients(network, images, labels)
+        assert infer_labels(network, shared.gradients)[:, 0].tolist() == labels.tolist()
+        by_sums = shared.gradients["3.weight"].sum(dim=2).argmin(dim=1)
+        assert by_sums.tolist() != labels.tolist()
+        frozen = smooth(activation, classes)
+        frozen[-1].bias.requires_grad_(False)
+        told = infer_labels(frozen, share_gradients(frozen, images, labels).gradients)
+        assert told[:, 0].tolist() == labels.tolist()
+        frozen = smooth(activation, classes)
+        frozen[-1].weight.requires_grad_(False)
+        told = infer_labels(frozen, share_gradients(frozen, images, labels).gradients)
+        assert told[:, 0].tolist() == labels.tolist()
+
+
+def test_what_a_defence_did_to_the_bias_does_not_hide_the_label():
+    torch.manual_seed(1)
+    images, labels = torch.rand(12, 3, 32, 32), torch.arange(12) % 6
+    network = smooth("gelu", 6)
+    shared = share_gradients(network, images, labels).gradients
+    # Noise on one of the two only: the other is whole.
+    withheld = {name: torch.zeros_like(value) if name == "3.bias" else value for name, value in shared.items()}
+    drowned = {name: 5 * torch.randn_like(value) if name == "3.bias" else value for name, value in shared.items()}
+    flooded = {name: 3 * torch.randn_like(value) if name == "3.weight" else value for name, value in shared.items()}
+    for gradients in (withheld, drowned, flooded):
+        assert infer_labels(network, gradients)[:, 0].tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "tanh"])
+def test_labels_of_a_group_may_repeat_where_there_is_a_bias(activation):
+    network = smooth(activation, 10)
+    labels = torch.tensor([[1, 1, 1, 1], [2, 2, 5, 5], [9, 0, 9, 9], [3, 4, 5, 6]])
+    shared = share_gradients(network, torch.rand(4, 4, 3, 32, 32), labels)
+    assert torch.equal(infer_labels(network, shared.gradients, 4).sort().values, labels.sort().values)
+
+
+def test_labels_that_are_guesses_are_told():
+    images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
+    network = smooth("tanh", 2, bias=False)
+    with pytest.warns(AttackerMetricsWarning, match="of 4 clients cannot be told"):
+        infer_labels(network, share_gradients(network, images, labels).gradients)
+    network = smooth("relu", 2, bias=False)  # inputs of one sign: no guess
+    assert infer_labels(network, share_gradients(network, images, labels).gradients)[:, 0].tolist() == labels.tolist()
+    network = smooth("relu", 5)
+    nothing = {name: torch.zeros(3, *value.shape) for name, value in network.named_parameters()}
+    with pytest.warns(AttackerMetricsWarning, match="3 of 3 clients"):
+        assert infer_labels(network, nothing, 2).shape == (3, 2)
+
+
+def test_idlg_and_gradinversion_take_the_labels_of_smooth_networks():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Linear(8 * 49, 7))
+    labels = torch.tensor([6, 0, 3])
+    shared = share_gradients(network, torch.rand(3, 3, 32, 32), labels)
+    for attack in (IDLG(iterations=1, restarts=1), GradInversion(iterations=1)):
+        assert attack(network, shared).labels.tolist() == labels.tolist()
+
+
+class Wrapped(nn.Module):
+    """A network whose output is put into something."""
+
+    def __init__(self, network, wrap):
+        super().__init__()
+        self.network, self.wrap = network, wrap
+
+    def forward(self, x):
+        return self.wrap(self.network(x))
+
+
+class Outputs(NamedTuple):
+    """As some of torchvision's networks return."""
+
+    logits: torch.Tensor
+    aux_logits: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda x: (x,),
+        lambda x: [x],
+        lambda x: (x, [x.sum(), x.square()]),
+        lambda x: {"logits": x, "aux": x * 2},
+        lambda x: {"out": x},
+        lambda x: OrderedDict(features=x[:, :, None], out=x),
+        lambda x: Outputs(x, x * 2),
+        lambda x: SimpleNamespace(logits=x, loss=None),
+    ],
+)
+def test_logits_are_found_in_what_networks_of_other_libraries_return(wrap):
+    plain, labels = lenet(), LABELS[:2]
+    expected = share_gradients(plain, photos(8)[:2], labels)
+    wrapped = Wrapped(plain, wrap)
+    shared = share_gradients(wrapped, photos(8)[:2], labels)
+    for name, gradient in expected.gradients.items():
+        assert torch.equal(shared.gradients[f"network.{name}"], gradient)
+    for attack in (IDLG(iterations=2, restarts=1), InvertingGradients(iterations=2), DLG(iterations=2, restarts=1)):
+        torch.testing.assert_close(attack(wrapped, shared).images, attack(plain, expected).images)
+    one = share_gradients(wrapped, photos(8)[:1], labels[:1])
+    torch.testing.assert_close(one.gradients["network.8.bias"], shared.gradients["network.8.bias"][:1])
+
+
+@pytest.mark.parametrize(
+    ("wrap", "told"),
+    [
+        (lambda x: (x, x * 2), r"tuple of 0: \(1, 10\), 1: \(1, 10\)"),
+        (lambda x: {"a": x, "b": x}, r"dict of a: \(1, 10\), b: \(1, 10\)"),
+        (lambda x: {}, "dict, not logits"),
+        (lambda x: None, "NoneType, not logits"),
+        (lambda x: SimpleNamespace(scores=x), "SimpleNamespace, not logits"),
+        (lambda x: x[:, :, None, None], r"shape \(1, 10, 1, 1\)"),
+        (lambda x: x[:, :1], r"shape \(1, 1\)"),
+        (lambda x: x[0], r"shape \(10,\)"),
+    ],
+)
+def test_outputs_without_clear_logits_are_told(wrap, told):
+    with pytest.raises(ValueError, match=told):
+        share_gradients(Wrapped(lenet(), wrap), photos(8)[:1], LABELS[:1])
+
+
+def test_batch_norm_of_one_value_is_told():
+    network = nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=r"one value per channel.*batch_norm: eval"):
+        share_gradients(network, torch.rand(2, 3, 8, 8), torch.tensor([0, 1]), train=True)
+    share_gradients(network, torch.rand(2, 2, 3, 8, 8), torch.tensor([[0, 1], [2, 0]]), train=True)
 
 
 def test_labels_that_cannot_be_read_are_told():

@@ -1,6 +1,7 @@
 """Defences against plain references, SciPy and Opacus; policies against their published table and real photographs."""
 
 import importlib
+import itertools
 import math
 import sys
 
@@ -138,6 +139,55 @@ def test_epsilon_is_that_of_the_gaussian_mechanism(noise_multiplier):
     assert found <= ClippedNoise(9.0, noise_multiplier).epsilon(1e-5, steps=1, accountant="rdp")
 
 
+@pytest.mark.parametrize(
+    ("noise_multiplier", "steps", "delta", "exact"),
+    [  # by mpmath with 60 digits
+        (0.001, 1, 1e-5, 504263.89292065403),
+        (0.01, 1, 1e-5, 5425.509846147429),
+        (0.0289, 1, 1e-5, 745.2831063090579),
+        (10.0, 10**6, 1e-5, 5425.509846147429),
+        (1.0, 1, 1e-30, 11.743883025231737),
+        (1e4, 1, 1e-5, 9.023709432563503e-05),
+        (1e8, 1, 1e-5, 0.0),
+    ],
+)
+def test_epsilon_is_exact_where_numerical_accountants_give_up(noise_multiplier, steps, delta, exact):
+    pytest.importorskip("opacus", reason="needs opacus")
+    defense = ClippedNoise(1.0, noise_multiplier)
+    found = defense.epsilon(delta, steps=steps)
+    assert found == pytest.approx(exact, rel=1e-9)
+    assert found <= defense.epsilon(delta, steps=steps, accountant="rdp") <= 1.6 * found + 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:Optimal order:UserWarning")
+@pytest.mark.parametrize("noise_multiplier", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("sample_rate", [0.01, 0.3, 0.9])
+def test_one_step_of_a_sample_is_what_the_numerical_accountant_bounds(noise_multiplier, sample_rate):
+    accountants = pytest.importorskip("opacus.accountants", reason="needs opacus")
+    ledger = accountants.create_accountant("prv")
+    ledger.history = [(noise_multiplier, sample_rate, 1)]
+    exact = ClippedNoise(1.0, noise_multiplier).epsilon(1e-5, steps=1, sample_rate=sample_rate)
+    assert exact <= ledger.get_epsilon(1e-5) + 1e-9
+    assert exact == pytest.approx(ledger.get_epsilon(1e-5), abs=0.02)
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+@pytest.mark.parametrize("sample_rate", [1.0, 0.5, 0.01])
+@pytest.mark.parametrize("noise_multiplier", [1e-6, 0.01, 0.02, 0.3, 100.0])
+def test_epsilon_is_finite_and_grows_with_steps_everywhere(noise_multiplier, sample_rate, accountant):
+    pytest.importorskip("opacus", reason="needs opacus")
+    defense = ClippedNoise(1.0, noise_multiplier)
+    found = [
+        defense.epsilon(1e-5, steps=steps, sample_rate=sample_rate, accountant=accountant) for steps in (1, 2, 100, 10**9)
+    ]
+    assert all(math.isfinite(value) for value in found)
+    assert all(after >= before - 0.01 for before, after in itertools.pairwise(found))
+    whole = defense.epsilon(1e-5, steps=100, accountant=accountant)
+    assert found[2] <= whole
+    if noise_multiplier <= 0.02:  # whoever takes part is seen: sampling does not help much
+        assert found[0] > 0.9 * defense.epsilon(1e-5, steps=1)
+
+
 def test_epsilon_of_many_steps_composes_and_sampling_helps():
     pytest.importorskip("opacus", reason="needs opacus")
     defense = ClippedNoise(1.0, 4.0)
@@ -166,6 +216,8 @@ def test_a_missing_opacus_names_the_extra(monkeypatch):
         (lambda: ClippedNoise(0.0, 1.0), "max_norm is 0.0"),
         (lambda: ClippedNoise(1.0, 1.0).epsilon(0.0, steps=1), "delta is 0.0"),
         (lambda: ClippedNoise(1.0, 1.0).epsilon(steps=0), "steps 0"),
+        (lambda: ClippedNoise(1.0, 1.0).epsilon(steps=1.5), "steps 1.5"),
+        (lambda: ClippedNoise(1.0, 1.0).epsilon(steps=math.inf), "steps inf"),
         (lambda: ClippedNoise(1.0, 1.0).epsilon(steps=1, accountant="gdp"), "'prv' or 'rdp'"),
         (lambda: AugmentationPolicy("7-7"), "crop-flip, 3-1-7"),
         (lambda: AugmentationPolicy(()), "a sequence"),

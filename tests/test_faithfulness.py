@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,9 +14,10 @@ import torch
 from reference import photographs
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
+from sklearn.calibration import calibration_curve
 from statsmodels.stats.inter_rater import fleiss_kappa
 
-from attacker_metrics import MeanMSSSIM, MultiAttackerPrivacy
+from attacker_metrics import AttackerMetricsWarning, MeanMSSSIM, MultiAttackerPrivacy
 from attacker_metrics.evaluation.cli import main
 from attacker_metrics.faithfulness import (
     Annotations,
@@ -27,6 +30,7 @@ from attacker_metrics.faithfulness import (
     pair,
     read_annotations,
     read_scores,
+    report,
 )
 from attacker_metrics.faithfulness.bootstrap import draw_weights, interval, two_sided_p
 from attacker_metrics.faithfulness.rank_statistics import RankStatistics
@@ -258,6 +262,57 @@ def test_few_clusters_are_no_evidence_however_much_their_draws_agree():
     assert two_sided_p(2.0, np.full(100, 2.0), 8) == 2 / 2**8
 
 
+@pytest.mark.parametrize("models", ["abc", "abcd", "abcdefg", "abcdefgh"])
+@pytest.mark.parametrize("originals", [7, 8])
+def test_of_fewer_than_eight_there_is_no_interval_and_no_test_but_the_reason(models, originals, tmp_path):
+    table, scores = synthetic(originals=originals, models=tuple(models))
+    outcome = faithfulness(scores, table, draws=100)
+    fits = [calibrate(scores, table, ["psnr"], draws=100)]
+    report.write_outputs(tmp_path, outcome, fits)
+    found = json.loads((tmp_path / "faithfulness.json").read_text())
+    page = (tmp_path / "faithfulness.md").read_text()
+    for level, count, what in (("image", originals, "originals"), ("model", len(models), "models")):
+        figures, few = found["levels"][level], count < 8
+        reason = f"no intervals and no tests: they need 8 {what}, there are {count}"
+        assert figures["refused"] == (reason if few else None)
+        assert (reason in page) == few
+        for estimate in (row["spearman"] for row in figures["statistics"].values()):
+            assert (estimate["low"] is None, estimate["high"] is None) == (few, few)
+            assert estimate["value"] is not None
+        for comparison in figures["comparisons"]:
+            assert (comparison["p"] is None, comparison["p_holm"] is None, comparison["difference"]["low"] is None) == (
+                few,
+            ) * 3
+    few, humans, fit = originals < 8, found["humans"], found["calibrations"][0]
+    assert (humans["refused"] is None, humans["mean"]["spearman"][1] is None) == (not few, few)
+    assert (fit["refused"] is None, fit["brier"]["low"] is None) == (not few, few)
+    assert (" to " in page) == (len(models) == 8 or originals == 8)
+    assert "(- to -)" not in page
+
+
+def test_every_share_has_its_count(tmp_path):
+    table, scores = synthetic(originals=12)
+    votes = {name: np.where(np.arange(48) % 5 == k, np.nan, column) for k, (name, column) in enumerate(table.votes.items())}
+    table = Annotations(*(getattr(table, name) for name in KEY_FIELDS), votes)
+    outcome = faithfulness(scores, table, draws=100)
+    fit = calibrate(scores, table, ["psnr"], draws=100)
+    report.write_outputs(tmp_path, outcome, [fit])
+    found = json.loads((tmp_path / "faithfulness.json").read_text())
+    recognized = table.recognized()
+    assert found["recognized"] == {"hits": recognized.sum(), "count": 48}
+    for model, counts in found["levels"]["model"]["recognized"].items():
+        assert counts == {"hits": recognized[table.models == model].sum(), "count": 12}
+    for name, counts in found["humans"]["recognized"].items():
+        assert counts == {"hits": np.nansum(votes[name]), "count": (~np.isnan(votes[name])).sum()}
+    page = (tmp_path / "faithfulness.md").read_text()
+    assert f"{recognized.sum():.0f} of 48 images were recognised" in page
+    assert f"{recognized[:12].sum():.0f} of 12 |" in page
+    observed, predicted = calibration_curve(fit.recognized, fit.probability, n_bins=10, strategy="quantile")
+    np.testing.assert_allclose(fit.observed, observed)
+    np.testing.assert_allclose(fit.predicted, predicted)
+    assert sum(found["calibrations"][0]["reliability"]["counts"]) == 48
+
+
 def test_an_annotator_without_a_correlation_leaves_the_ceiling_of_the_others():
     votes = {"ann": [1, 1, 0, 0], "bob": [1, 1, 0, 1], "always": [1, 1, 1, 1]}
     keys = [["d"] * 4, ["m"] * 4, ["x"] * 4, list("1234"), list("1234")]
@@ -404,6 +459,150 @@ def test_not_a_number_is_no_answer(tmp_path):
     table = read_annotations(write_csv(tmp_path / "table.csv", columns))
     np.testing.assert_array_equal(table.votes["x"], [1, np.nan])
     np.testing.assert_array_equal(table.votes["y"], [np.nan, 0])
+
+
+CLASSES = ("cat", "dog", "3", "eagle", "frog")
+MISSING_CELLS = ("", "NA", "na", "nan", "NaN", "None", "none", "NULL", "null", "N/A", "n/a", "#N/A", "<NA>", "NaT", "  ")
+
+
+def class_table(respelled=lambda text: text, missing="", respelled_truth=lambda text: text):
+    """Sixty reconstructions named by three annotators, a fifth of the cells missing."""
+    rng = np.random.default_rng(0)
+    truth = [CLASSES[k % 5] for k in range(60)]
+    columns = {name: [value] * 60 for name, value in (("dataset", "d"), ("model", "m"), ("attack", "a"))}
+    columns |= {"original": [str(k) for k in range(60)], "reconstruction": [f"m/{k}" for k in range(60)]}
+    columns["class"] = [respelled_truth(name) for name in truth]
+    seen = rng.random(60)
+    for k in range(3):
+        named = [
+            name if see + 0.3 * rng.random() > 0.6 else CLASSES[rng.integers(5)]
+            for see, name in zip(seen, truth, strict=True)
+        ]
+        blank = rng.random(60) < 0.2
+        columns[f"annotator_{k}"] = [missing if empty else respelled(name) for empty, name in zip(blank, named, strict=True)]
+    return columns
+
+
+def alpha_of(path):
+    return human_agreement(read_annotations(path), draws=2).krippendorff_alpha
+
+
+@pytest.mark.parametrize("missing", MISSING_CELLS)
+def test_a_missing_vote_is_missing_however_it_is_spelled(tmp_path, missing):
+    wanted = read_annotations(write_csv(tmp_path / "wanted.csv", class_table()))
+    found = read_annotations(write_csv(tmp_path / "table.csv", class_table(missing=missing)))
+    for name, votes in wanted.votes.items():
+        assert 5 < np.isnan(votes).sum() < 30
+        np.testing.assert_array_equal(found.votes[name], votes)
+    assert alpha_of(tmp_path / "table.csv") == pytest.approx(nominal_alpha(np.stack(list(wanted.votes.values()))))
+    columns = TABLE | {"annotator_x": ["1", missing], "recognizable": [missing, "1"]}
+    table = read_annotations(write_csv(tmp_path / "flags.csv", columns))
+    np.testing.assert_array_equal(table.votes["x"], [1, np.nan])
+    np.testing.assert_array_equal(table.recognizable, [np.nan, 1])
+
+
+@pytest.mark.parametrize(
+    "cell", ["-", "--", "\u2013", "?", "...", "n.a.", "missing", "Skipped", "not asked", "#REF!", "#DIV/0!"]
+)
+def test_what_may_mean_missing_is_an_error_that_names_the_cell(tmp_path, cell):
+    columns = class_table(missing=cell)
+    row = 1 + columns["annotator_0"].index(cell)
+    with pytest.raises(TableError, match=rf"row {row}: annotator_0 is {re.escape(repr(cell))}.*write nothing for not asked"):
+        read_annotations(write_csv(tmp_path / "table.csv", columns))
+    with pytest.raises(TableError, match=r"row 2: annotator_x is .*; write 1 for recognised"):
+        read_annotations(write_csv(tmp_path / "flags.csv", TABLE | {"annotator_x": ["1", cell]}))
+
+
+def test_a_mark_that_is_a_class_is_an_answer(tmp_path):
+    columns = {**TABLE, "class": ["+", "-"], "annotator_x": ["+", "+"], "annotator_y": ["-", "-"]}
+    table = read_annotations(write_csv(tmp_path / "table.csv", columns))
+    np.testing.assert_array_equal(np.stack([table.votes["x"], table.votes["y"]]), [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class": ["3", "None"]}, "row 2: class is 'None', which reads as a missing cell; rename the class"),
+        ({"class": ["3", "-1.0"]}, "row 2: class is '-1.0', which annotators say for \"cannot tell\""),
+        ({"class": ["cat", "dog"], "annotator_y": ["1", "0"]}, r"hold only '0', '1', but the table has a column 'class'"),
+        ({"annotator_": ["1", "1"]}, "column 'annotator_' names nobody"),
+    ],
+)
+def test_what_a_class_cannot_be_is_an_error(tmp_path, change, message):
+    with pytest.raises(TableError, match=message):
+        read_annotations(write_csv(tmp_path / "table.csv", TABLE | {"annotator_y": ["", ""]} | change))
+
+
+@pytest.mark.parametrize(
+    "respelled",
+    [
+        str.upper,
+        lambda text: text.replace("3", "03"),
+        lambda text: text.replace("3", "003.0"),
+        lambda text: f"{text[0]}\u200b{text[1:]}",
+        lambda text: "".join(chr(ord(sign) + 0xFEE0) for sign in text),  # full width
+    ],
+)
+@pytest.mark.parametrize("side", ["respelled", "respelled_truth"])
+def test_another_spelling_of_a_class_is_the_class_and_is_named(tmp_path, respelled, side):
+    wanted = alpha_of(write_csv(tmp_path / "wanted.csv", class_table()))
+    path = write_csv(tmp_path / "table.csv", class_table(**{side: respelled}))
+    with pytest.warns(AttackerMetricsWarning, match="differ in case, spaces or leading zeros only and count as one class"):
+        assert alpha_of(path) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    "respelled",
+    [lambda text: f" {text}\u00a0", lambda text: text.replace("3", "3.0"), lambda text: text.replace("a", "a\u0308")],
+)
+def test_the_same_text_is_the_same_class_without_a_word(tmp_path, respelled):
+    wanted = alpha_of(write_csv(tmp_path / "wanted.csv", class_table()))
+    truth = {"respelled_truth": lambda text: text.replace("a", "\u00e4")} if "\u0308" in respelled("a") else {}
+    assert alpha_of(write_csv(tmp_path / "table.csv", class_table(respelled, **truth))) == pytest.approx(wanted)
+
+
+def test_classes_that_differ_stay_different(tmp_path):
+    columns = {**TABLE, "class": ["v1", "cat"], "annotator_x": ["v1.0", "cats"], "annotator_y": ["V2", "-1"]}
+    table = read_annotations(write_csv(tmp_path / "table.csv", columns))
+    np.testing.assert_array_equal(np.stack([table.votes["x"], table.votes["y"]]), np.zeros((2, 2)))
+
+
+def test_a_model_or_an_annotator_with_two_spellings_is_named(tmp_path):
+    columns = {**TABLE, "model": ["LeNet", "lenet "], "annotator_X": ["1", "0"]}
+    with pytest.warns(
+        AttackerMetricsWarning, match="model 'LeNet' and 'lenet', annotator 'X' and 'x' differ .* different ones"
+    ):
+        table = read_annotations(write_csv(tmp_path / "table.csv", columns))
+    assert len(set(table.models)) == 2
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+def test_missing_values_of_data_frames_are_missing(tmp_path, missing):
+    frame = pd.DataFrame(TABLE | {"class": ["03", "4"], "annotator_x": ["03", missing], "annotator_y": [3.0, missing]})
+    frame["annotator_y"] = frame["annotator_y"].astype("Float64" if missing is pd.NA else "float64")
+    frame["recognizable"] = pd.array([missing if missing is pd.NA else None, True], dtype="boolean")
+    frame.to_parquet(tmp_path / "table.parquet", index=False)
+    with pytest.warns(AttackerMetricsWarning, match="'03' and '3' differ"):
+        table = read_annotations(tmp_path / "table.parquet")
+    for column in (table.votes["x"], table.votes["y"]):
+        np.testing.assert_array_equal(column, [1, np.nan])
+    np.testing.assert_array_equal(table.recognizable, [np.nan, 1])
+    keys = {name: TABLE[name] for name in KEY_FIELDS}
+    np.testing.assert_array_equal(Annotations(**keys, votes={"x": [True, missing]}).votes["x"], [1, np.nan])
+    np.testing.assert_array_equal(Scores(["a", "b"], {"psnr": [1, missing]}).columns["psnr"], [1, np.nan])
+    with pytest.raises(ValueError, match="column 'x', row 2 is 'maybe'; votes are 1, 0 or NaN"):
+        Annotations(**keys, votes={"x": [1, "maybe"]})
+    with pytest.raises(ValueError, match="column 'psnr' holds 'x', not a number"):
+        Scores(["a", "b"], {"psnr": ["x", missing]})
+
+
+def test_ids_of_a_score_table_keep_their_leading_zeros(tmp_path):
+    path = write_csv(tmp_path / "scores.csv", {"id": ["007", "7"], "psnr": ["12", "NA"]})
+    scores = read_scores(path)
+    assert list(scores.ids) == ["007", "7"]
+    np.testing.assert_array_equal(scores.columns["psnr"], [12, np.nan])
+    with pytest.raises(TableError, match="row 1: psnr is '1_2', not a number"):
+        read_scores(write_csv(path, {"id": ["a"], "psnr": ["1_2"]}))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import reference
 import torch
 import torch.nn.functional as F
-from conftest import NAMES, SMALL, deliver_warnings, parameters, photo_pair, pictures, spoil, warns_once
+from conftest import NAMES, SMALL, deliver_warnings, in_one_graph, parameters, photo_pair, pictures, spoil, warns_once
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -540,9 +540,7 @@ def test_autocast_changes_neither_values_nor_gradients(dtype, device):
     assert (slope - expected_slope).norm() <= 1e-5 * expected_slope.norm()
 
 
-@pytest.mark.skipif(
-    torch.__version__ < (2, 13), reason="one graph needs a torch whose tracer can hash dataclasses: 2.13 can, 2.7 cannot"
-)
+@in_one_graph
 @pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # of torch's own tracing
 @pytest.mark.parametrize(
     ("function", "settings"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from conftest import SMALL, deliver_warnings, photo_pair, pictures, spoil, warns_once
+from conftest import SMALL, deliver_warnings, in_one_graph, photo_pair, pictures, spoil, warns_once
 from torch import nn
 
 import attacker_metrics as am
@@ -163,6 +163,7 @@ def test_components_keep_no_graph_alive():
     assert all(score.grad_fn is None and score.shape == () for score in loss.components.values())
 
 
+@in_one_graph
 @pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # of torch's own tracing
 @pytest.mark.parametrize("settings", [{}, {"weights": WEIGHTS, "normalize": "fold", "mean": (0.1,) * 3, "std": (0.9,) * 3}])
 def test_compiled_in_one_graph_it_gives_the_same(settings):
@@ -373,6 +374,36 @@ def test_preparing_refuses_what_is_not_a_clean_batch():
         loss.prepare(torch.zeros(1, 3, 22, 22).byte())
     with pytest.raises(ValueError, match="too small"):
         loss.prepare(torch.rand(1, 3, 21, 22))
+
+
+@pytest.mark.parametrize("settings", [{}, {"mean": (0.1,) * 3, "std": (0.9,) * 3}], ids=["plain", "denormalising"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_prepared_clean_batch_stays_what_it_was_when_the_batch_changes(settings, dtype):
+    noisy, clean = (image.to(dtype) for image in pictures())
+    loss = small_loss(**settings)
+    prepared = loss.prepare(clean)
+    wanted = loss(noisy, prepared)
+    clean.zero_()
+    assert torch.equal(loss(noisy, prepared), wanted)
+
+
+def test_a_prepared_clean_batch_does_not_share_the_memory_of_an_array():
+    _, clean = pictures()
+    array = clean.numpy().copy()
+    prepared = small_loss().prepare(torch.from_numpy(array))
+    array[...] = 0
+    assert torch.equal(prepared.images, clean)
+
+
+def test_what_is_logged_does_not_change_with_the_returned_loss():
+    noisy, clean = pictures()
+    leaf = noisy.requires_grad_()
+    loss = am.PrivacyRegularizedLoss(nn.MSELoss(), small_loss())
+    for of in (loss, loss.privacy):
+        value = loss(leaf, clean, leaf, clean) if of is loss else of(leaf, clean)
+        logged = {name: score.item() for name, score in of.components.items()}
+        value /= 4  # as when gradients are accumulated
+        assert {name: score.item() for name, score in of.components.items()} == logged
 
 
 def test_a_prepared_clean_batch_does_not_show_its_pixels():

@@ -1,15 +1,19 @@
 """The compiled CPU kernel beside the engine in torch: built here, same numbers, same gradients, chosen as asked."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
-from conftest import photo_pair, pictures, spoil
+from conftest import in_one_graph, photo_pair, pictures, spoil
 
 from attacker_metrics import (
     MSSSIM,
+    AttackerMetricsWarning,
     Component,
     MultiAttackerPrivacy,
     Pair,
@@ -22,6 +26,7 @@ from attacker_metrics import (
 )
 from attacker_metrics.attackers import Blur, clamp, luma, minmax
 from attacker_metrics.backends import native
+from attacker_metrics.backends.native import trust
 from attacker_metrics.components import program_of
 from attacker_metrics.engine import evaluate
 from attacker_metrics.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, invert, median
@@ -239,6 +244,7 @@ def test_half_precision_and_other_memory_layouts(kernel, dtype):
     assert slope.isfinite().all()
 
 
+@in_one_graph
 def test_metrics_and_the_compiled_loss_use_it_too(kernel):
     noisy, clean = pictures(2, 24, 24)
     privacy = MultiAttackerPrivacy(betas=(0.5, 0.5))
@@ -293,21 +299,215 @@ def test_a_compiled_call_builds_the_kernel_if_it_can_and_runs_in_torch_if_not(ca
     native.loaded.cache_clear()
 
 
-@pytest.mark.skipif(os.name != "posix" or not hasattr(os, "geteuid"), reason="asks for a POSIX home directory")
-def test_a_cache_that_cannot_be_read_or_holds_rubbish_leaves_the_default_with_torch(cache, monkeypatch, tmp_path):
+posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes of files, and shells, are POSIX's")
+
+PLANTED = """
+#include <stdint.h>
+#include <stdio.h>
+__attribute__((constructor)) static void run(void) { fclose(fopen("%s", "w")); }
+int attacker_metrics_forward(void* i, void* d, void* n, void* c, void* f, int64_t batch, int64_t channels, int64_t h,
+                             int64_t w, int threads, float* scores, float* s0, float* s1, void* given) {
+  for (int64_t k = 0; k < batch; ++k) scores[k] = 2e35f;
+  return 0;
+}
+int attacker_metrics_backward() { return 0; }
+"""
+
+
+def compiled(folder, source):
+    """A library of a C source."""
+    (folder / "planted.c").write_text(source)
+    command = [
+        *native._compiler(),
+        "-x",
+        "c",
+        "-shared",
+        "-fPIC",
+        str(folder / "planted.c"),
+        "-o",
+        str(folder / "planted.so"),
+    ]
+    subprocess.run(command, check=True)
+    return (folder / "planted.so").read_bytes()
+
+
+@pytest.fixture
+def found(cache, monkeypatch, tmp_path):
+    """A genuine library in a private folder of its own, not loaded yet, and nothing asked for."""
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(cache))
+    made = build_native()
+    folder = tmp_path / "above" / "cache"
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(folder))
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
+    trust.make_private(folder)
+    shutil.copy(made, native.library())
+    native.loaded.cache_clear()
+    yield native.library()
+    native.loaded.cache_clear()
+
+
+def assert_torch_with_one_warning(reason):
     noisy, clean = pictures()
-    monkeypatch.delenv("ATTACKER_METRICS_BACKEND", raising=False)
-    file = tmp_path / "file"
-    file.write_bytes(b"")
-    for folder in (file, tmp_path):  # not a folder; a folder with an empty library
-        monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(folder))
-        native.loaded.cache_clear()
-        if folder is tmp_path:
-            native.library().write_bytes(b"")
+    with pytest.warns(AttackerMetricsWarning, match=reason) as warned:  # noqa: PT031 - one warning for all three
         assert backend() == "torch"
-        multi_attacker_scores(noisy, clean, betas=(0.5, 0.5))
-    build_native()  # mends it
+        scores = multi_attacker_scores(noisy, clean, betas=(0.5, 0.5))
+        assert backend() == "torch"
+    assert len(warned) == 1
+    assert "build_native()" in str(warned[0].message)
+    exact = multi_attacker_scores(noisy.double(), clean.double(), betas=(0.5, 0.5))
+    assert all((scores[name] - exact[name]).abs().max() <= 2e-5 for name in exact)
+
+
+@posix
+@pytest.mark.parametrize("which", ["file", "folder", "above"])
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o707, 0o1777])
+def test_a_library_that_others_could_have_written_is_not_loaded(found, which, mode):
+    place = {"file": found, "folder": found.parent, "above": found.parent.parent}[which]
+    place.chmod(mode)
+    if (which, mode) == ("above", 0o1777):  # as /tmp is: there nobody can replace what is another's
+        assert backend() == "native"
+        return
+    assert_torch_with_one_warning(rf"others can write to {place} \(mode {mode:o}\); chmod go-w")
+    place.chmod(0o755)
+    native.loaded.cache_clear()
     assert backend() == "native"
+
+
+@posix
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("which", ["file", "folder", "above"])
+def test_a_library_that_belongs_to_another_user_is_not_loaded(found, which):
+    place = {"file": found, "folder": found.parent, "above": found.parent.parent}[which]
+    os.chown(place, 12345, -1)
+    assert_torch_with_one_warning(f"{place} belongs to another user, number 12345")
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o777, 0o700])
+def test_a_planted_library_is_never_run(found, tmp_path, mode):
+    found.write_bytes(compiled(tmp_path, PLANTED % (tmp_path / "it ran")))
+    found.parent.chmod(mode)
+    assert_torch_with_one_warning("others can write to" if mode == 0o777 else "its checksum is missing or wrong")
+    assert not (tmp_path / "it ran").exists()
+    if mode == 0o700:
+        build_native()  # mends it
+        assert backend() == "native"
+    else:
+        with pytest.raises(RuntimeError, match="others can write to"):
+            build_native()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: b"",
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:-1],
+        lambda whole: whole[:20_000] + bytes([whole[20_000] ^ 1]) + whole[20_001:],
+        lambda whole: whole + b"\n",
+        lambda whole: whole[:100] + whole[-len(whole) // 4 :],
+    ],
+    ids=["empty", "half", "a byte less", "a bit", "a byte more", "a hole"],
+)
+def test_a_damaged_library_is_not_loaded_and_built_anew(found, damage):
+    whole = found.read_bytes()
+    found.unlink()  # the old one may be mapped
+    found.write_bytes(damage(whole))
+    assert_torch_with_one_warning("its checksum is missing or wrong")
+    assert build_native() == found
+    assert backend() == "native"
+
+
+def test_a_library_of_other_sources_or_flags_is_not_loaded(found, monkeypatch):
+    other = found.read_bytes()
+    native._fingerprint.cache_clear()
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-ffast-math"))
+    try:
+        native.library().write_bytes(other)
+        assert native.library() != found
+        assert_torch_with_one_warning("its checksum is missing or wrong")
+    finally:
+        native._fingerprint.cache_clear()
+
+
+@posix
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("int unrelated;", "it lacks a function, .*attacker_metrics_forward"),
+        (PLANTED, r"its functions fail their check, their scores are off by (nan|2e\+35)"),
+        (None, "it cannot be loaded"),
+    ],
+    ids=["no functions", "wrong numbers", "no library"],
+)
+def test_a_library_with_a_checksum_is_checked_before_use_all_the_same(found, tmp_path, source, reason):
+    found.unlink()
+    found.write_bytes(b"text" if source is None else compiled(tmp_path, source.replace("%s", str(tmp_path / "it ran"))))
+    trust.seal(found, native._fingerprint())
+    assert_torch_with_one_warning(reason)
+    build_native()
+    assert backend() == "native"
+
+
+@posix
+@pytest.mark.parametrize("kind", ["a link", "a pipe", "a folder"])
+def test_what_is_no_file_is_not_opened(found, tmp_path, kind):
+    aside = found.rename(tmp_path / "aside.so")
+    {"a link": lambda: found.symlink_to(aside), "a pipe": lambda: os.mkfifo(found), "a folder": found.mkdir}[kind]()
+    assert_torch_with_one_warning("it is a symbolic link" if kind == "a link" else "it is not a file")
+
+
+def test_the_check_does_not_depend_on_what_the_caller_has_switched_on(found):
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            assert backend() == "native"
+    finally:
+        torch.set_default_dtype(default)
+
+
+def test_a_folder_that_is_none_leaves_the_default_with_torch(found, monkeypatch):
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(found))
+    native.loaded.cache_clear()
+    assert backend() == "torch"
+    with pytest.raises(OSError, match=found.name):
+        build_native()
+
+
+@posix
+def test_the_folder_is_made_for_its_user_alone_whatever_the_umask_and_found_again_by_a_relative_name(
+    cache, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", "a/b")
+    monkeypatch.chdir(tmp_path)
+    before = os.umask(0)
+    try:
+        made = build_native()
+    finally:
+        os.umask(before)
+    assert made == tmp_path / "a" / "b" / made.name
+    assert [place.stat().st_mode & 0o777 for place in (made, made.parent, made.parent.parent)] == [0o755, 0o700, 0o700]
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
+    assert backend() == "native"
+    monkeypatch.chdir(made.parent)
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", ".")
+    native.loaded.cache_clear()
+    assert backend() == "native"
+    native.loaded.cache_clear()
+
+
+@posix
+def test_without_a_home_directory_torch_runs_and_building_says_what_to_set(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("ATTACKER_METRICS_CACHE", ""), ("XDG_CACHE_HOME", "relative"), ("HOME", "relative")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
+    native.loaded.cache_clear()
+    assert backend() == "torch"
+    with pytest.raises(RuntimeError, match=r"no home directory .* set ATTACKER_METRICS_CACHE"):
+        build_native()
+    assert list(tmp_path.iterdir()) == []
     native.loaded.cache_clear()
 
 
@@ -319,20 +519,77 @@ def test_an_unknown_backend_is_refused(monkeypatch):
         multi_attacker_scores(*pictures(), betas=(0.5, 0.5))
 
 
-@pytest.mark.skipif(os.name != "posix", reason="asks for a shell's false")
+def script(folder, text):
+    """A compiler that does what a shell script says."""
+    path = folder / "compiler"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@posix
 @pytest.mark.parametrize(
     ("compiler", "message"),
-    [("no-such-compiler", "no C\\+\\+ compiler: no-such-compiler not found"), ("false", "exit status 1")],
+    [
+        ("no-such-compiler", "no C\\+\\+ compiler: no-such-compiler not found"),
+        ("false", "exit status 1"),
+        ("echo half > $out; echo No space left on device; exit 4", "exit status 4:\nNo space left"),
+        ("sleep 1000 & sleep 1000", "did not end within 1 s"),
+        ("cat", "ended without an error and made nothing"),  # it reads its input
+        ("echo text > $out", "The check of what .* made failed with exit status 1:\n(.*\n)*.*it cannot be loaded"),
+        ("cp PLANTED $out", "The check of what .* made failed with exit status 1:\n(.*\n)*.*scores are off"),
+        ("cp CRASHING $out", "The check of what .* made failed with exit status -11"),
+    ],
 )
-def test_a_compiler_that_fails_is_a_clear_error_and_leaves_nothing_behind(monkeypatch, tmp_path, compiler, message):
-    monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(tmp_path))
+def test_a_compiler_that_fails_is_a_clear_error_and_leaves_nothing_behind(cache, monkeypatch, tmp_path, compiler, message):
+    for name, source in (("PLANTED", PLANTED % (tmp_path / "it ran")), ("CRASHING", PLANTED.replace("2e35f", "*(float*)8"))):
+        if name in compiler:
+            (tmp_path / name).write_bytes(compiled(tmp_path, source.replace("%s", "/dev/null")))
+            compiler = compiler.replace(name, str(tmp_path / name))
+    if " " in compiler or compiler == "cat":
+        compiler = script(tmp_path, "for out; do :; done\n" + compiler)
+    if "within" in message:
+        monkeypatch.setattr(native, "_PATIENCE", 1)
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(folder))
     monkeypatch.setenv("ATTACKER_METRICS_BACKEND", "native")
     monkeypatch.setenv("CXX", compiler)
     native.loaded.cache_clear()
     with pytest.raises(RuntimeError, match=message):
         multi_attacker_scores(*pictures(), betas=(0.5, 0.5))
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
     native.loaded.cache_clear()
+
+
+@posix
+def test_an_interrupted_build_leaves_nothing_behind_and_a_killed_one_nothing_for_long(cache, monkeypatch, tmp_path):
+    folder = tmp_path / "cache"
+    compiler = script(tmp_path, f"echo $$ > {tmp_path}/number; exec sleep 1000")
+    environment = {**os.environ, "ATTACKER_METRICS_CACHE": str(folder), "CXX": compiler}
+    command = [sys.executable, "-c", "import attacker_metrics as am; am.build_native()"]
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "number").exists() or not (tmp_path / "number").read_text():
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in running.communicate()[1]
+    assert list(folder.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "number").read_text()), 0)
+    for name, age in (("building-old", 86_400), ("building-new", 0), ("theirs", 86_400)):
+        (folder / name).mkdir()
+        os.utime(folder / name, (time.time() - age,) * 2)
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(folder))
+    made = build_native()
+    assert {place.name for place in folder.iterdir()} == {"building-new", "theirs", made.name}
+    native.loaded.cache_clear()
+
+
+@posix
+def test_a_compiler_may_come_with_words_of_its_own(cache, monkeypatch):
+    command = " ".join(native._compiler())
+    monkeypatch.setenv("CXX", f"env {command} -pipe")
+    assert native._compiler() == [shutil.which("env"), command, "-pipe"]
 
 
 def test_processes_that_build_at_once_both_succeed(cache, tmp_path):

@@ -230,7 +230,25 @@ def test_other_files_are_no_checkpoints(tmp_path):
     save_file({"weight": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="is not a SemSim checkpoint of this library"):
         SemSim(tmp_path / "other.safetensors")
+    for name, metadata in {
+        "no architecture": {},
+        "no JSON": {"architecture": "custom", "preprocessing": "{"},
+        "a list": {"architecture": "custom", "preprocessing": "[]"},
+        "nested": {"architecture": "custom", "preprocessing": "[" * 100_000},
+        "no size": {"architecture": "custom", "preprocessing": '{"mean": [0, 0, 0], "std": [1, 1, 1]}'},
+        "two colours": {"architecture": "custom", "preprocessing": '{"size": 8, "mean": [0, 0], "std": [1, 1]}'},
+    }.items():
+        begin = {"format": "attacker-metrics semsim 1", "training": "[3"}
+        save_file({"weight": torch.ones(1)}, tmp_path / f"{name}.safetensors", {**begin, **metadata})
+        with pytest.raises(CheckpointError, match="does not say what architecture and preprocessing"):
+            load_encoder(tmp_path / f"{name}.safetensors", small_cnn())
+        with pytest.raises(CheckpointError, match="about its training cannot be read"):
+            read_training(tmp_path / f"{name}.safetensors")
+    with pytest.raises(FileNotFoundError):
+        read_training(tmp_path / "none.safetensors")
     torch.save(small_cnn().state_dict(), tmp_path / "pickle.pt")
+    with pytest.raises(CheckpointError, match="is not a safetensors file"):
+        read_training(tmp_path / "pickle.pt")
     with pytest.raises(CheckpointError, match="is not a safetensors file"):
         SemSim(tmp_path / "pickle.pt")
     with pytest.raises(FileNotFoundError, match="there is no such checkpoint"):

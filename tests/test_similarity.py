@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import reference
 import torch
+import torch.nn.functional as F
 from conftest import deliver_warnings, photo_pair, warns_once
 from scipy import stats
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from attacker_metrics import DEFAULT_BETAS, MSSSIM, SquaredPearson, pearson_sq_mean, safe_ms_ssim
 from attacker_metrics.attackers import minmax
+from attacker_metrics.ms_ssim import _product_of_powers
+from attacker_metrics.similarity import betas_for
 
 SMALLEST = {1: 11, 2: 22, 3: 44, 4: 88, 5: 176}
 BETAS = {
@@ -266,3 +269,67 @@ def test_pinned_golden_values_of_photographs():
         assert MSSSIM()(*views).item() == pytest.approx(ms_ssim, abs=1e-9)
         assert SquaredPearson()(*views).item() == pytest.approx(pearson, abs=1e-9)
         assert MSSSIM()(*(x.float() for x in views)).item() == pytest.approx(ms_ssim, abs=2e-5)
+
+
+def test_the_slope_of_squared_pearson_counts_the_variances_down_to_the_floor():
+    x = torch.tensor([[-1.0, 1.0]], dtype=torch.float64).requires_grad_()
+    y = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
+    for eps, slope in ((1.0, 0.0), (1.0 + 1e-9, 1.0)):  # the variances' product is 1; below the floor it is a constant
+        (reached,) = torch.autograd.grad(SquaredPearson(eps)(x, y).sum(), x)
+        assert reached.flatten().tolist() == pytest.approx([-slope, slope], abs=1e-6)
+
+
+@pytest.mark.parametrize(("side", "scales"), [(11, 1), (32, 2), (64, 3), (100, 4), (176, 5), (1000, 5)])
+def test_suggested_betas_sum_to_one_and_keep_their_proportions(side, scales):
+    betas = betas_for(side)
+    assert sum(betas) == pytest.approx(1.0, abs=1.1e-4)  # the five themselves sum to 1.0001
+    first = DEFAULT_BETAS[:scales]
+    assert betas == pytest.approx([beta * sum(betas) / sum(first) for beta in first], abs=2e-4)
+    MSSSIM(betas).check_size(side, side)
+
+
+def test_an_image_that_is_too_small_is_answered_with_betas_that_do_not_inflate():
+    with pytest.raises(ValueError, match=r"pass 2 or fewer betas, e\.g\. betas=\(0\.1356, 0\.8644\)"):
+        MSSSIM()(torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32))
+    with pytest.raises(ValueError, match="10 pixels are too small"):
+        betas_for(10)
+    unrelated = [torch.tensor(reference.photographs()[k][None], dtype=torch.float32) for k in (0, 1)]
+    first, second = (F.interpolate(picture, (32, 32), mode="area") for picture in unrelated)
+    assert MSSSIM(betas_for(32))(first, second) < MSSSIM(DEFAULT_BETAS[:2])(first, second) / 2
+
+
+@pytest.mark.parametrize("normalize", [None, "relu", "simple", "fold"])
+def test_no_normalisation_of_an_inverted_picture_leaves_a_value_or_a_gradient_that_is_not_finite(normalize):
+    clean = torch.tensor(reference.photographs(64, 64), dtype=torch.float32)
+    inverted = (1 - clean).requires_grad_()
+    betas = betas_for(64)
+    if normalize is None:
+        with warns_once("4 of 4 pairs of images have a negative MS-SSIM term.*Pass normalize='relu'"):
+            value = safe_ms_ssim(inverted, clean, normalize=None, betas=betas)
+        assert value == 0
+    else:
+        value = safe_ms_ssim(inverted, clean, normalize=normalize, betas=betas)
+    value.backward()
+    assert 0 <= value.item() <= 1
+    assert inverted.grad.isfinite().all()
+    assert (inverted.grad.abs().max() > 0) == (normalize in ("simple", "fold"))
+
+
+def test_images_without_a_real_value_and_images_that_are_not_finite_are_told_in_one_warning():
+    clean = torch.tensor(reference.photographs(64, 64)[:3], dtype=torch.float32)
+    noisy = clean.clone()
+    noisy[0] = 1 - noisy[0]
+    noisy[1, 0, 0, 0] = math.nan
+    with warns_once("1 of 3 pairs of images hold NaN.* 1 of 3 pairs of images have a negative"):
+        assert safe_ms_ssim(noisy, clean, normalize=None, betas=betas_for(64)) == 0
+    scores = MSSSIM(betas_for(64), normalize=None)(noisy, clean)  # per image the others keep theirs
+    assert scores.isnan().tolist() == [True, True, False]
+    assert scores[2].item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("normalize", "term"), [("relu", 0.0), (None, 0.0), ("simple", -1.0)])
+def test_a_term_of_exactly_zero_has_slope_zero(normalize, term):
+    terms = torch.tensor([term, 0.5], dtype=torch.float64).view(2, 1, 1)
+    score, slopes = _product_of_powers(terms, (0.5, 0.5), normalize)
+    assert score.item() == 0
+    assert slopes.flatten().tolist() == [0, 0]

@@ -157,6 +157,14 @@ def test_groups_of_one_are_no_groups_and_names_do_not_matter():
     assert mean_interval(scores, words) == mean_interval(scores)
 
 
+def test_resamples_without_spread_push_the_limit_to_the_bound():
+    """A third of the resamples misses the one pair that differs: they are infinitely many of their errors away."""
+    rare = np.append(np.zeros(29), 1.0)
+    estimate, mirrored = mean_interval(rare), mean_interval(1 - rare)
+    assert 0 < estimate.low < estimate.value < estimate.high == 1
+    assert 0 == mirrored.low < mirrored.value < mirrored.high < 1
+
+
 @pytest.mark.parametrize("function", [mean_interval, mean_of_worst])
 def test_what_says_nothing_about_its_error_has_no_interval(function):
     assert np.isnan(function([0.1] * 30)[1:]).all()
@@ -202,6 +210,18 @@ def test_intervals_of_quantiles_hold_it_in_groups():
     random = np.random.default_rng(0)
     truth = np.quantile(in_groups(random, 100_000)[0], 0.9)
     assert covered(lambda random: in_groups(random, 60), lambda x, seed: quantile(x[0], 0.9, x[1]), truth, 400) >= 0.93
+
+
+@pytest.mark.parametrize("q", [0.5, 0.8, 0.9])
+@pytest.mark.parametrize("seed", range(5))
+def test_intervals_of_quantiles_in_groups_end_at_the_order_statistics_around_those_of_the_exact_share(q, seed):
+    scores, groups = in_groups(np.random.default_rng(seed), 60)
+    estimate = quantile(scores, q, groups)
+    beyond = success_rate(scores > estimate.value, groups).effective
+    shares = proportion_confint(q * beyond, beyond, method="beta")
+    ordered, places = np.sort(scores), np.array(shares) * (len(scores) - 1)
+    assert estimate.low == ordered[int(np.floor(places[0]))]
+    assert estimate.high == ordered[int(np.ceil(places[1]))]
 
 
 def test_copies_of_one_picture_are_no_further_evidence_for_a_quantile():

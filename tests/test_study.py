@@ -6,6 +6,8 @@ import io
 import itertools
 import json
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -21,12 +23,14 @@ from PIL import Image
 from torch import nn
 
 import attacker_metrics
-from attacker_metrics import DEFAULT_BETAS, MultiAttackerPrivacy
+from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.attacks import ATTACKS, InvertingGradients, digest, share_gradients
 from attacker_metrics.defenses import MagnitudePruning
 from attacker_metrics.evaluation.cli import main
 from attacker_metrics.faithfulness import Annotations, Scores, faithfulness, read_annotations, read_scores
+from attacker_metrics.files.tensors import save_tensors
 from attacker_metrics.quality import quality_scores
+from attacker_metrics.similarity import betas_for
 from attacker_metrics.statistics import rate_of_counts
 from attacker_metrics.study import ConfigError, builtin_text, parse_config, read_config, units
 from attacker_metrics.study.annotating import classes_to_choose_from, copy_of_people
@@ -39,7 +43,7 @@ from attacker_metrics.study.machines import CANNOT_TELL, DESCRIPTORS, draw_candi
 from attacker_metrics.study.reporting import sentences
 from attacker_metrics.study.steps import Study
 from attacker_metrics.study.training import train
-from attacker_metrics.study.units import Folder, code_digest
+from attacker_metrics.study.units import MANIFESTS, Folder, FolderInUseError, package_digest
 
 needs_torchvision = pytest.mark.skipif(
     importlib.util.find_spec("torchvision") is None, reason="torchvision is not installed"
@@ -185,6 +189,56 @@ def test_mistakes_in_odd_places_are_told_before_anything_is_done(right, wrong, w
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: " + "[" * 3000 + "]" * 3000,
+        "name: " + "{a: " * 3000 + "}" * 3000,
+        "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)),
+        *(
+            f"name: !!{tag} abc"
+            for tag in ("timestamp", "bool", "int", "float", "binary", "seq", "map", "python/name:os.system")
+        ),
+        "? [a, b]\n: c",
+        "name: \0",
+        "name: &a [*a]",
+        TINY + "---" + TINY,
+        "null",
+        '"\\x1b[31m": 3',
+        TINY.replace("images: 4", "images: " + "9" * 5000),
+        TINY.replace("images: 4", "images: " + "x" * 5000),
+    ],
+)
+def test_a_broken_file_is_told_in_short(text):
+    with pytest.raises(ConfigError) as error:
+        parse_config(text, Path("study.yaml"))
+    assert str(error.value).startswith("study.yaml:")
+    assert "\x1b" not in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_keys_may_be_spelled_in_two_ways_but_not_in_both():
+    theirs = TINY.replace("defences", "defenses").replace("colours", "colors").replace("dlg,", "dlg, labels: optimized,")
+    ours = TINY.replace("dlg,", "dlg, labels: optimised,")
+    one, other = parse_config(theirs, Path("study.yaml")), parse_config(ours, Path("study.yaml"))
+    assert one.defences == other.defences
+    assert one.annotation == other.annotation
+    assert one.attacks[0].make(0).settings == other.attacks[0].make(0).settings
+    for wrong, told in (
+        (theirs + "defences: []\n", "study.yaml:8: defenses: .* two spellings of one key"),
+        (TINY + "defenses: []\n", "study.yaml:16: defenses: defenses and defences are two spellings of one key"),
+        (theirs.replace("share: 0.7", "share: 7"), r"study.yaml:10: defenses\[1\].share\[0\]: pruning: share is 7.0"),
+        (
+            theirs.replace("{name: plain}", "{name: plain, shar: 1}"),
+            r"study.yaml:9: defenses\[0\].shar: .* did you mean 'share'",
+        ),
+        (theirs.replace("colors", "colors, colours"), "'colours' comes twice"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            parse_config(wrong, Path("study.yaml"))
+
+
 def test_a_date_is_a_name_like_others():
     assert parse_config(TINY.replace("name: tiny", "name: 2024-13-01"), Path("study.yaml")).name == "2024-13-01"
 
@@ -289,6 +343,33 @@ def test_a_torchvision_data_set_on_the_disk_is_read_and_never_downloaded(tmp_pat
 # ------------------------------------------------------------------------------------------------------ classifiers
 
 
+@needs_torchvision
+@pytest.mark.parametrize(("name", "split"), [("EMNIST", "byclass"), ("Places365", "train-standard")])
+def test_a_data_set_that_needs_a_split_says_so(name, split, tmp_path):
+    with pytest.raises(DataError, match=rf"data\.options\.split: {name} has no split 'train'.*{split}"):
+        open_images(Data(torchvision=name, root=tmp_path), 0)
+    with pytest.raises(DataError, match="Nothing is downloaded"):
+        open_images(Data(torchvision=name, root=tmp_path, options={"split": split}), 0)
+
+
+@needs_torchvision
+def test_batch_statistics_of_one_value_are_told_before_anything_is_done(tmp_path, capsys):
+    text = TINY.replace("{name: lenet, network: lenet}", "{name: resnet, torchvision: resnet18}") + "batch_norm: train\n"
+    assert main(["study", "run", str(written(tmp_path, text)), "--output", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "batch_norm: train does not suit model resnet at 32 pixels" in told
+    assert "batch_norm: eval" in told
+    assert not (tmp_path / "out").exists()
+
+
+@needs_torchvision
+def test_a_network_that_returns_more_than_logits_in_training_is_trained():
+    network = build(Model(name="a", torchvision="googlenet", options={"aux_logits": True, "init_weights": False}), 4, 32)
+    images = Photographs(64)
+    assert isinstance(train(network, images, Training(epochs=1, batch_size=64), seed=0), float)
+    assert accuracy(network, images) is not None
+
+
 def test_training_learns_and_a_seed_gives_the_same_weights():
     images, recipe = Photographs(32), Training(epochs=6, batch_size=16, learning_rate=0.01)
     model = Model(name="convnet", network="convnet", options={"width": 4})
@@ -359,6 +440,20 @@ def test_weights_of_a_file_are_loaded_and_others_refused(tmp_path):
     for content in (b"nothing", more, weights_of(nn.Linear(2, 2)), weights_of(build(model, 5, 32))):
         with pytest.raises(ValueError, match="the weights of model lenet are no state_dict of it for 4 classes"):
             load(model, content, 4, 32)
+
+
+def test_weights_are_read_from_safetensors_and_by_older_torch_from_nothing_else(monkeypatch):
+    model = Model(name="lenet", network="lenet")
+    network = build(model, 4, 32, seed=5)
+    assert weights_of(load(model, save_tensors(network.state_dict()), 4, 32)) == weights_of(network)
+    with pytest.raises(ValueError, match="are no state_dict of it for 4 classes") as error:
+        load(model, save_tensors({"weight": torch.ones(1)}), 4, 32)
+    assert "weights_only" not in str(error.value)
+    monkeypatch.setattr(torch, "__version__", "2.5.1")
+    with pytest.raises(ValueError, match=r"CVE-2025-32434.*safetensors"):
+        load(model, weights_of(network), 4, 32)
+    assert weights_of(load(model, save_tensors(network.state_dict()), 4, 32)) == weights_of(network)
+    assert weights_of(load(model, weights_of(network), 4, 32, own=True)) == weights_of(network)
 
 
 @needs_torchvision
@@ -437,7 +532,7 @@ def test_every_reconstruction_is_scored_against_the_very_view_that_was_attacked(
         threat_model = json.loads((folder / "threat_model.json").read_text())
         assert threat_model["views"] == [digest(view[None]) for view in views]
         assert threat_model["epoch"] == 1
-        privacy = MultiAttackerPrivacy(betas=DEFAULT_BETAS[:2])
+        privacy = MultiAttackerPrivacy(betas=betas_for(32))
         for image in range(4):
             row = rows[f"{folder.relative_to(done).as_posix()}/{image:04}.png"]
             expected = privacy(found[image : image + 1], views[image : image + 1])
@@ -594,16 +689,9 @@ def test_another_default_or_other_code_makes_results_old(done, monkeypatch):
         return {title: reason for title, unit in units_.items() if (reason := Folder(done).reason_to_do(unit)) is not None}
 
     assert reasons() == {}
-    monkeypatch.setattr(units, "code_digest", lambda step: "new" if step == "score" else code_digest(step))
-    assert reasons() == {
-        **{
-            f"score lenet/{defence}/{attack}": "changed: this library's code for step 'score'"
-            for defence in ("plain", "pruning")
-            for attack in ("dlg", "short")
-        },
-        "score table": "changed: this library's code for step 'score'",
-        "report all": "what it builds on changed",
-    }
+    monkeypatch.setattr(units, "package_digest", lambda: "new")
+    assert set(reasons().values()) == {"changed: this library's code"}
+    assert len(reasons()) == len([*(done / MANIFESTS).glob("*/**/*.json")])
     monkeypatch.undo()
 
     @dataclass(frozen=True, kw_only=True)
@@ -616,6 +704,96 @@ def test_another_default_or_other_code_makes_results_old(done, monkeypatch):
     assert "attack lenet/plain/dlg" not in found
     config = parse_config(TINY.replace("network: lenet}", "network: lenet, epochs: 0}"), Path("study.yaml"))
     assert reasons()["train lenet/plain"] == "changed: training.epochs 1 -> 0"
+
+
+def test_the_digest_that_tells_other_code_is_that_of_the_whole_package(done):
+    record = json.loads((done / MANIFESTS / "train" / "data.json").read_text())
+    assert record["code"] == package_digest()
+
+
+def nested(depth):
+    return "[" * depth + "]" * depth
+
+
+DAMAGED = {
+    "empty": lambda text: "",
+    "list": lambda text: "[]",
+    "null": lambda text: "null",
+    "number": lambda text: "7",
+    "text": lambda text: '"done"',
+    "no keys": lambda text: "{}",
+    "cut": lambda text: text[: len(text) // 2],
+    "not UTF-8": lambda text: b"\xff\xfe{}",
+    "huge number": lambda text: "9" * 10_000,
+    "nested": lambda text: nested(100_000),
+    "nested inside": lambda text: text.replace('"facts": ', f'"facts": {{}}, "more": {nested(900)}, "old": '),
+    "facts of another type": lambda text: json.dumps({**json.loads(text), "facts": []}),
+    "other facts": lambda text: json.dumps({**json.loads(text), "facts": {"validation_accuracy": "high"}}),
+    "inputs of another type": lambda text: json.dumps({**json.loads(text), "inputs": 1}),
+    "no outputs": lambda text: json.dumps({**json.loads(text), "outputs": {}}),
+    "outputs of another type": lambda text: json.dumps({**json.loads(text), "outputs": {"scores.csv": [1]}}),
+    "endless seconds": lambda text: json.dumps({**json.loads(text), "seconds": float("nan")}),
+    "no settings": lambda text: json.dumps({**json.loads(text), "settings": None, "settings_digest": 3}),
+}
+
+
+@pytest.mark.parametrize("name", list(DAMAGED))
+def test_a_damaged_record_is_told_and_its_unit_done_again(name, done, tmp_path, capsys):
+    folder = tmp_path / "out"
+    subprocess.run(["cp", "-r", done, folder], check=True)
+    before = outputs(folder)
+    for path in (folder / MANIFESTS / "train" / "lenet" / "plain.json", folder / MANIFESTS / "score" / "table.json"):
+        content = DAMAGED[name](path.read_text())
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for step in ("train", "score"):
+        (folder / MANIFESTS / f"{step}.json").write_text("[]")
+    lines = study("run", written(tmp_path), folder, capsys)
+    again = [line for line in lines if "done again" in line]
+    assert len(again) == 2
+    assert all(line.endswith("done again: its record is damaged, or of another release") for line in again)
+    assert outputs(folder) == before
+    assert json.loads((folder / MANIFESTS / "score.json").read_text())["step"] == "score"
+
+
+def test_a_study_of_the_release_before_is_done_again_and_says_so(done, tmp_path, capsys):
+    folder = tmp_path / "out"
+    subprocess.run(["cp", "-r", done, folder], check=True)
+    before = outputs(folder)
+    for path in (folder / MANIFESTS).glob("*/**/*.json"):  # its records had no digest of their own, and one of code per step
+        record = json.loads(path.read_text())
+        del record["digest"]
+        path.write_text(json.dumps({**record, "code": "0" * 64, "settings_digest": "0" * 64}))
+    assert main(["study", "score", str(written(tmp_path)), "--output", str(folder)]) == 2
+    assert "has to be done first (changed: this library's code)" in capsys.readouterr().err
+    lines = study("run", written(tmp_path), folder, capsys)
+    assert len([line for line in lines if line.endswith("done again: changed: this library's code")]) == len(records(folder))
+    assert outputs(folder) == before
+
+
+def test_who_holds_a_study_is_told_and_a_killed_holder_blocks_nobody(tmp_path):
+    path = tmp_path / "a study"
+    code = (
+        "import os, signal, sys; from pathlib import Path; from attacker_metrics.study.units import Folder\n"
+        "with Folder(Path(sys.argv[1])).held():\n    print('held', flush=True); signal.pause()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        since = json.loads((path / MANIFESTS / ".lock.json").read_text())["since"]
+        told = rf"at work in .*a study \(process {holder.pid} on {re.escape(platform.node())}, since {since}\)"
+        with pytest.raises(FolderInUseError, match=told), Folder(path).held():
+            pass
+        for content in ("", "[]", "{}", '{"process": "\x1b[31m"}', nested(100_000)):
+            (path / MANIFESTS / ".lock.json").write_text(content)
+            with pytest.raises(FolderInUseError) as error, Folder(path).held():
+                pass
+            assert "\x1b" not in str(error.value)
+    finally:
+        holder.kill()
+        holder.communicate()
+    with Folder(path).held():
+        assert json.loads((path / MANIFESTS / ".lock.json").read_text())["process"] == os.getpid()
+    assert not (path / MANIFESTS / ".lock.json").exists()
 
 
 def test_steps_run_alone_in_their_order(tmp_path, capsys):

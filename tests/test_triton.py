@@ -275,10 +275,23 @@ def test_the_self_check_survives_kernels_that_do_not_compile(monkeypatch):
     assert self_check.disagreement(torch.device(DEVICE)) == "RuntimeError: no such instruction"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_device_the_kernels_are_not_chosen(monkeypatch):
+@pytest.mark.parametrize(
+    ("wanted", "chosen"), [(None, "torch"), ("torch", "torch"), ("native", "torch"), ("triton", "triton")]
+)
+def test_the_kernels_are_chosen_only_where_asked_for_and_only_if_they_pass(monkeypatch, wanted, chosen):
     monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
-    assert backend("cuda") == "torch"
+    if wanted:
+        monkeypatch.setenv("ATTACKER_METRICS_BACKEND", wanted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(self_check, "of_triton", lambda device: "")
+    assert backend("cuda") == chosen
+    assert backend("cuda", torch.float64) == "torch"
+    monkeypatch.setattr(self_check, "of_triton", lambda device: "their scores are off by 0.5")
+    if chosen == "torch":
+        assert backend("cuda") == "torch"
+        return
+    with pytest.raises(RuntimeError, match=r"their scores are off by 0\.5: unset the variable"):
+        backend("cuda")
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")

@@ -3,6 +3,8 @@
 Needs the extra ``annotate`` (Starlette, uvicorn, SQLAlchemy, and the extra ``faithfulness``).
 """
 
+from attacker_metrics._extras import missing_extra
+
 try:
     from attacker_metrics.annotation.answers import read_votes
     from attacker_metrics.annotation.app import create_app
@@ -13,9 +15,7 @@ try:
     from attacker_metrics.annotation.store import RefusedError, Settings, Store
     from attacker_metrics.annotation.tasks import Item, read_tasks
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"attacker_metrics.annotation needs {error.name}: pip install 'attacker-metrics[annotate]'", name=error.name
-    ) from error
+    raise missing_extra(f"attacker_metrics.annotation needs {error.name}", "annotate", error) from error
 
 __all__ = [
     "Database",

@@ -13,6 +13,9 @@ from attacker_metrics.annotation.database import Annotator, Database, DatabaseFi
 from attacker_metrics.annotation.store import DIFFERENT, SAME, Store
 from attacker_metrics.faithfulness.annotations import KEYS, Annotations, Floats
 
+_LATEST = 253402300800.0
+"""The year 10,000, in seconds since 1970: no calendar goes further."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -59,6 +62,9 @@ def read_answers(store: Store) -> list[Answer]:
     )
     with store.database.reading() as session:
         rows = session.execute(query.order_by(Annotator.number, Trial.position, Vote.id)).all()
+    for row in rows:
+        if not _is_answer(store, *row):
+            raise store.database.damaged(f"the answer {tuple(row)!r} is none")
     return [
         Answer(
             annotator=name,
@@ -129,6 +135,31 @@ def read_votes(database: Path | str) -> Annotations:
         return annotation_table(store, read_answers(store))
     finally:
         opened.close()
+
+
+def _is_answer(
+    store: Store,
+    name: object,
+    position: object,
+    kind: object,
+    item: object,
+    partner: object,
+    answer: object,
+    *times: object,
+) -> bool:
+    """Whether a row can be what this app writes: SQLite itself holds anything anywhere."""
+    places = [place for place in (item, partner) if place is not None]
+    shown_at, answered_at, visible_ms, undone_at = times
+    return (
+        isinstance(name, str)
+        and isinstance(position, int)
+        and kind in ("main", "repeat", "catch")
+        and item is not None
+        and all(isinstance(place, int) and 0 <= place < len(store.items) for place in places)
+        and (answer is None or isinstance(answer, str))
+        and all(isinstance(moment, (int, float)) and 0 <= moment < _LATEST for moment in (shown_at, answered_at))
+        and all(moment is None or isinstance(moment, (int, float)) for moment in (visible_ms, undone_at))
+    )
 
 
 def _expected(store: Store, kind: str, item: int) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import JSON, ForeignKey, Index, UniqueConstraint, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, Connection
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, NoResultFound, OperationalError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 _APPLICATION = 0x616D_616E
@@ -18,6 +19,7 @@ _FORMAT = 1
 """Of the tables; another one is refused."""
 
 _BUSY_SECONDS = 30
+_UNREADABLE = (DatabaseError, StatementError, NoResultFound, UnicodeDecodeError, JSONDecodeError, RecursionError)
 
 
 class Base(DeclarativeBase):
@@ -111,6 +113,10 @@ class NotWritableError(DatabaseFileError):
     """The disk is full, the file is read-only, or another process has not let go of it for half a minute."""
 
 
+class NotReadableError(DatabaseFileError):
+    """The file is damaged, or has other tables than those of a study."""
+
+
 class Database:
     """Transactions on a file.
 
@@ -119,12 +125,15 @@ class Database:
         must_exist: whether its absence is an error.
 
     Raises:
-        DatabaseFileError: if it is absent, no SQLite file, or one of another application; it is left as it was.
+        DatabaseFileError: if it is absent, no SQLite file, damaged, or one of another application or version; it is left as
+            it was.
     """
 
     def __init__(self, path: Path, *, must_exist: bool = False) -> None:
         if must_exist and not path.is_file():
             raise DatabaseFileError(f"{path}: there is no such database.")
+        if path.exists() and not path.is_file():
+            raise DatabaseFileError(f"{path} is no file; pass the name of an SQLite file.")
         if not path.parent.is_dir():
             raise DatabaseFileError(f"{path}: there is no folder {path.parent}; make it first.")
         self.path = path
@@ -150,9 +159,16 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A consistent view."""
-        with Session(self._engine, expire_on_commit=False) as session:
-            yield session
+        """A consistent view.
+
+        Raises:
+            NotReadableError: if what is in the file is not what is expected there.
+        """
+        try:
+            with Session(self._engine, expire_on_commit=False) as session:
+                yield session
+        except _UNREADABLE as error:
+            raise self.damaged(getattr(error, "orig", None) or error) from error
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -167,20 +183,39 @@ class Database:
                 yield session
         except OperationalError as error:
             raise NotWritableError(f"{self.path} cannot be written: {error.orig}.") from error
+        except IntegrityError:
+            raise  # the tables have kept their promise
+        except _UNREADABLE as error:
+            raise self.damaged(getattr(error, "orig", None) or error) from error
         self.is_new = False
+
+    def damaged(self, reason: object) -> NotReadableError:
+        """The error of a file that holds something else than a study."""
+        short = " ".join(str(reason).split())[:200]
+        return NotReadableError(
+            f"{self.path} cannot be read as a study: {short}. Restore it, with its -wal file, from a copy, or recover what"
+            " can be read by sqlite3's .recover."
+        )
 
     def _look(self) -> None:
         try:
             with self._engine.connect() as connection:
                 self.is_new = not inspect(connection).get_table_names()
                 mark = tuple(connection.scalar(text(f"PRAGMA {name}")) for name in ("application_id", "user_version"))
+                sound = connection.scalar(text("PRAGMA quick_check(1)"))
         except DatabaseError as error:
             raise DatabaseFileError(
                 f"{self.path} cannot be used as a database: {error.orig}. SQLite keeps files beside one while it is open; if"
                 f" the folder cannot be written, copy {self.path.name}* to another."
             ) from error
         if not self.is_new and mark != (_APPLICATION, _FORMAT):
-            raise DatabaseFileError(f"{self.path} holds no study of this version of the app; pass another file.")
+            if mark[0] == _APPLICATION:
+                which = f"its format is {mark[1]}, this version reads {_FORMAT}; use the version that made it"
+            else:
+                which = "pass another file"
+            raise DatabaseFileError(f"{self.path} holds no study of this version of the app; {which}.")
+        if sound != "ok":  # now, and not when somebody has voted
+            raise self.damaged(sound)
 
     def _prepare(self, connection: Any, _: object) -> None:
         connection.isolation_level = None  # SQLAlchemy's BEGIN, not the driver's

@@ -11,9 +11,9 @@ from pathlib import Path
 from attacker_metrics.annotation.answers import Answer, main_answers, read_answers
 from attacker_metrics.annotation.database import Database, DatabaseFileError
 from attacker_metrics.annotation.store import Store
-from attacker_metrics.annotation.tasks import CANNOT_TELL
-from attacker_metrics.evaluation.report import staged
-from attacker_metrics.faithfulness.annotations import CLASS, KEYS, PREFIX
+from attacker_metrics.faithfulness.annotations import CANNOT_TELL, CLASS, KEYS, PREFIX
+from attacker_metrics.files.spreadsheet import escaped
+from attacker_metrics.files.writing import check_outputs, has_header, staged, with_suffix
 
 _LOG_COLUMNS = (
     *("annotator", "position", "kind", *KEYS, "shown_original", "answer", "expected", "right"),
@@ -62,29 +62,48 @@ def log_csv(store: Store) -> str:
     return _csv(rows)
 
 
-def export(database: Path, output: Path) -> tuple[Path, Path]:
+def export(database: Path, output: Path, *, overwrite: bool = False) -> tuple[Path, Path]:
     """Write the table to ``output`` and the log beside it, ``NAME-answers.csv``; both or neither.
+
+    Args:
+        database: of the study.
+        output: the table's path.
+        overwrite: replace files that no export has written, too.
 
     Returns:
         The two paths.
 
     Raises:
         DatabaseFileError: if the file is no study, or nobody has voted.
-        OSError: if they cannot be written.
+        ValueError: if the table's name does not end in .csv.
+        OSError: if they cannot be written, or something would be lost.
     """
-    if output.suffix.lower() != ".csv":
-        raise ValueError(f"--output {output}: the table is written as CSV; pass a name that ends in .csv.")
+    with_suffix(output, ".csv")
+    log = output.with_name(f"{output.stem}-answers.csv")
     opened = Database(database, must_exist=True)
     try:
         store = Store(opened)
-        contents = {output.name: table_csv(store), f"{output.stem}-answers.csv": log_csv(store)}
+        contents = {output.name: table_csv(store), log.name: log_csv(store)}
     finally:
         opened.close()
+    beside = has_header(log, _LOG_COLUMNS)  # of a table alone nobody can tell who made it
+    check_outputs(
+        [output, log],
+        inputs=[database, *(database.with_name(f"{database.name}{end}") for end in ("-wal", "-shm"))],
+        overwrite=overwrite,
+        ours=lambda path: beside and (path.name == log.name or _is_table(path)),
+    )
     with staged(output.parent) as stage:
         for name, content in contents.items():
             (stage / name).write_text(content, encoding="utf-8", newline="")
-    first, second = (output.parent / name for name in contents)
-    return first, second
+    return output, log
+
+
+def _is_table(path: Path) -> bool:
+    """Whether the file has the header of an annotation table with an annotator."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        header = next(csv.reader(file), [])
+    return tuple(header[: len(KEYS)]) == KEYS and any(name.startswith(PREFIX) for name in header)
 
 
 def _cell(answer: Answer | None, *, with_class: bool) -> str:
@@ -104,5 +123,5 @@ def _shown_original(store: Store, answer: Answer) -> str:
 
 def _csv(rows: Iterable[Iterable[object]]) -> str:
     file = io.StringIO()
-    csv.writer(file).writerows(rows)
+    csv.writer(file).writerows(map(escaped, row) for row in rows)
     return file.getvalue()

@@ -22,7 +22,7 @@ from attacker_metrics.annotation.database import (
     Vote,
 )
 from attacker_metrics.annotation.order import plan
-from attacker_metrics.annotation.tasks import Item, TaskName
+from attacker_metrics.annotation.tasks import TASKS, Item, TaskName
 
 SAME, DIFFERENT = "same", "different"
 DEFAULT_REPEATS = 0.1
@@ -134,10 +134,19 @@ class Store:
             raise DatabaseFileError(f"{database.path} is empty: there is no study in it.")
         with database.reading() as session:
             study = session.get_one(Study, 1)
-            self.name = study.name
+            stored = session.execute(select(StoredItem.position, StoredItem.content).order_by(StoredItem.position)).all()
+        try:
             self.settings = Settings(study.task, study.seed, study.repeats, study.catch)  # type: ignore[arg-type]
-            stored = session.scalars(select(StoredItem).order_by(StoredItem.position))
-            self.items = [_item(row.content) for row in stored]
+        except (TypeError, ValueError) as error:
+            raise database.damaged(error) from error
+        self.name = study.name
+        items = [_item(content) for _, content in stored]
+        self.items = [item for item in items if item is not None]
+        if not items or self.settings.task not in TASKS or not re.fullmatch("[0-9a-f]{8}", str(self.name)):
+            raise database.damaged(f"the study's row is not one ({self.settings.task!r}, {self.name!r})")
+        for place, (item, (position, _)) in enumerate(zip(items, stored, strict=True)):
+            if item is None or position != place:
+                raise database.damaged(f"item {place + 1} is none")
 
     @classmethod
     def create(cls, database: Database, settings: Settings, items: Sequence[Item]) -> Store:
@@ -320,6 +329,16 @@ class Store:
         with self.database.reading() as session:
             return self._trial(session, annotator, token)
 
+    def own_trial(self, annotator: Annotator, token: str) -> Trial | None:
+        """The same, or None."""
+        with self.database.reading() as session:
+            return self._find(session, annotator, token)
+
+    def counted(self, trial: Trial) -> Vote | None:
+        """The answer to a trial that counts, or None if there is none."""
+        with self.database.reading() as session:
+            return session.scalar(select(Vote).where(Vote.trial_id == trial.id, Vote.undone_at.is_(None)))
+
     def answers(self, trial: Trial) -> tuple[str, ...]:
         """What can be answered beside "cannot tell"."""
         return (SAME, DIFFERENT) if self.settings.task == "pair" else self.items[trial.item].candidates
@@ -339,11 +358,29 @@ class Store:
         return session.scalar(votes) or 0
 
     def _trial(self, session: Session, annotator: Annotator, token: str) -> Trial:
-        trial = session.scalar(select(Trial).where(Trial.token == token, Trial.annotator_id == annotator.id))
+        trial = self._find(session, annotator, token)
         if trial is None:
-            raise RefusedError("That picture is none of yours.")
+            raise RefusedError(
+                f"That picture is none of yours, so nothing was counted: this browser belongs to {annotator.name} now."
+                " Whoever saw it can go on by their personal link."
+            )
         return trial
 
+    def _find(self, session: Session, annotator: Annotator, token: str) -> Trial | None:
+        return session.scalar(select(Trial).where(Trial.token == token, Trial.annotator_id == annotator.id))
 
-def _item(content: dict[str, object]) -> Item:
-    return Item(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})  # type: ignore[arg-type]
+
+def _item(content: object) -> Item | None:
+    """An item as it was written, or None if it is none."""
+    names = [field.name for field in fields(Item)]
+    if not isinstance(content, dict) or sorted(content) != sorted(names):
+        return None
+    lists = [content.pop(name) for name in ("candidates", "pictures")]
+    texts = [*content.values(), *(cell for cells in lists if isinstance(cells, list) for cell in cells)]
+    if (
+        not all(isinstance(cells, list) for cells in lists)
+        or len(lists[1]) != 2
+        or not all(isinstance(t, str) for t in texts)
+    ):
+        return None
+    return Item(**content, candidates=tuple(lists[0]), pictures=tuple(lists[1]))

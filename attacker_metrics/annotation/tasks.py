@@ -12,18 +12,15 @@ import numpy as np
 from torch import Tensor
 
 from attacker_metrics.evaluation.images import ImageError, decode_image, one_spelling, read_bytes
-from attacker_metrics.faithfulness.annotations import CLASS, KEYS
+from attacker_metrics.faithfulness.annotations import CANNOT_TELL, CLASS, KEYS
+from attacker_metrics.faithfulness.spellings import is_missing, is_unclear, named, one_class, spelled_differently
 from attacker_metrics.faithfulness.tables import Column, TableError, read_table, shown
 
 TaskName = Literal["category", "pair"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 MAX_CANDIDATES = 20
-CANNOT_TELL = "-1"
-"""What the exported table holds for "cannot tell": an answer, and a no."""
-
 _CANDIDATES, _SEPARATOR = "candidates", ";"
 _TOLERANCE, _MOST_OUTSIDE = 1e-3, 0.25  # attacks overshoot here and there
-_RESERVED = (CANNOT_TELL, "nan", "NaN")  # what the annotation table means by these is no class
 
 
 @dataclass(frozen=True)
@@ -129,20 +126,22 @@ def _check_no_original(manifest: Path, table: dict[str, Column]) -> None:
 
 def _check_classes(manifest: Path, categories: Column) -> None:
     for row, name in enumerate(categories, start=1):
-        if name in _RESERVED or _SEPARATOR in name:
+        if _is_no_class(name) or _SEPARATOR in name:
             raise TableError(
-                f"{manifest}, row {row}: class is {name!r}, which the annotation table cannot hold ({', '.join(_RESERVED)}"
-                f" mean something else, {_SEPARATOR!r} separates candidates); rename it."
+                f"{manifest}, row {row}: class is {name!r}, which the annotation table cannot hold ({CANNOT_TELL}, NA, None"
+                f" and marks such as ? mean something else, {_SEPARATOR!r} separates candidates); rename it."
             )
 
 
 def _check_distinct(manifest: Path, names: list[str]) -> None:
-    """The annotation table reads 7.0 as 7, because spreadsheets write it so."""
-    read_as: dict[str, str] = {}
-    for name in names:
-        other = read_as.setdefault(name.removesuffix(".0"), name)
-        if other != name:
-            raise TableError(f"{manifest}: {other!r} and {name!r} are one class to the annotation table; rename one.")
+    """The annotation table reads 7.0 as 7, because spreadsheets write it so, and Cat as cat."""
+    twice = spelled_differently(names, strictly=True)
+    if twice:
+        raise TableError(f"{manifest}: {named(twice)} are one class to the annotation table; rename one.")
+
+
+def _is_no_class(name: str) -> bool:
+    return is_missing(name) or is_unclear(name) or one_class(name) == CANNOT_TELL
 
 
 def _candidates(manifest: Path, table: dict[str, Column], digests: dict[str, str], seed: int) -> list[tuple[str, ...]]:
@@ -179,8 +178,11 @@ def _check_candidates(where: str, names: list[str], right: str) -> None:
         raise TableError(f"{where}: a candidate is empty or listed twice: {_SEPARATOR.join(names)!r}.")
     if right not in names:
         raise TableError(f"{where}: the right class {right!r} is not among the candidates; add it.")
-    if any(name in _RESERVED for name in names):
-        raise TableError(f"{where}: a candidate is named {' or '.join(_RESERVED)}, which means no class; rename it.")
+    for name in names:
+        if _is_no_class(name):
+            raise TableError(
+                f"{where}: a candidate is named {name!r}, which means no class to the annotation table; rename it."
+            )
 
 
 def _check_range(pixels: Tensor, path: Path) -> None:
@@ -203,13 +205,29 @@ def _digests(manifest: Path, table: dict[str, Column]) -> dict[str, str]:
                 continue
             path = manifest.parent / name
             digests[name] = ""
+            if not _is_file(path):
+                broken.append(f"row {row}: there is no file {_short(path)}")
+                continue
             try:
                 content = read_bytes(path)
                 _check_range(decode_image(content, path).pixels, path)
                 digests[name] = digest(content)
             except ImageError as error:
-                broken.append(f"row {row}: {'there is no file ' + str(path) if not path.is_file() else error}")
+                broken.append(f"row {row}: {_short(error)}")
     if broken:
         more = f"; {len(broken) - 5} more" if len(broken) > 5 else ""
         raise TableError(f"{manifest}: {'; '.join(broken[:5])}{more}. Paths are relative to the manifest.")
     return digests
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a regular file; a name that is too long, or holds what no name can, is none, and a pipe never ends."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _short(text: object, limit: int = 300) -> str:
+    shown = str(text)
+    return shown if len(shown) <= limit else f"{shown[:limit]}..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ class ClientGradient:
     The network is copied; the copy is in evaluation mode (no dropout). Parameters that require no gradient are not shared.
 
     Args:
-        model: takes images in [0, 1], ``(B, C, H, W)``, and returns logits ``(B, K)``.
+        model: takes images in [0, 1], ``(B, C, H, W)``, and returns logits ``(B, K)``, see :func:`logits_of`.
         train: whether batch norm uses the statistics of the client's own images, as in training, not the running ones.
 
     Raises:
@@ -66,17 +66,66 @@ class ClientGradient:
 
     def logits(self, images: Tensor) -> Tensor:
         """What the network says of images ``(B, C, H, W)``: ``(B, K)``."""
-        found: Tensor = self.network(images)
+        try:
+            found = logits_of(self.network(images))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                "batch norm cannot take the client's own statistics: a layer sees one value per channel of"
+                f" {tuple(images.shape)}. Use the running statistics (train=False; in a study batch_norm: eval), larger"
+                " images, or several per client."
+            ) from error
         self._inputs = {}
         return found
 
     def _loss(self, parameters: Gradients, images: Tensor, target: Tensor) -> tuple[Tensor, Gradients]:
         self._inputs = {}
-        logits = functional_call(self.network, parameters, (images,))
+        logits = logits_of(functional_call(self.network, parameters, (images,)))
         return F.cross_entropy(logits, target), self._inputs
 
     def _remember(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._inputs[name] = inputs[0]
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits ``(B, K)`` in what a classifier returns.
+
+    Args:
+        output: a tensor; an object or a mapping with ``logits``, as Hugging Face's models and some of torchvision's return;
+            or a tuple, list or mapping with one tensor ``(B, K)``.
+
+    Raises:
+        ValueError: if there are none, several that may be meant, or they have another shape than ``(B, K)``, K >= 2.
+    """
+    found = output
+    if isinstance(output, Mapping):
+        found = output["logits"] if "logits" in output else _only(dict(output))
+    elif not isinstance(output, Tensor):
+        found = getattr(output, "logits", None)
+        if found is None and isinstance(output, (tuple, list)):
+            found = _only(dict(enumerate(output)))
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            f"the model returns {_told(output)}, not logits (B, K); wrap it in a module that returns them alone."
+        )
+    if found.ndim != 2 or found.shape[1] < 2:
+        raise ValueError(
+            f"the model's logits have shape {tuple(found.shape)}; they must be (B, K), one for each of at least 2 classes."
+        )
+    return found
+
+
+def _only(parts: Mapping[Any, Any]) -> Tensor | None:
+    """The one tensor ``(B, K)`` among several things; None if there is none, or more than one."""
+    found = [part for part in parts.values() if isinstance(part, Tensor) and part.ndim == 2]
+    return found[0] if len(found) == 1 else None
+
+
+def _told(output: Any) -> str:
+    parts = output.items() if isinstance(output, Mapping) else enumerate(output) if isinstance(output, (tuple, list)) else ()
+    told = [f"{name}: {tuple(p.shape) if isinstance(p, Tensor) else type(p).__name__}" for name, p in parts]
+    return type(output).__name__ + (f" of {', '.join(told)}" if told else "")
 
 
 def per_client(function: Callable[..., Any], *arguments: Tensor | Gradients) -> Any:

@@ -27,16 +27,17 @@ class Normalize(nn.Module):
         super().__init__()
         if len(mean) != len(std) or not all(value > 0 for value in std):
             raise ValueError(f"mean and std need one number per channel, std above 0; got {mean!r} and {std!r}.")
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)  # half precision would move the colours
+        self.register_buffer("mean", torch.tensor(mean, dtype=dtype).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=dtype).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] -> normalised images, same shape."""
-        return (x - self.mean) / self.std
+        return (x - self.mean.to(x.dtype)) / self.std.to(x.dtype)
 
     def inverse(self, x: Tensor) -> Tensor:
         """Normalised images ``(B, C, H, W)`` -> images in [0, 1], same shape."""
-        return x * self.std + self.mean
+        return x * self.std.to(x.dtype) + self.mean.to(x.dtype)
 
 
 class SigmoidLeNet(nn.Sequential):

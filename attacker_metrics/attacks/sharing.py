@@ -75,6 +75,7 @@ def share_gradients(
 
     Args:
         model: a classifier of images in [0, 1]: normalisation is its first layer. It is copied, not changed; dropout is off.
+            It returns logits ``(B, K)``, alone or as ``logits`` of an object or a dict.
         images: ``(N, C, H, W)``, one per client, or ``(N, B, C, H, W)``, B per client; the exact views that go in.
         labels: ``(N,)`` or ``(N, B)``, integers.
         train: whether batch norm uses the statistics of the client's own images instead of the running ones.
@@ -88,8 +89,8 @@ def share_gradients(
 
     Raises:
         TypeError: if images are not floating or labels not integers.
-        ValueError: for other shapes, pixels outside [0, 1], labels that are no classes of the model, or a gradient that is
-            not finite.
+        ValueError: for other shapes, pixels outside [0, 1], labels that are no classes of the model, a model without clear
+            logits, batch norm of a single value, or a gradient that is not finite.
 
     Example:
         >>> from attacker_metrics.attacks import SigmoidLeNet

@@ -1,4 +1,4 @@
-"""What the engine runs on: modules with one interface, chosen by device, dtype and the user's wish.
+"""What the engine runs on: implementations of one interface, chosen by device, dtype and the user's wish.
 
 Each has two functions that fill tensors made by the caller, in the dtype of the computation::
 
@@ -28,7 +28,7 @@ VARIABLE = "ATTACKER_METRICS_BACKEND"
 
 
 class Implementation(Protocol):
-    """The interface of the modules."""
+    """The interface."""
 
     def forward(
         self, noisy: Tensor, clean: Tensor, finite: Tensor, program: Program, scores: Tensor, slopes: list[Tensor]
@@ -53,12 +53,13 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
 
     ``"torch"`` runs everywhere and needs nothing else. ``"native"`` is the compiled CPU kernel, for everything but float64,
     chosen wherever it was built: by :func:`attacker_metrics.build_native`, or by the first call under ``torch.compile``,
-    which needs a compiler anyway. ``"triton"`` is fused kernels for CUDA devices, for everything but float64, chosen where
-    triton is installed and the kernels give torch's numbers on a small batch: the first call in a process finds out.
+    which needs a compiler anyway. Every process checks it once, for who could have written it and for its numbers; if it
+    fails, torch runs, with a warning. ``"triton"`` is fused kernels for CUDA devices, for everything but float64, chosen
+    only where asked for: no device has measured them yet.
 
     The environment variable ``ATTACKER_METRICS_BACKEND``, read at every call, overrules the choice where it applies:
-    ``torch`` keeps to torch, ``native`` builds the kernel if need be, ``triton`` takes the Triton kernels on CUDA devices
-    unchecked. Programs that they do not cover run in torch.
+    ``torch`` keeps to torch, ``native`` builds the kernel if need be, ``triton`` takes the Triton kernels on CUDA devices,
+    after one check per device that they give torch's numbers on a small batch. Programs that they do not cover run in torch.
 
     Args:
         device: of the images.
@@ -66,7 +67,8 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
 
     Raises:
         ValueError: if the variable holds another word.
-        RuntimeError: if the variable asks for the kernel and it cannot be built, or for Triton and it is not installed.
+        RuntimeError: if the variable asks for the kernel and it cannot be built or trusted, or for Triton and it is not
+            installed or gives other numbers than torch.
 
     Example:
         >>> import torch
@@ -77,23 +79,24 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
     if wanted not in ("", "torch", "native", "triton"):
         raise ValueError(f"{VARIABLE} must be 'torch', 'native' or 'triton' or unset, got {wanted!r}.")
     kind = torch.device(device).type
-    if kind == "cuda" and dtype != torch.float64 and wanted in ("", "triton"):
-        installed = find_spec("triton") is not None
-        if wanted and not installed:
+    if kind == "cuda" and wanted == "triton" and dtype != torch.float64:
+        if find_spec("triton") is None:
             raise RuntimeError(f"{VARIABLE} is 'triton', which is not installed: pip install triton, or unset the variable.")
-        trusted = wanted or (installed and torch.cuda.is_available() and self_check.passes(torch.device(device)))
-        return "triton" if trusted else "torch"
+        wrong = self_check.of_triton(torch.device(device)) if torch.cuda.is_available() else ""
+        if wrong:
+            raise RuntimeError(f"{VARIABLE} is 'triton', which fails its check on this device, {wrong}: unset the variable.")
+        return "triton"
     if wanted == "torch" or kind != "cpu" or dtype == torch.float64:
         return "torch"
     if wanted == "native" and native.loaded() is None:
-        native.build_native()
+        built = native.build_native()
         if native.loaded() is None:
-            raise RuntimeError(f"the compiled kernel {native.library()} cannot be loaded: delete it and build it again.")
+            raise RuntimeError(f"the compiled kernel {built} cannot be loaded: delete it and build it again.")
     return "native" if native.loaded() else "torch"
 
 
 def implementation(images: Tensor, dtype: torch.dtype, program: Program, *, compiled: bool = False) -> Implementation:
-    """The module of the chosen backend.
+    """What the chosen backend runs on.
 
     Args:
         images: one side of the pairs.
@@ -108,4 +111,4 @@ def implementation(images: Tensor, dtype: torch.dtype, program: Program, *, comp
         from attacker_metrics.backends import triton_kernels
 
         return triton_kernels if triton_kernels.supports(program, images.shape[1]) else eager
-    return native if chosen == "native" else eager
+    return (native.loaded() if chosen == "native" else None) or eager

@@ -1,4 +1,4 @@
-"""Whether the Triton kernels give torch's numbers on a device: found out once per process, before they are chosen for it."""
+"""Whether a compiled implementation gives torch's numbers on a device: found out before it is chosen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacker_metrics._warnings import warn
 from attacker_metrics.attackers import Attacker, Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
 from attacker_metrics.backends import eager
 from attacker_metrics.program import MSSSIMComparison, PearsonComparison, Program
@@ -27,53 +26,48 @@ _PROGRAM = Program(
     len(_BY_MS_SSIM) + len(_BY_PEARSON),
 )
 """The fifteen components at two scales."""
-_verdicts: dict[int, bool] = {}  # of every device that was checked, by index
+_verdicts: dict[int, str] = {}  # what is wrong on every device on which the Triton kernels were checked, by index
 _SCORES, _GRADIENTS = 1e-4, 1e-2  # absolute, and relative in L2: a wrong kernel is far off, rounding far below
 
 
-def passes(device: torch.device) -> bool:
-    """Whether to trust the kernels on a CUDA device; a small pair of batches is scored by them and by torch.
+def of_triton(device: torch.device) -> str:
+    """What is wrong with the Triton kernels on a CUDA device, empty if nothing is; found out once per process.
 
-    The first call per device waits for it and warns if they fail. While a CUDA graph is captured nothing may be waited for:
-    then an unchecked device does not pass yet.
+    The first call per device waits for it. While a CUDA graph is captured nothing may be waited for: then an unchecked
+    device is taken as it is.
     """
     index = torch.cuda.current_device() if device.index is None else device.index
     if index not in _verdicts:
         with torch.cuda.device(index):
             if torch.cuda.is_current_stream_capturing():
-                return False
-            _verdicts[index] = _verdict(index)
+                return ""
+            mode = torch.cuda.get_sync_debug_mode()
+            torch.cuda.set_sync_debug_mode("default")  # this once the device is waited for
+            try:
+                _verdicts[index] = disagreement(torch.device("cuda", index))
+            finally:
+                torch.cuda.set_sync_debug_mode(mode)
     return _verdicts[index]
 
 
-def _verdict(index: int) -> bool:
-    mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("default")  # this once the device is waited for
-    try:
-        reason = disagreement(torch.device("cuda", index))
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
-    if reason:
-        warn(
-            f"The Triton kernels are not used on cuda:{index}, torch is: {reason}."
-            " Set ATTACKER_METRICS_BACKEND=torch to skip their check."
-        )
-    return not reason
-
-
 @torch.no_grad()
-def disagreement(device: torch.device) -> str:
-    """What is wrong with the kernels on a device; empty if nothing is."""
-    try:
-        from attacker_metrics.backends import triton_kernels
+def disagreement(device: torch.device, implementation: Any = None) -> str:
+    """What is wrong with an implementation, by default the Triton kernels, on a device; empty if nothing is.
 
-        ours, theirs = (_results(module, device) for module in (triton_kernels, eager))
+    A small pair of batches is scored by it and by torch.
+    """
+    try:
+        if implementation is None:
+            from attacker_metrics.backends import triton_kernels as implementation
+
+        ours, theirs = (_results(module, device) for module in (implementation, eager))
     except Exception as error:  # whatever the compiler, the driver or the device throws, torch still runs
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
     off = float((ours[0] - theirs[0]).abs().max())
     if not off <= _SCORES:
         return f"their scores are off by {off:.1g}"
-    far = max(float((one - other).norm() / other.norm()) for one, other in zip(ours[1:], theirs[1:], strict=True))
+    pairs = zip(ours[1:], theirs[1:], strict=True)
+    far = float(torch.stack([(one - other).norm() / other.norm() for one, other in pairs]).max())
     return "" if far <= _GRADIENTS else f"their gradients are off by {far:.1g} of their norm"
 
 
@@ -81,15 +75,19 @@ def _results(module: Any, device: torch.device) -> list[Tensor]:
     """Scores of two small pairs of pictures after every attacker, and a gradient in either side."""
     height, width = 26, 22
     generator = torch.Generator().manual_seed(0)
-    clean, noise = torch.rand(2, 2, 3, height, width, generator=generator)
+    clean, noise = torch.rand(2, 2, 3, height, width, generator=generator, dtype=torch.float32)
     noisy = 0.7 * clean + 0.4 * noise
     counts = _PROGRAM.channels(3)
     planes = sum(counts[m.noisy] for m in _PROGRAM.ms_ssim)
     noisy, clean = noisy.to(device), clean.to(device)
     finite = torch.ones(2, dtype=torch.bool, device=device)
-    scores = torch.empty(2, _PROGRAM.components, device=device)
-    slopes = [torch.empty(2, planes, height, width, device=device) for _ in range(2)]
-    totals = [torch.empty_like(noisy) for _ in range(2)]
+
+    def unset(*shape: int) -> Tensor:  # what an implementation does not fill must not pass
+        return torch.full(shape, torch.nan, dtype=torch.float32, device=device)
+
+    scores = unset(2, _PROGRAM.components)
+    slopes = [unset(2, planes, height, width) for _ in range(2)]
+    totals = [unset(*noisy.shape) for _ in range(2)]
     module.forward(noisy, clean, finite, _PROGRAM, scores, slopes)
     module.backward(torch.ones_like(scores), noisy, clean, finite, slopes, _PROGRAM, totals)
     return [scores.cpu(), *(total.cpu() for total in totals)]

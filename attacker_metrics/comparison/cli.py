@@ -22,6 +22,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.set_defaults(command=compare)
     command.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run; the first is the baseline")
     command.add_argument("--output", type=Path, default=_DEFAULT_OUTPUT, metavar="DIR", help="where (default: %(default)s)")
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that this command did not write; inputs are never written over",
+    )
     command.add_argument("--common", action="store_true", help="compare the pairs that all runs have")
     utility = command.add_mutually_exclusive_group()
     utility.add_argument(
@@ -45,8 +50,14 @@ def compare(options: argparse.Namespace) -> int:
     from attacker_metrics.comparison.differences import cautions, compare_runs, sentences
     from attacker_metrics.comparison.runs import ComparisonError, aligned, check_settings, load_runs
     from attacker_metrics.comparison.utility import utility_from_column, utility_from_file
-    from attacker_metrics.evaluation.report import staged
+    from attacker_metrics.evaluation.report import SCORES, SUMMARY
+    from attacker_metrics.files.terminal import printable, printable_lines
+    from attacker_metrics.files.writing import staged
 
+    inputs = [run / name for run in options.runs for name in (SUMMARY, SCORES)]
+    inputs += [] if options.utility is None else [options.utility]
+    with_utility = options.utility is not None or options.utility_column is not None
+    outputs.check_writable(options.output, inputs, trade_off=with_utility, overwrite=options.overwrite)
     try:
         loaded = load_runs(options.runs)
         notes = check_settings(loaded)
@@ -60,13 +71,14 @@ def compare(options: argparse.Namespace) -> int:
         if not differences:
             raise ComparisonError("no component has a score of one pair in both runs: there is nothing to compare.")
     except ComparisonError as error:
-        print(f"attacker-metrics: {error}", file=sys.stderr)
+        print(f"attacker-metrics: {printable_lines(error)}", file=sys.stderr)
         return 2
     if left_out:
         notes.append(f"{len(left_out)} pairs that not all runs have are left out (--common).")
     comparison = outputs.Comparison(
         runs, left_out, differences, sentences(runs, differences), notes + cautions(runs, differences), utility
     )
+    outputs.check_writable(options.output, inputs, trade_off=with_utility, overwrite=options.overwrite)
     with staged(options.output) as stage:
         outputs.write_outputs(stage, comparison)
     outputs.remove_stale(options.output, comparison)
@@ -74,6 +86,6 @@ def compare(options: argparse.Namespace) -> int:
     for run in runs[1:]:
         terminal.print(outputs.as_table(comparison, run))
     for sentence in [*comparison.sentences, *comparison.notes]:
-        terminal.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
-    terminal.print(f"\ncomparison: {options.output}", markup=False, highlight=False, soft_wrap=True)
+        terminal.print(f"- {printable(sentence)}", markup=False, highlight=False, soft_wrap=True)
+    terminal.print(f"\ncomparison: {printable(options.output)}", markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -20,11 +20,21 @@ import attacker_metrics
 from attacker_metrics.comparison.differences import LEVEL, Difference
 from attacker_metrics.comparison.runs import STRONGEST, Run
 from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
+from attacker_metrics.files.digest import package_digest
+from attacker_metrics.files.drawing import drawn, plain
+from attacker_metrics.files.spreadsheet import escaped
+from attacker_metrics.files.terminal import json_escaped, printable
+from attacker_metrics.files.writing import CODE, MARK, VERSION, check_outputs, earlier_release, has_header, is_ours
 from attacker_metrics.statistics import Estimate, mean_interval
 
 JSON, CSV, LATEX = "comparison.json", "comparison.csv", "comparison.tex"
 DIFFERENCES, TRADE_OFF = "differences", "privacy_utility"
 PICTURES = ("svg", "pdf")
+_COLUMNS = (
+    *("run", "baseline", "component", "n", "left_out", "baseline_mean", "run_mean", "difference", "low", "high"),
+    *("pairs_lower", "pairs_higher", "p", "p_smallest", "p_exact", "p_holm", "leaks"),
+)
+"""The header of the CSV file."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +64,46 @@ class Comparison:
 
 def write_outputs(stage: Path, comparison: Comparison) -> None:
     """Write all files of a comparison into an existing folder."""
-    (stage / JSON).write_text(json.dumps(as_dict(comparison), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-    as_frame(comparison).to_csv(stage / CSV, index=False, lineterminator="\n")
-    (stage / LATEX).write_text(as_latex(comparison), encoding="utf-8")
+    content = json.dumps(as_dict(comparison), indent=2, ensure_ascii=False, allow_nan=False)
+    (stage / JSON).write_text(json_escaped(content) + "\n", "utf-8")
+    as_frame(comparison).map(escaped).to_csv(stage / CSV, index=False, lineterminator="\n")
+    (stage / LATEX).write_text(f"% {MARK}\n{as_latex(comparison)}", encoding="utf-8")
     drawings = {DIFFERENCES: draw_differences(comparison)}
     if comparison.utility is not None:
         drawings[TRADE_OFF] = draw_trade_off(comparison, comparison.utility)
     for name, figure in drawings.items():
         for suffix in PICTURES:
-            no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}[suffix]
-            figure.savefig(stage / f"{name}.{suffix}", metadata=no_date)
+            (stage / f"{name}.{suffix}").write_bytes(drawn(figure, suffix))
+
+
+def check_writable(folder: Path, inputs: Sequence[Path], *, trade_off: bool, overwrite: bool) -> None:
+    """Refuse an output folder in which a comparison's files are somebody else's, or read.
+
+    Raises:
+        OSError: naming the file.
+    """
+    drawings = [f"{name}.{suffix}" for name in (DIFFERENCES, *([TRADE_OFF] if trade_off else [])) for suffix in PICTURES]
+    old = earlier_release(folder / JSON, VERSION, "differences")
+    check_outputs(
+        [folder / name for name in (JSON, CSV, LATEX, *drawings)],
+        inputs=inputs,
+        overwrite=overwrite,
+        ours=lambda path: old or (has_header(path, _COLUMNS) if path.name == CSV else is_ours(path)),
+    )
 
 
 def remove_stale(folder: Path, comparison: Comparison) -> None:
     """Remove the plot that an earlier comparison left in the folder and this one did not draw."""
     if comparison.utility is None:
-        for suffix in PICTURES:
-            (folder / f"{TRADE_OFF}.{suffix}").unlink(missing_ok=True)
+        for file in (folder / f"{TRADE_OFF}.{suffix}" for suffix in PICTURES):
+            if file.is_file() and is_ours(file):
+                file.unlink()
 
 
 def as_table(comparison: Comparison, run: Run) -> Table:
     """The table of one run against the baseline, for a terminal."""
     # A folder may be called noise[v2], which rich would take for a style.
-    first, second = escape(comparison.runs[0].name), escape(run.name)
+    first, second = escape(printable(comparison.runs[0].name)), escape(printable(run.name))
     table = Table(title=f"{second} against {first} (negative = leaks less; * = significant, Holm-corrected)")
     table.add_column("component", no_wrap=True)
     for heading in (first, second, "difference", "95 % interval", "pairs less / more", "p", "p (Holm)", "leaks"):
@@ -84,7 +111,7 @@ def as_table(comparison: Comparison, run: Run) -> Table:
     for difference in comparison.of(run):
         style = {"less": "green", "more": "bold red"}.get(difference.verdict)
         table.add_row(
-            escape(difference.component),
+            escape(printable(difference.component)),
             *(f"{mean:.3f}" for mean in (difference.baseline_mean, difference.run_mean)),
             f"{difference.change.value:+.3f}",
             _interval(difference.change),
@@ -114,6 +141,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
     return {
         "attacker_metrics_version": attacker_metrics.__version__,
         "spec_version": baseline.summary.get("spec_version"),
+        CODE: package_digest(),
         "level": LEVEL,
         "correction": "holm",
         "baseline": baseline.name,
@@ -132,14 +160,17 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
 def as_latex(comparison: Comparison) -> str:
     """A booktabs table: means, and differences with their intervals; a star marks significant ones."""
     baseline = comparison.runs[0]
-    columns: dict[str, dict[str, str]] = {baseline.name: {}}
+    base = printable(baseline.name)
+    columns: dict[str, dict[str, str]] = {base: {}}
     for run in comparison.runs[1:]:
-        means, changes = columns.setdefault(run.name, {}), columns.setdefault(f"{run.name} - {baseline.name}", {})
+        means, changes = columns.setdefault(name := printable(run.name), {}), columns.setdefault(f"{name} - {base}", {})
         for difference in comparison.of(run):
             star = "" if difference.verdict == "undecided" else "*"
-            columns[baseline.name].setdefault(difference.component, f"{difference.baseline_mean:.3f}")
-            means[difference.component] = f"{difference.run_mean:.3f}"
-            changes[difference.component] = f"{difference.change.value:+.3f} [{_interval(difference.change)}]{star}"
+            columns[base].setdefault(printable(difference.component), f"{difference.baseline_mean:.3f}")
+            means[printable(difference.component)] = f"{difference.run_mean:.3f}"
+            changes[printable(difference.component)] = (
+                f"{difference.change.value:+.3f} [{_interval(difference.change)}]{star}"
+            )
     style = pd.DataFrame(columns).fillna("-").style.format(escape="latex")
     style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     return str(style.to_latex(hrules=True, column_format="l" + "r" * len(columns)))
@@ -163,12 +194,12 @@ def draw_differences(comparison: Comparison) -> Figure:
             filled = color if difference.verdict != "undecided" else "white"
             axes.plot(change.value, y, "o", color=color, markerfacecolor=filled, markersize=5)
         handles += axes.plot([], [], "o", color=color)
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
-    baseline = _plain(comparison.runs[0].name)
+    baseline = plain(comparison.runs[0].name)
     axes.set_xlabel(f"score minus that of {baseline} (left = leaks less; filled = significant)")
     # Names given here and not as labels: matplotlib leaves a label that begins with _ out.
-    axes.legend(handles, [_plain(run.name) for run in compared], loc="best")
+    axes.legend(handles, [plain(run.name) for run in compared], loc="best")
     return figure
 
 
@@ -187,10 +218,10 @@ def draw_trade_off(comparison: Comparison, utility: dict[str, Estimate]) -> Figu
                 worth.value, leakage.value, xerr=_bars(worth), yerr=_bars(leakage), fmt="o", color=color, capsize=3
             )
             axes.annotate(
-                _plain(run.name), (worth.value, leakage.value), xytext=(6, 6), textcoords="offset points", color=color
+                plain(run.name), (worth.value, leakage.value), xytext=(6, 6), textcoords="offset points", color=color
             )
         axes.set_xlabel("utility (right = better)")
-        axes.set_ylabel(f"mean {name} (down = leaks less)")
+        axes.set_ylabel(f"mean {plain(name)} (down = leaks less)")
         axes.margins(0.2)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
@@ -208,25 +239,13 @@ def _color(place: int) -> str:
 
 
 def _row(difference: Difference) -> dict[str, Any]:
-    return {
-        "run": difference.run,
-        "baseline": difference.baseline,
-        "component": difference.component,
-        "n": difference.n,
-        "left_out": difference.left_out,
-        "baseline_mean": difference.baseline_mean,
-        "run_mean": difference.run_mean,
-        "difference": difference.change.value,
-        "low": difference.change.low,
-        "high": difference.change.high,
-        "pairs_lower": difference.pairs_lower,
-        "pairs_higher": difference.pairs_higher,
-        "p": difference.test.p_value,
-        "p_smallest": difference.test.smallest,
-        "p_exact": difference.test.exact,
-        "p_holm": difference.p_holm,
-        "leaks": difference.verdict,
-    }
+    d = difference
+    values = (
+        *(d.run, d.baseline, d.component, d.n, d.left_out, d.baseline_mean, d.run_mean),
+        *(d.change.value, d.change.low, d.change.high, d.pairs_lower, d.pairs_higher),
+        *(d.test.p_value, d.test.smallest, d.test.exact, d.p_holm, d.verdict),
+    )
+    return dict(zip(_COLUMNS, values, strict=True))
 
 
 def _bars(estimate: Estimate) -> list[list[float]] | None:
@@ -248,8 +267,3 @@ def _interval(estimate: Estimate) -> str:
 
 def _p(value: float) -> str:
     return f"{value:.4f}" if value >= 0.0001 else f"{value:.0e}"
-
-
-def _plain(text: str) -> str:
-    """The text as matplotlib prints it: a dollar sign would start a formula."""
-    return text.replace("$", r"\$")

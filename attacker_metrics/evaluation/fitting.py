@@ -25,6 +25,7 @@ from attacker_metrics.evaluation.loading import PartRows, load_ahead
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
 from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
 from attacker_metrics.evaluation.processes import Processes
+from attacker_metrics.files.tensors import load_tensors
 from attacker_metrics.learned import LearnedAttacker, LearnedAttackerMetric
 from attacker_metrics.strongest import attackers_of
 
@@ -94,9 +95,9 @@ def fit_together(
     fitted = UnfinishedRun(run.folder / "fitted")
 
     def look() -> list[int]:
-        return fitted.begin({}, 1, 1, 1, resume=True).remaining if processes.is_first else []
+        return fitted.begin_or_renew({"run": run.identity}, 1, 1, 1).remaining if processes.is_first else []
 
-    is_fitted = not processes.tell("fit is stored", processes.agree("look for fit", look, OSError))
+    is_fitted = not processes.tell("fit is stored", processes.agree("look for fit", look, ResumeError, OSError))
     processes.agree("join fitted", fitted.join, OSError)
     if not is_fitted:
         parts, plan = _take_in(source, attackers, run, processes, progress, device=device, workers=workers)
@@ -126,9 +127,9 @@ def _take_in(
     def begin() -> dict[str, Any] | None:
         total = source.check()[0]
         size = max(SMALLEST_PART, -(-total // MOST_PARTS))
-        return asdict(parts.begin({}, total, None, size, resume=True)) if processes.is_first else None
+        return asdict(parts.begin_or_renew({"run": run.identity}, total, None, size)) if processes.is_first else None
 
-    plan = Plan(**processes.tell("fit plan", processes.agree("begin fit", begin, OSError)))
+    plan = Plan(**processes.tell("fit plan", processes.agree("begin fit", begin, ResumeError, OSError)))
     processes.agree("join fit", parts.join, OSError)
 
     def taken() -> Iterator[PartRows]:
@@ -220,5 +221,5 @@ def _table(rows: pa.Table, states: Mapping[str, Any]) -> pa.Table:
 
 
 def _states(table: pa.Table) -> dict[str, Any]:
-    states: dict[str, Any] = torch.load(io.BytesIO(table[_STATE][0].as_py()), map_location="cpu", weights_only=True)
+    states: dict[str, Any] = load_tensors(table[_STATE][0].as_py(), "the state of the learned attackers", own=True)
     return states

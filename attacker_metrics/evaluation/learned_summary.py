@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from attacker_metrics.evaluation.fitting import FAILURE, Fit
+from attacker_metrics.files.writing import marked
 from attacker_metrics.learned import LearnedAttacker
 
 FIT_PAIRS = "fit_pairs.parquet"
@@ -49,7 +50,7 @@ class Learned:
 
     def write(self, stage: Path) -> None:
         """Write the rows of the fit split, with the reason where a pair could not be learned from."""
-        pq.write_table(self.fit.rows, stage / FIT_PAIRS)
+        pq.write_table(marked(self.fit.rows), stage / FIT_PAIRS)
 
 
 def in_words(learned: Mapping[str, Any]) -> str:

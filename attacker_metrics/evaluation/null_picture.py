@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from attacker_metrics.evaluation.calibration import RATES, Calibration
+from attacker_metrics.files.drawing import svg_element
 
 _NULL, _RUN, _LIMIT = "#6b7280", "#1d4ed8", "#b91c1c"
 _BINS_PER_DECADE, _BINS_BEYOND = 5, 8
@@ -58,7 +57,4 @@ def null_svg(calibration: Calibration) -> str:
     axes.set_xlabel("the strongest attacker's place among unrelated pairs; shaded: beyond all of them")
     axes.set_ylabel("% of the pairs")
     axes.legend(loc="upper left", fontsize="small")
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
+    return svg_element(figure)

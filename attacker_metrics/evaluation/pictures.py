@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import zlib
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from attacker_metrics.evaluation.reading import ImageError, LoadedImage, Reading
@@ -48,7 +48,7 @@ def decode_picture(content: bytes, location: Path | str, reading: Reading) -> Lo
             raise ImageError(f"{location} has an alpha channel; flatten it onto a background first, as your model sees it.")
         if image.mode == "CMYK":
             raise ImageError(f"{location} is CMYK; convert it to RGB first.")
-        sixteen_bits = image.mode == "RGB" and ";16" in str(image.tile)  # Pillow would drop the lower byte
+        sixteen_bits = image.mode == "RGB" and ";16" in str(_tiles(image))  # Pillow would drop the lower byte
         if image.format == "PPM" and image.mode == "RGB" and _beyond_eight_bits(image):
             raise ImageError(f"{location} is a PPM of more than 8 bits; store it as 16-bit PNG or TIFF.")
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -80,7 +80,7 @@ def upright(pixels: Tensor, orientation: int) -> Tensor:
     return pixels.flip(across + down).contiguous()
 
 
-def _opened(content: bytes, location: Path | str) -> ImageFile.ImageFile:
+def _opened(content: bytes, location: Path | str) -> Image.Image:
     """As ``Image.open``, without its own limit, at half of which it warns and of which it knows no file."""
     Image.init()
     for name in _FORMATS:
@@ -123,18 +123,24 @@ def _sixteen_bit_colour(content: bytes, location: Path | str) -> Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / 65535).permute(2, 0, 1)
 
 
-def _beyond_eight_bits(image: ImageFile.ImageFile) -> bool:
-    """Whether a PPM's greatest value, which is among its decoder's arguments, takes more than a byte."""
-    arguments = [entry[3] if isinstance(entry[3], tuple) else (entry[3],) for entry in image.tile]
-    return any(isinstance(value, int) and value > 255 for values in arguments for value in values)
+def _tiles(image: Image.Image) -> Any:
+    return getattr(image, "tile", ())
+
+
+def _beyond_eight_bits(image: Image.Image) -> bool:
+    return any(
+        isinstance(value, int) and value > 255 for entry in _tiles(image) for value in np.atleast_1d(entry[3]).tolist()
+    )
 
 
 def _damage(content: bytes) -> str:
     """What libjpeg complains of and conceals in a JPEG, or nothing; Pillow does not say, ``simplejpeg`` does."""
     if find_spec("simplejpeg") is None:
         return ""
+    import simplejpeg
+
     try:
-        import_module("simplejpeg").decode_jpeg(content, colorspace="GRAY", fastdct=True, fastupsample=True, strict=True)
+        simplejpeg.decode_jpeg(content, colorspace="GRAY", fastdct=True, fastupsample=True, strict=True)
     except ValueError as error:
         return " ".join(str(error).split())
     return ""

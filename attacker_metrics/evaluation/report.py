@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +14,40 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
 from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
 from attacker_metrics.evaluation.scoring import Scores
 from attacker_metrics.evaluation.summary import OURS, attackers_of
 from attacker_metrics.evaluation.tails import TAILS
+from attacker_metrics.files.drawing import plain, svg_element
+from attacker_metrics.files.terminal import json_escaped, printable
+from attacker_metrics.files.writing import MARK, check_outputs, earlier_release, is_ours, marked
 from attacker_metrics.statistics import Rate
 
 _HEADINGS = ("mean", "95 % interval", "median", "p90", "p95", "p99", "worst 5 %", "max")
 SUMMARY, SCORES, REPORT = "summary.json", "scores.parquet", "report.html"
 
+__all__ = [
+    *("REPORT", "SCORES", "SUMMARY", "as_calibrated_table", "as_html", "as_json", "as_table", "calibrated_rows"),
+    *("check_writable", "most_leaking_pairs", "staged", "write_outputs"),
+]
 
-@contextmanager
-def staged(output: Path) -> Iterator[Path]:
-    """A folder beside ``output`` whose files move into it when the block ends without an error, and vanish otherwise.
+
+def check_writable(output: Path, names: Iterable[str], inputs: Iterable[str | Path | None], *, overwrite: bool) -> None:
+    """Refuse an output folder in which files of these names are somebody else's, or read by the run.
 
     Raises:
-        OSError: at the start, before any work, if nothing can be written there.
+        OSError: naming the file.
     """
-    if output.exists() and not output.is_dir():
-        raise FileExistsError(f"{output} exists and is not a folder; pass another --output.")
-    stage = (output if output.exists() else output.parent) / f".attacker-metrics-{uuid.uuid4().hex}"
-    stage.mkdir(parents=True)
-    try:
-        yield stage
-        if output.exists():
-            for file in stage.iterdir():
-                file.replace(output / file.name)
-        else:
-            stage.replace(output)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+    old = earlier_release(output / SUMMARY, "components", "settings")
+    check_outputs(
+        [output / name for name in names],
+        inputs=inputs,
+        overwrite=overwrite,
+        ours=lambda path: old or is_ours(path),
+    )
 
 
 def write_outputs(
@@ -76,13 +74,13 @@ def write_outputs(
         table = table.append_column(name, pa.array(column, pa.float32(), from_pandas=True))
     for name, array in (more or {}).items():
         table = table.append_column(name, array)
-    pq.write_table(table, stage / SCORES)
+    pq.write_table(marked(table), stage / SCORES)
     (stage / REPORT).write_text(as_html(scores, summary, gallery, null_drawing), encoding="utf-8")
 
 
 def as_json(summary: dict[str, Any]) -> str:
     """The summary as JSON; a number that does not exist is null, never NaN."""
-    return json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_escaped(json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def as_table(summary: dict[str, Any]) -> Table:
@@ -91,11 +89,14 @@ def as_table(summary: dict[str, Any]) -> Table:
     table.add_column("component", no_wrap=True)
     for heading in _headings(summary):
         table.add_column(heading, justify="right", overflow="fold")
-    for name, cells, marked in _rows(summary):
+    for name, cells, marks in _rows(summary):
         style = "bold" if name in MEANS else None
-        shown = [f"[bold red]{cell} *[/]" if mark else f"{cell}  " for cell, mark in zip(cells, marked, strict=True)]
+        shown = [f"[bold red]{cell} *[/]" if mark else f"{cell}  " for cell, mark in zip(cells, marks, strict=True)]
         table.add_row(
-            name, *shown, style=style, end_section=name in (MS_SSIM_COMPONENT_NAMES[-1], PEARSON_COMPONENT_NAMES[-1])
+            escape(printable(name)),
+            *shown,
+            style=style,
+            end_section=name in (MS_SSIM_COMPONENT_NAMES[-1], PEARSON_COMPONENT_NAMES[-1]),
         )
     return table
 
@@ -109,7 +110,11 @@ def as_calibrated_table(summary: dict[str, Any]) -> Table:
     for heading in headings[1:]:
         table.add_column(heading, justify="right", overflow="fold")
     for cells in rows:
-        table.add_row(*cells, style="bold" if cells[0] == "strongest" else None, end_section=cells[0] == "strongest")
+        table.add_row(
+            *(escape(printable(cell)) for cell in cells),
+            style="bold" if cells[0] == "strongest" else None,
+            end_section=cells[0] == "strongest",
+        )
     return table
 
 
@@ -138,13 +143,14 @@ def as_html(
         loader=jinja2.PackageLoader("attacker_metrics.evaluation"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("report.html.jinja").render(
+        mark=MARK,
         summary=summary,
         headings=_headings(summary),
         rows=_rows(summary),
         tails=_tails(summary),
         calibrated=calibrated_rows(summary) if summary["null"] is not None and summary["null"]["anchors"] else None,
-        null_drawing=None if null_drawing is None else Markup(null_drawing),  # noqa: S704
-        distributions=[(name, Markup(_distribution(scores, mask))) for name, mask in _parts(scores)],  # noqa: S704
+        null_drawing=None if null_drawing is None else Markup(null_drawing),  # noqa: S704 # nosec B704
+        distributions=[(name, Markup(_distribution(scores, mask))) for name, mask in _parts(scores)],  # noqa: S704 # nosec B704
         most_leaking=_most_leaking(scores),
         gallery=[(caption, base64.b64encode(png).decode()) for caption, png in gallery],
     )
@@ -228,13 +234,10 @@ def _distribution(scores: Scores, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> 
     if mask.sum() <= 200:
         for position, column in enumerate(columns, start=1):
             axes.plot(column, np.full(len(column), position), ".", color="#1d4ed8", markersize=3, alpha=0.6)
-    axes.set_yticks(range(1, len(names) + 1), names)
+    axes.set_yticks(range(1, len(names) + 1), [plain(name) for name in names])
     axes.set_xlim(-0.02, 1.02)
     axes.grid(axis="x", alpha=0.3)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = buffer.getvalue()
-    return svg[svg.index("<svg") :]
+    return svg_element(figure)
 
 
 def _most_leaking(scores: Scores) -> list[tuple[str, str, str]]:

@@ -120,13 +120,11 @@ def evaluate_unrelated(
     def begin() -> dict[str, Any] | None:
         if not processes.is_first:
             return None
-        try:
-            return asdict(second.begin(asdict(selection), selection.total, None, size, resume=True))
-        except ResumeError:  # other images have scores than before the interruption
-            second.remove()
-            return asdict(second.begin(asdict(selection), selection.total, None, size, resume=True))
+        # Other images may have scores than before an interruption.
+        settings = {"run": run.identity, **asdict(selection)}
+        return asdict(second.begin_or_renew(settings, selection.total, None, size))
 
-    plan = Plan(**processes.tell("unrelated plan", processes.agree("begin unrelated", begin, OSError)))
+    plan = Plan(**processes.tell("unrelated plan", processes.agree("begin unrelated", begin, ResumeError, OSError)))
     processes.agree("join unrelated", second.join, OSError)
     pairs = UnrelatedPairs(source, selection)
     with progress(plan) as (on_done, tell):

@@ -19,6 +19,8 @@ from attacker_metrics.evaluation.file_flags import file_flags, notes_of
 from attacker_metrics.evaluation.learned_summary import Learned, in_words
 from attacker_metrics.evaluation.scoring import DRAWS, Scores
 from attacker_metrics.evaluation.tails import tails_of, why_unsupported
+from attacker_metrics.files.digest import package_digest
+from attacker_metrics.files.writing import CODE
 from attacker_metrics.statistics import Rate
 from attacker_metrics.strongest import flags
 from attacker_metrics.suites import SUITES
@@ -65,6 +67,7 @@ def summarize(
     summary: dict[str, Any] = {
         "attacker_metrics_version": attacker_metrics.__version__,
         "spec_version": SPEC_VERSION,
+        CODE: package_digest(),
         "torch_version": str(torch.__version__),
         "torchmetrics_version": torchmetrics.__version__,
         "settings": settings,

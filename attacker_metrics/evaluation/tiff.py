@@ -74,17 +74,16 @@ def _only_page(file: tifffile.TiffFile, location: Path | str) -> tifffile.TiffPa
         raise ImageError(f"{location} has a transparency mask; flatten it onto a background first, as your model sees it.")
     if not frames:
         raise ImageError(f"{location} holds a thumbnail alone where its picture belongs; export the picture as RGB.")
-    page: tifffile.TiffPage = frames[0]
-    return page
+    found: tifffile.TiffPage = frames[0]
+    return found
 
 
 def _hidden_frames(file: tifffile.TiffFile, page: Any) -> int:
     """ImageJ and tifffile may store further frames behind the first without a page of their own."""
     told = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
     shapes = [entry.get("shape", ()) for entry in file.shaped_metadata or ()] if file.is_shaped else []
-    size: int = max(1, math.prod(page.shape))
-    counts = [int(math.prod(shape)) // size for shape in shapes if shape]
-    return max(int(told), 1, *counts)
+    size = max(1, int(math.prod(page.shape)))
+    return max(int(told), *(int(math.prod(shape)) // size for shape in shapes if shape), 1)
 
 
 def _check(page: tifffile.TiffPage, content: bytes, location: Path | str, reading: Reading) -> None:

@@ -129,13 +129,20 @@ class UnrelatedPairs:
         pair = self._load(anchor)
         if isinstance(pair, FailedPair):
             return FailedPair(index, pair.reason)
-        seconds = pair.read_s, pair.decode_s
 
         def anchored(draw: Tensor) -> Tensor:
             return pair.clean if which == 0 else noise_of_equal_error(draw, pair.clean, seed=SEED + anchor)
 
         mean = None if pair.mean is None else anchored(pair.mean)
-        return LoadedPair(index, anchored(pair.noisy), pair.clean, False, *seconds, mean)
+        return LoadedPair(
+            index,
+            anchored(pair.noisy),
+            pair.clean,
+            noisy_eight_bit=False,
+            read_s=pair.read_s,
+            decode_s=pair.decode_s,
+            mean=mean,
+        )
 
     def _load(self, row: int) -> LoadedPair | FailedPair:
         return self._source.load(row, self._rows[row])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from attacker_metrics.attacker_metric import AttackerMetric
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.evaluation.pairs import LoadedPair
+from attacker_metrics.files.drawing import drawn, plain
 from attacker_metrics.pair import Pair
 
 _COLUMNS = 4
@@ -45,16 +45,14 @@ def views_png(loaded: LoadedPair, privacy: MultiAttackerPrivacy, *, title: str, 
     rows_of_tiles = math.ceil(len(tiles) / _COLUMNS)
     tile_height = 3.6 * height / (2 * width) + 0.35
     figure = Figure(figsize=(3.6 * _COLUMNS, tile_height * rows_of_tiles + 0.6), layout="constrained")
-    figure.suptitle(f"{title}   (left: noisy, right: clean; {height} x {width} pixels)", fontsize=11)
+    figure.suptitle(f"{plain(title, 120)}   (left: noisy, right: clean; {height} x {width} pixels)", fontsize=11)
     grid = figure.subplots(rows_of_tiles, _COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, (label, picture) in zip(grid.flat, tiles, strict=False):
         axes.imshow(picture, vmin=0, vmax=1, cmap="gray", interpolation="nearest")
-        axes.set_title(label, fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dots_per_inch)
-    return buffer.getvalue()
+        axes.set_title(plain(label), fontsize=9)
+    return drawn(figure, "png", dots_per_inch)
 
 
 def _stretched(noisy: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:

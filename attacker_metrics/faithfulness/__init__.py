@@ -3,6 +3,8 @@
 Needs the extra ``faithfulness`` (SciPy, statsmodels, krippendorff, scikit-learn, pyarrow, matplotlib, rich).
 """
 
+from attacker_metrics._extras import missing_extra
+
 try:
     from attacker_metrics.faithfulness.agreement import HumanAgreement, human_agreement
     from attacker_metrics.faithfulness.alignment import Alignment, align
@@ -12,9 +14,7 @@ try:
     from attacker_metrics.faithfulness.scores import Scores, pair, read_scores
     from attacker_metrics.faithfulness.tables import TableError
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"attacker_metrics.faithfulness needs {error.name}: pip install 'attacker-metrics[faithfulness]'", name=error.name
-    ) from error
+    raise missing_extra(f"attacker_metrics.faithfulness needs {error.name}", "faithfulness", error) from error
 
 __all__ = [
     "Alignment",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from statsmodels.stats.inter_rater import aggregate_raters, fleiss_kappa
 
 from attacker_metrics.faithfulness.annotations import Annotations, Floats
-from attacker_metrics.faithfulness.bootstrap import draw_weights, interval
+from attacker_metrics.faithfulness.bootstrap import draw_weights, interval, too_few
 from attacker_metrics.faithfulness.rank_statistics import STATISTICS, RankStatistics
 
 
@@ -23,11 +23,13 @@ class HumanAgreement:
         annotators: their names.
         left_out: statistic -> annotator -> that annotator's votes against the mean of the others', per image.
         mean: statistic -> mean over the annotators who have one (whoever always gave the same answer has no correlation),
-            with its 95 % interval over originals; NaN if nobody has.
+            with its 95 % interval over originals; NaN if nobody has. No interval (NaN) of fewer than eight originals.
         model_left_out: annotator -> Spearman's rho of the annotator's share per model with the mean of the others'; empty
             with fewer than three models.
         fleiss_kappa: None unless every annotator answered every row.
         krippendorff_alpha: nominal; None with fewer than two annotators or where all votes are the same.
+        recognized: annotator -> (recognised, answered), numbers of rows.
+        refused: why there are no intervals, or None.
     """
 
     annotators: tuple[str, ...]
@@ -36,6 +38,8 @@ class HumanAgreement:
     model_left_out: Mapping[str, float]
     fleiss_kappa: float | None
     krippendorff_alpha: float | None
+    recognized: Mapping[str, tuple[int, int]]
+    refused: str | None = None
 
 
 def human_agreement(
@@ -53,8 +57,9 @@ def human_agreement(
     """
     rows = np.arange(len(annotations)) if rows is None else rows
     votes = {name: column[rows] for name, column in annotations.judges.items()}
+    recognized = {name: (int(np.nansum(column)), int((~np.isnan(column)).sum())) for name, column in votes.items()}
     if len(votes) < 2:
-        return HumanAgreement(tuple(votes), {}, {}, {}, None, None)
+        return HumanAgreement(tuple(votes), {}, {}, {}, None, None, recognized)
     table = np.stack(list(votes.values()))
     clusters = annotations.clusters[rows]
     weights, count = draw_weights(clusters, draws, seed), len(np.unique(clusters))
@@ -81,6 +86,8 @@ def human_agreement(
         model_left_out=per_model,
         fleiss_kappa=_fleiss_kappa(table),
         krippendorff_alpha=_krippendorff_alpha(table),
+        recognized=recognized,
+        refused=too_few(count, "originals"),
     )
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import rankdata
 
 from attacker_metrics.faithfulness.agreement import HumanAgreement, human_agreement
 from attacker_metrics.faithfulness.annotations import Annotations, Floats, Rule
-from attacker_metrics.faithfulness.bootstrap import draw_weights, interval, two_sided_p
+from attacker_metrics.faithfulness.bootstrap import FEWEST, draw_weights, interval, too_few, two_sided_p
 from attacker_metrics.faithfulness.rank_statistics import STATISTICS, RankStatistics
 from attacker_metrics.faithfulness.scores import Paired, Scores, pair
 from attacker_metrics.statistics import Estimate, holm
 
 Level = Literal["image", "model"]
+_CLUSTERS: dict[Level, str] = {"image": "originals", "model": "models"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class Comparison:
         second: another one.
         statistic: what was compared, e.g. ``"spearman"``.
         difference: first minus second, with its 95 % interval.
-        p: two-sided p-value of the difference over its bootstrap standard error (Student's t).
+        p: two-sided p-value of the difference over its bootstrap standard error (Student's t); NaN where the level has
+            refused intervals and tests.
         p_holm: the same after Holm's correction for all pairs of this level and statistic.
     """
 
@@ -62,6 +66,9 @@ class LevelResult:
         target: what they were compared with: per image the share of annotators who recognised it, per model the share of
             recognised images.
         names: of the images or models.
+        counts: of how many each share of ``target`` is: per image annotators who answered, per model images.
+        refused: why there are no intervals and no tests (they are NaN then), or None: of fewer than eight originals or
+            models neither holds what it promises.
     """
 
     level: Level
@@ -72,6 +79,8 @@ class LevelResult:
     scores: Mapping[str, Floats]
     target: Floats
     names: tuple[str, ...]
+    counts: npt.NDArray[np.int64]
+    refused: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +98,7 @@ class Faithfulness:
         originals: number of different originals.
         aligned: number of images scored against a flipped or shifted original; None if alignment was not asked for.
         paired: which rows were used and which were not.
+        recognized: how many of the images count as recognised; with the rule ``"mean"`` the sum of their shares.
     """
 
     image: LevelResult
@@ -101,6 +111,7 @@ class Faithfulness:
     originals: int
     aligned: int | None
     paired: Paired
+    recognized: float
 
 
 def faithfulness(
@@ -117,7 +128,8 @@ def faithfulness(
     Per image, a metric's score is correlated with the share of annotators who recognised the image, and its ROC area says
     how well it separates recognised images from others. Per model (data set, model and attack), the metric's mean score is
     correlated with the share of recognised images. Intervals resample originals at image level (their reconstructions are
-    not independent) and models at model level.
+    not independent) and models at model level; of fewer than eight there are no intervals and no tests
+    (:attr:`LevelResult.refused`).
 
     Args:
         scores: the metrics' scores; higher or lower = more leakage is taken from their declarations.
@@ -157,14 +169,15 @@ def faithfulness(
         )
     turned = {name: paired.scores.leaking(name) for name in paired.scores.columns}
     clusters, models = annotations.clusters[paired.rows], annotations.models[paired.rows]
-    image = _level("image", turned, share, recognized, paired.scores.ids, clusters, draws, seed)
+    answered = (~np.isnan(np.stack(list(annotations.judges.values())))).sum(axis=0)[paired.rows]
+    image = _level("image", turned, share, recognized, paired.scores.ids, answered, clusters, draws, seed)
     names, codes = np.unique(models, return_inverse=True)
     counts = np.bincount(codes)
     model = None
     if len(names) >= 3:
         means = {name: np.bincount(codes, values) / counts for name, values in turned.items()}
         leaked = np.bincount(codes, recognized) / counts
-        model = _level("model", means, leaked, None, names.tolist(), names, draws, seed)
+        model = _level("model", means, leaked, None, names.tolist(), counts, names, draws, seed)
     return Faithfulness(
         image=image,
         model=model,
@@ -176,6 +189,7 @@ def faithfulness(
         originals=len(np.unique(clusters)),
         aligned=None if paired.scores.aligned is None else int(paired.scores.aligned.sum()),
         paired=paired,
+        recognized=float(recognized.sum()),
     )
 
 
@@ -185,6 +199,7 @@ def _level(
     target: Floats,
     positive: Floats | None,
     names: Sequence[str],
+    counts: Any,
     clusters: Any,
     draws: int,
     seed: int,
@@ -206,7 +221,18 @@ def _level(
     comparisons = [
         comparison for statistic in ("spearman", "roc_auc") for comparison in _comparisons(statistic, values, drawn, count)
     ]
-    return LevelResult(level, len(target), estimates, tuple(comparisons), _agreement(scores), scores, target, tuple(names))
+    return LevelResult(
+        level=level,
+        count=len(target),
+        statistics=estimates,
+        comparisons=tuple(comparisons),
+        agreement=_agreement(scores),
+        scores=scores,
+        target=target,
+        names=tuple(names),
+        counts=counts,
+        refused=too_few(count, _CLUSTERS[level]),
+    )
 
 
 def _comparisons(statistic: str, values: dict[str, Floats], drawn: dict[str, Floats], clusters: int) -> list[Comparison]:
@@ -216,8 +242,12 @@ def _comparisons(statistic: str, values: dict[str, Floats], drawn: dict[str, Flo
         return []
     differences = [float(values[a][k] - values[b][k]) for a, b in pairs]
     draws = [drawn[a][:, k] - drawn[b][:, k] for a, b in pairs]
-    p = [two_sided_p(difference, drawn_, clusters) for difference, drawn_ in zip(differences, draws, strict=True)]
-    corrected = holm(np.nan_to_num(p, nan=1.0))
+    if clusters < FEWEST:
+        p = [math.nan] * len(pairs)
+        corrected = np.full(len(pairs), np.nan)
+    else:
+        p = [two_sided_p(difference, drawn_, clusters) for difference, drawn_ in zip(differences, draws, strict=True)]
+        corrected = holm(np.nan_to_num(p, nan=1.0))
     return [
         Comparison(a, b, statistic, Estimate(difference, *interval(drawn_, clusters)), raw, float(holm))
         for (a, b), difference, drawn_, raw, holm in zip(pairs, differences, draws, p, corrected, strict=True)

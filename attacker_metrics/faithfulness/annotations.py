@@ -10,6 +10,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from attacker_metrics._warnings import warn
+from attacker_metrics.faithfulness.spellings import (
+    is_missing,
+    is_unclear,
+    named,
+    one_class,
+    spelled_differently,
+    yes_or_no,
+)
 from attacker_metrics.faithfulness.tables import Column, TableError, read_table, shown
 
 Floats = npt.NDArray[np.float64]
@@ -19,8 +28,8 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 KEYS = ("dataset", "model", "attack", "original", "reconstruction")
 CLASS, RECOGNIZABLE, PREFIX = "class", "recognizable", "annotator_"
-_YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
-_MISSING = ("", "nan", "NaN")  # what an empty cell of a table of floats becomes
+CANNOT_TELL = "-1"
+"""An answer where classes are named, and a no; it is no class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +137,15 @@ def read_annotations(path: Path) -> Annotations:
     """Read an annotation table, CSV with a header line or Parquet, one row per reconstruction.
 
     Columns: ``dataset, model, attack, original, reconstruction``; per annotator one column ``annotator_NAME`` with 1 / 0
-    (recognised or not; also true / false, yes / no) or empty for not asked; optionally ``recognizable`` in the same form.
-    With a column ``class``, which holds the true class, annotators' columns hold the class that each of them named instead:
-    recognised is then whoever named the true one, and any other value, such as -1 for "cannot tell", is a no.
+    (recognised or not; also true / false, yes / no, 1.0 / 0.0) or nothing for not asked; optionally ``recognizable`` in the
+    same form. With a column ``class``, which holds the true class, annotators' columns hold the class that each of them
+    named instead: recognised is then whoever named the true one, and any other name, also -1 for "cannot tell", is a no.
+
+    A vote is missing where the cell is empty or ``NA``, ``NaN``, ``None``, ``null``, ``N/A`` or ``<NA>``, in any case.
+    Whatever might mean that (``-``, ``?``, ``missing``, ``#REF!``) is an error, unless it is some row's class. Classes are
+    the same in every Unicode form and as 7 and 7.0. Spellings that differ in case, spaces or leading zeros only (``Cat`` and
+    ``cat``, ``03`` and ``3``) count as one class, with a warning that names them; so does a data set, model or attack
+    that has two such names, which stay two.
 
     Raises:
         TableError: naming the file, the row (1 = the first below the header), the column and what to write there.
@@ -150,9 +165,12 @@ def read_annotations(path: Path) -> Annotations:
         for row, cell in enumerate(table[name], start=1):
             if cell == "":
                 raise TableError(f"{path}, row {row}: {name} is empty.")
+    _warn_of_names(path, table)
     annotators = [name for name in table if name.startswith(PREFIX)]
+    if PREFIX in annotators:
+        raise TableError(f"{path}: column {PREFIX!r} names nobody; write {PREFIX}NAME.")
     if CLASS in table:
-        votes = {name: _answers(path, table[name], table[CLASS]) for name in annotators}
+        votes = _right_classes(path, {name: table[name] for name in annotators}, table[CLASS])
     else:
         votes = {name: _yes_or_no(path, name, table[name]) for name in annotators}
     recognizable = _yes_or_no(path, RECOGNIZABLE, table[RECOGNIZABLE]) if RECOGNIZABLE in table else None
@@ -168,33 +186,85 @@ def read_annotations(path: Path) -> Annotations:
 def _yes_or_no(path: Path, name: str, cells: Column) -> Floats:
     values = np.full(len(cells), np.nan)
     for row, cell in enumerate(cells, start=1):
-        # Tables are written by way of floats, because of empty cells.
-        text = "" if cell in _MISSING else cell.lower().removesuffix(".0")
-        if text in _YES or text in _NO:
-            values[row - 1] = text in _YES
-        elif text:
+        if is_missing(cell):
+            continue
+        answer = yes_or_no(cell)
+        if answer is None:
             raise TableError(
                 f"{path}, row {row}: {name} is {cell!r}; write 1 for recognised, 0 for not, nothing for not asked (or add"
                 f" the column {CLASS!r} if annotators named classes)."
             )
+        values[row - 1] = answer
     return values
 
 
-def _answers(path: Path, cells: Column, truth: Column) -> Floats:
-    values = np.full(len(cells), np.nan)
-    for row, (cell, true_class) in enumerate(zip(cells, truth, strict=True), start=1):
-        if true_class == "":
-            raise TableError(f"{path}, row {row}: {CLASS} is empty; it holds the true class.")
-        if cell not in _MISSING:
-            values[row - 1] = cell.removesuffix(".0") == true_class.removesuffix(".0")
-    return values
+def _right_classes(path: Path, answers: dict[str, Column], truth: Column) -> dict[str, Floats]:
+    """Per annotator 1 where the true class was named, 0 where another one was, NaN where there is no answer."""
+    for row, cell in enumerate(truth, start=1):
+        if is_missing(cell):
+            found = "is empty" if cell == "" else f"is {cell!r}, which reads as a missing cell; rename the class"
+            raise TableError(f"{path}, row {row}: {CLASS} {found}; it holds the true class.")
+        if one_class(cell) == CANNOT_TELL:
+            raise TableError(
+                f'{path}, row {row}: {CLASS} is {cell!r}, which annotators say for "cannot tell"; rename the class.'
+            )
+    classes = [one_class(cell) for cell in truth]
+    known = set(classes)
+    given = set()
+    votes = {}
+    for name, cells in answers.items():
+        votes[name] = np.full(len(cells), np.nan)
+        for row, (cell, right) in enumerate(zip(cells, classes, strict=True)):
+            if is_missing(cell):
+                continue
+            if is_unclear(cell) and one_class(cell) not in known:
+                raise TableError(
+                    f"{path}, row {row + 1}: {name} is {cell!r}, which is no row's class; write nothing for not asked, and"
+                    f" {CANNOT_TELL} for an annotator who could not tell."
+                )
+            given.add(cell)
+            votes[name][row] = one_class(cell) == right
+    _check_answers_are_classes(path, given, known)
+    twice = spelled_differently([*truth, *given])
+    if twice:
+        warn(
+            f"{path}: {named(twice)} differ in case, spaces or leading zeros only and count as one class; spell a class in"
+            " one way, or give two classes two names."
+        )
+    return votes
+
+
+def _check_answers_are_classes(path: Path, given: set[str], known: set[str]) -> None:
+    said = {one_class(cell) for cell in given} - {CANNOT_TELL}
+    if said and not said & known and all(yes_or_no(cell) is not None for cell in said):
+        raise TableError(
+            f"{path}: annotators' columns hold only {shown(sorted(said))}, but the table has a column {CLASS!r}, and then"
+            f" they hold the classes that were named; leave {CLASS!r} out if 1 means recognised."
+        )
+
+
+def _warn_of_names(path: Path, table: dict[str, Column]) -> None:
+    """Of a data set, a model, an attack or an annotator with two names; whether it is one, only the user knows."""
+    columns = {name: table[name] for name in ("dataset", "model", "attack")}
+    columns["annotator"] = [name.removeprefix(PREFIX) for name in table if name.startswith(PREFIX)]
+    found = [f"{what} {named(twice)}" for what, cells in columns.items() if (twice := spelled_differently(cells))]
+    if found:
+        warn(
+            f"{path}: {', '.join(found)} differ in case, spaces or leading zeros only and count as different ones; spell"
+            " each in one way if they are the same."
+        )
 
 
 def _labels(name: str, column: Sequence[float] | Floats) -> Floats:
-    values = np.asarray(column, dtype=np.float64)
-    wrong = np.flatnonzero(~(np.isnan(values) | (values == 0) | (values == 1)))
-    if wrong.size:
-        raise ValueError(f"column {name!r}, row {wrong[0] + 1} is {values[wrong[0]]:g}; votes are 1, 0 or NaN.")
+    cells = column.tolist() if hasattr(column, "tolist") else list(column)
+    values = np.full(np.shape(cells), np.nan)
+    for row, cell in enumerate(cells if values.ndim == 1 else ()):
+        text = str(cell)  # pandas' missing values are unlike everything, themselves too
+        if not is_missing(text):
+            answer = yes_or_no(text)
+            if answer is None:
+                raise ValueError(f"column {name!r}, row {row + 1} is {cell!r}; votes are 1, 0 or NaN.")
+            values[row] = answer
     return values
 
 

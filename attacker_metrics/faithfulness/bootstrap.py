@@ -9,6 +9,24 @@ from scipy.stats import t as student_t
 
 from attacker_metrics.faithfulness.annotations import Floats
 
+FEWEST = 8
+"""Of fewer originals or models no interval or test is given: of 4, intervals meant to hold 95 % held 58 to 84 %."""
+
+
+def too_few(count: int, what: str) -> str | None:
+    """Why there is no interval, or None where there is one.
+
+    Args:
+        count: of the clusters that are drawn.
+        what: they are called.
+
+    Example:
+        >>> too_few(3, "models")
+        'no intervals and no tests: they need 8 models, there are 3'
+        >>> too_few(8, "models")
+    """
+    return f"no intervals and no tests: they need {FEWEST} {what}, there are {count}" if count < FEWEST else None
+
 
 def draw_weights(clusters: Any, draws: int, seed: int) -> Floats:
     """How often each row counts in each draw: as often as its cluster was drawn.
@@ -29,10 +47,10 @@ def draw_weights(clusters: Any, draws: int, seed: int) -> Floats:
 def interval(values: Floats, clusters: int) -> tuple[float, float]:
     """The 95 % percentile interval of a statistic's draws ``(draws,)`` of that many clusters.
 
-    NaN if no draw has a value, or with a single cluster, of which every draw is the same.
+    NaN if no draw has a value, or of fewer than :data:`FEWEST` clusters.
     """
     values = values[~np.isnan(values)]
-    if values.size == 0 or clusters < 2:
+    if values.size == 0 or clusters < FEWEST:
         return float("nan"), float("nan")
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

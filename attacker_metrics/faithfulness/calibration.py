@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from sklearn.calibration import calibration_curve
+import numpy.typing as npt
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from attacker_metrics.faithfulness.annotations import Annotations, Floats
+from attacker_metrics.faithfulness.bootstrap import too_few
 from attacker_metrics.faithfulness.scores import Scores, pair
 from attacker_metrics.statistics import Estimate, mean_interval
 
@@ -32,10 +33,13 @@ class Calibration:
         method: of the map.
         probability: ``(N,)`` predicted for each image by a map that never saw its original.
         recognized: ``(N,)`` 1 or 0.
-        brier: mean squared error of the probabilities, in [0, 1], lower = better, with its 95 % interval over originals.
+        brier: mean squared error of the probabilities, in [0, 1], lower = better, with its 95 % interval over originals;
+            none (NaN) of fewer than eight originals.
         brier_of_base_rate: the same if each image gets the share recognised among the other folds' images.
         predicted: per bin of the reliability curve the mean predicted probability.
         observed: per bin the share recognised.
+        counts: per bin the number of images.
+        refused: why there is no interval, or None.
     """
 
     metrics: tuple[str, ...]
@@ -46,6 +50,8 @@ class Calibration:
     brier_of_base_rate: float
     predicted: Floats
     observed: Floats
+    counts: npt.NDArray[np.int64]
+    refused: str | None = None
 
     @property
     def skill(self) -> float:
@@ -112,17 +118,32 @@ def calibrate(
             raise ValueError("a fold holds only recognised or only unrecognised images; pass fewer folds or more images.")
         probability[test] = _predict(method, features[train], recognized[train], features[test])
         base[test] = recognized[train].mean()
-    observed, predicted = calibration_curve(recognized, probability, n_bins=10, strategy="quantile")
+    predicted, observed, counts = _reliability(probability, recognized)
+    refused = too_few(len(np.unique(clusters)), "originals")
+    brier = mean_interval((probability - recognized) ** 2, clusters, resamples=draws, seed=seed)
     return Calibration(
         metrics=tuple(metrics),
         method=method,
         probability=probability,
         recognized=recognized,
-        brier=mean_interval((probability - recognized) ** 2, clusters, resamples=draws, seed=seed),
+        brier=brier if refused is None else Estimate(brier.value, np.nan, np.nan),
         brier_of_base_rate=float(brier_score_loss(recognized, base)),
         predicted=predicted,
         observed=observed,
+        counts=counts,
+        refused=refused,
     )
+
+
+def _reliability(probability: Floats, recognized: Floats, bins: int = 10) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+    """Per bin of equally many images, as ``sklearn.calibration.calibration_curve`` makes them, and how many there are."""
+    edges = np.quantile(probability, np.linspace(0, 1, bins + 1))
+    number = np.searchsorted(edges[1:-1], probability)
+    counts = np.bincount(number, minlength=bins)
+    filled = counts > 0
+    sums = (np.bincount(number, values, bins)[filled] for values in (probability, recognized))
+    predicted, observed = (total / counts[filled] for total in sums)
+    return predicted, observed, counts[filled]
 
 
 def _predict(method: Method, features: Floats, recognized: Floats, wanted: Floats) -> Floats:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attacker_metrics.faithfulness.annotations import Annotations, Floats
+from attacker_metrics.faithfulness.spellings import is_missing
 from attacker_metrics.faithfulness.tables import TableError, read_table, shown
 from attacker_metrics.leakage_direction import METRIC_FACTS, Direction, leakage_direction
 
@@ -54,7 +55,7 @@ class Scores:
             if name in first:
                 raise ValueError(f"id {name!r} is in row {first[name]} and in row {row}; ids must be unique.")
             first[name] = row
-        columns = {name: np.asarray(column, dtype=np.float64) for name, column in self.columns.items()}
+        columns = {name: _floats(name, column) for name, column in self.columns.items()}
         for name, column in columns.items():
             if column.shape != (len(self.ids),):
                 raise ValueError(f"column {name!r} has shape {column.shape}, there are {len(self.ids)} ids.")
@@ -161,8 +162,8 @@ def read_scores(
 ) -> Scores:
     """Read a score table, CSV with a header line or Parquet: a column ``reconstruction`` or ``id``, and one per metric.
 
-    The ``scores.parquet`` of ``attacker-metrics evaluate`` is one. Empty cells are missing scores. Columns ``flipped``,
-    ``shift_y``, ``shift_x`` say how the original was aligned.
+    The ``scores.parquet`` of ``attacker-metrics evaluate`` is one. Empty cells, and ``NA``, ``NaN``, ``None`` or ``null``,
+    are missing scores. Columns ``flipped``, ``shift_y``, ``shift_x`` say how the original was aligned.
 
     Args:
         path: the file.
@@ -190,6 +191,17 @@ def read_scores(
         raise TableError(f"{path}: {error}") from error
 
 
+def _floats(name: str, column: Sequence[float] | Floats) -> Floats:
+    try:
+        return np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError):  # pandas' missing values, or text
+        cells = column.tolist() if hasattr(column, "tolist") else list(column)
+    wrong = [cell for cell in cells if not is_missing(str(cell)) and not isinstance(cell, (int, float))]
+    if wrong:
+        raise ValueError(f"column {name!r} holds {wrong[0]!r}, not a number; NaN is a missing score.")
+    return np.asarray([np.nan if is_missing(str(cell)) else float(cell) for cell in cells])
+
+
 def _asked(name: str, metrics: Sequence[str] | None) -> bool:
     return name not in ALIGNMENT_COLUMNS and (metrics is None or name in metrics)
 
@@ -199,9 +211,17 @@ def _numbers(path: Path, name: str, cells: Sequence[str]) -> Any:
     values = np.full(len(cells), np.nan)
     try:
         for row, cell in enumerate(cells):
-            values[row] = float({"": "nan", "True": "1", "False": "0"}.get(cell, cell))
+            if not is_missing(cell):
+                values[row] = _number(cell)
     except ValueError:
         raise TableError(
-            f"{path}, row {row + 1}: {name} is {cell!r}, not a number; choose columns by --metric or leave this one out."
+            f"{path}, row {row + 1}: {name} is {cell!r}, not a number; write nothing where there is no score, choose columns"
+            " by --metric, or leave this one out."
         ) from None
     return values
+
+
+def _number(cell: str) -> float:
+    if "_" in cell:  # Python's way to group digits, nobody else's
+        raise ValueError
+    return float({"true": "1", "false": "0"}.get(cell.lower(), cell))

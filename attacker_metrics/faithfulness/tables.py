@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from attacker_metrics.files.spreadsheet import unescaped
+
 Column = list[str]
 
 
@@ -55,7 +57,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise TableError(f"{path}, row {number}: {len(row)} cells where the header has {len(header)}.")
-    return [name.strip() for name in header], rows
+    return [unescaped(name).strip() for name in header], [[unescaped(cell) for cell in row] for row in rows]
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -63,5 +65,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
         table = pq.ParquetFile(path).read()
     except pa.ArrowInvalid as error:
         raise TableError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from error
-    columns = [["" if cell is None else str(cell) for cell in column.to_pylist()] for column in table.columns]
+    columns = [
+        ["" if cell is None or cell != cell else str(cell) for cell in column.to_pylist()] for column in table.columns
+    ]
     return table.column_names, [list(row) for row in zip(*columns, strict=True)]

@@ -1,1 +1,1 @@
-"""Files that others wrote -> what they hold, or a clear error; our own sources -> what tells them apart."""
+"""Files that others wrote -> what they hold, or a clear error; our own: what may be written, whole, and safe to show."""

@@ -2,6 +2,7 @@
 
 from attacker_metrics.learned.attacker import FitOverlapError, LearnedAttacker, NotFittedError, in_fit_split
 from attacker_metrics.learned.cnn import CNNAttacker
+from attacker_metrics.learned.keyed import KeyedAttacker
 from attacker_metrics.learned.linear import LinearAttacker, NormalEquations
 from attacker_metrics.learned.metrics import (
     CNNAttackerMSSSIM,
@@ -18,6 +19,7 @@ __all__ = [
     "CNNAttackerMSSSIM",
     "CNNAttackerPearson",
     "FitOverlapError",
+    "KeyedAttacker",
     "LearnedAttacker",
     "LearnedAttackerMetric",
     "LinearAttacker",

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attacker_metrics.identity import Learned, identity_of
 from attacker_metrics.pair import Pair, as_computed
 
 Id = str | int
@@ -45,6 +46,7 @@ class LearnedAttacker(nn.Module, ABC):
         """How many pairs this process has fed to the fit; pairs with a NaN or infinite pixel are left out."""
         self._seen: set[int] = set()
         self._offered = 0  # pairs, the left out too: it numbers those without a name
+        self._fit: str | None = None  # a digest of the fit, the same in every process that took part
 
     def fit_update(self, noisy: Tensor, clean: Tensor, ids: Ids | None = None) -> None:
         """Learn from a batch.
@@ -88,6 +90,7 @@ class LearnedAttacker(nn.Module, ABC):
             self._solve()
         self._seen = set().union(*gathered(self._seen))
         self.is_fitted = True
+        self._fit = gathered(self._digest_of_fit())[0]  # other machines may round otherwise
 
     def fit_state(self) -> dict[str, Any]:
         """What an unfinished fit has taken in so far, with tensors on the CPU: for :meth:`fit_merge`, in any process.
@@ -145,6 +148,7 @@ class LearnedAttacker(nn.Module, ABC):
                 " fit_compute()."
             )
 
+    @torch.jit.unused
     def forward(self, x: Tensor) -> Tensor:
         """What the attacker makes of noisy images, ``(B, 3, H, W)``."""
         self.check_fitted()
@@ -158,7 +162,17 @@ class LearnedAttacker(nn.Module, ABC):
             "fit_count": self.fit_count,
             "seen": sorted(self._seen),
             "unfinished": unfinished,
+            "fit": self._fit,
         }
+
+    def __metric_identity__(self) -> tuple[str, Learned]:
+        """Its settings, which its words tell, and what it was fitted on."""
+        fit = (getattr(self, "_fit", None) or self._digest_of_fit()) if self.is_fitted else None
+        return repr(self), Learned(fit)
+
+    def _digest_of_fit(self) -> str:
+        parameters = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return identity_of(parameters).digest
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` returned."""
@@ -168,6 +182,7 @@ class LearnedAttacker(nn.Module, ABC):
         if state["unfinished"] is not None:
             self.fit_merge(state["unfinished"])
         self.is_fitted, self.fit_count, self._seen = state["is_fitted"], state["fit_count"], set(state["seen"])
+        self._fit = state.get("fit")  # earlier releases stored none
 
     def _check_unfitted(self) -> None:
         if self.is_fitted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,8 @@ if torch.distributed.is_available():
 _TILE, _TILES, _BATCH = 32, 512, 16
 _WIDTH, _BLOCKS = 16, 2
 _RATE = 3e-3
+_DTYPE = torch.float32
+"""Of weights and statistics, whatever torch's default: the fit is the same."""
 _LEAST_STEPS = 300  # the rate falls to 0 with the budget: any short training seems to stand still at its end
 _STANDSTILL, _NEGLIGIBLE = 0.05, 0.01
 
@@ -50,6 +52,7 @@ class CNNAttacker(LearnedAttacker):
         True
     """
 
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["level", "spread"]  # whose annotations are text
     level: Tensor
     spread: Tensor
 
@@ -65,8 +68,8 @@ class CNNAttacker(LearnedAttacker):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the accelerators too
             self.network = _ResidualNetwork()
         self.network.requires_grad_(requires_grad=False)
-        self.register_buffer("level", torch.zeros(2, 3, 1, 1))
-        self.register_buffer("spread", torch.ones(2, 3, 1, 1))
+        self.register_buffer("level", torch.zeros(2, 3, 1, 1, dtype=_DTYPE))
+        self.register_buffer("spread", torch.ones(2, 3, 1, 1, dtype=_DTYPE))
         self._tiles: list[tuple[int, bytes, int, Tensor]] = []  # a heap, the largest hash on top, the tile behind
 
     def __repr__(self) -> str:
@@ -122,7 +125,7 @@ class CNNAttacker(LearnedAttacker):
         self.level = pairs.double().mean(dim=(1, 3, 4), keepdim=True)[:, 0].float()
         centred = pairs - self.level[:, None]
         self.spread = centred.double().square().mean(dim=(1, 3, 4), keepdim=True)[:, 0].sqrt().clamp(min=1e-12).float()
-        self.level, self.spread = (value.to(next(self.network.parameters()).device) for value in (self.level, self.spread))
+        self.level, self.spread = (value.to(self.network.mix.weight) for value in (self.level, self.spread))
         before, after = self._train(*(centred / self.spread.cpu()[:, None]))
         still = abs(after - before) <= max(_STANDSTILL * before, _NEGLIGIBLE)
         self.converged = self.steps >= _LEAST_STEPS and still
@@ -131,7 +134,7 @@ class CNNAttacker(LearnedAttacker):
     def _train(self, x: Tensor, y: Tensor) -> tuple[float, float]:
         """Train; the mean loss over all tiles after three fifths of the steps, and at the end."""
         device = self.level.device
-        x, y = x.to(device), y.to(device)
+        x, y = x.to(self.level), y.to(self.level)
         draws = torch.Generator().manual_seed(self.seed)
         self.network.requires_grad_(requires_grad=True)
         optimizer = torch.optim.Adam(self.network.parameters(), lr=_RATE)
@@ -158,7 +161,8 @@ class CNNAttacker(LearnedAttacker):
         return float(total) / y.numel()
 
     def _view(self, x: Tensor) -> Tensor:
-        restored = self.network((x.float() - self.level[0]) / self.spread[0]) * self.spread[1] + self.level[1]
+        seen = (x.to(self.level) - self.level[0]) / self.spread[0]
+        restored = self.network(seen) * self.spread[1] + self.level[1]
         return cast("Tensor", restored).to(x.dtype)
 
 
@@ -167,13 +171,14 @@ class _ResidualNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(3, 3, 1)
-        self.enter = nn.Conv2d(3, _WIDTH, 3, padding=1)
+        self.mix = nn.Conv2d(3, 3, 1, dtype=_DTYPE)
+        self.enter = nn.Conv2d(3, _WIDTH, 3, padding=1, dtype=_DTYPE)
         self.blocks = nn.ModuleList(_block(dilation=2**k) for k in range(_BLOCKS))
-        self.leave = nn.Conv2d(_WIDTH, 3, 3, padding=1)
+        self.leave = nn.Conv2d(_WIDTH, 3, 3, padding=1, dtype=_DTYPE)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(cast("Tensor", self.leave.bias))
 
+    @torch.jit.unused
     def forward(self, x: Tensor) -> Tensor:
         features = self.enter(x)
         for block in self.blocks:
@@ -184,7 +189,7 @@ class _ResidualNetwork(nn.Module):
 def _block(dilation: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ReLU(),
-        nn.Conv2d(_WIDTH, _WIDTH, 3, padding=dilation, dilation=dilation),
+        nn.Conv2d(_WIDTH, _WIDTH, 3, padding=dilation, dilation=dilation, dtype=_DTYPE),
         nn.ReLU(),
-        nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1),
+        nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1, dtype=_DTYPE),
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from attacker_metrics.learned.attacker import LearnedAttacker
+from attacker_metrics.synchronization import unwarned_of_no_update
 
 _LEVEL = 0.5  # is subtracted from every pixel, which keeps digits when the sums are centred
 _RIDGE, _RIDGE_FLOOR = 1e-10, 1e-16
@@ -46,6 +46,7 @@ class NormalEquations(Metric):
     full_state_update = False
     higher_is_better = None
     is_differentiable = False
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["device", "moments"]  # whose annotation is text
     moments: Tensor
 
     def __init__(self, inputs: int, outputs: int, **kwargs: Any) -> None:
@@ -111,6 +112,7 @@ class LinearAttacker(LearnedAttacker):
         True
     """
 
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["weights"]  # whose annotation is text
     weights: Tensor
 
     def __init__(self, kernel_size: int = 5, stride: int = 1) -> None:
@@ -157,8 +159,7 @@ class LinearAttacker(LearnedAttacker):
         self.equations.reset()
 
     def _solve(self) -> None:
-        with warnings.catch_warnings():  # a process may have had no share of the fit split
-            warnings.filterwarnings("ignore", r"The ``compute`` method of metric .* was called before")
+        with unwarned_of_no_update([self.equations]):  # a process may have had no share of the fit split
             self.weights = self.equations.compute().to(self.weights.device)
 
     def _view(self, x: Tensor) -> Tensor:

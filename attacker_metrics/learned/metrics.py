@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attacker_metrics.attacker_metric import AttackerMetric, NanStrategy
@@ -75,6 +76,7 @@ class LearnedAttackerMetric(AttackerMetric):
         self._check_attacker(preds, ids)
         super().update(preds, target)
 
+    @torch.jit.unused
     def forward(self, preds: Tensor | Pair, target: Tensor | None = None, ids: Ids | None = None) -> Tensor:
         """Add a batch and return its own mean score, differentiable; arguments as :meth:`update`."""
         self._check_attacker(preds, ids)

@@ -1,4 +1,4 @@
-"""The learned attackers of the suite ``standard-v1``, and the scores of each."""
+"""The learned attackers by name: those of the suite ``standard-v1`` and further ones, and the scores of each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import partial
 from attacker_metrics.attacker_metric import NanStrategy
 from attacker_metrics.learned.attacker import LearnedAttacker
 from attacker_metrics.learned.cnn import CNNAttacker
+from attacker_metrics.learned.keyed import KeyedAttacker
 from attacker_metrics.learned.linear import LinearAttacker
 from attacker_metrics.learned.metrics import LearnedAttackerMetric
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
@@ -16,12 +17,15 @@ STANDARD_LEARNED: dict[str, Callable[[], LearnedAttacker]] = {
     "linear": LinearAttacker,
     "block": partial(LinearAttacker, kernel_size=8, stride=8),
     "cnn": CNNAttacker,
+    "keyed": KeyedAttacker,
 }
 """Kind -> what makes an attacker that is not fitted yet."""
+LEARNED_OF_V1 = ("linear", "block", "cnn")
+"""The kinds of ``standard-v1``, which is frozen."""
 
 
 def standard_learned(
-    kinds: Iterable[str] = tuple(STANDARD_LEARNED),
+    kinds: Iterable[str] = LEARNED_OF_V1,
     *,
     betas: Sequence[float] = DEFAULT_BETAS,
     nan_strategy: NanStrategy = "warn",
@@ -29,7 +33,7 @@ def standard_learned(
     """The MS-SSIM ``KIND_gray``, then the squared Pearson ``pearson_KIND``, of new attackers that their two scores share.
 
     Args:
-        kinds: of :data:`STANDARD_LEARNED`.
+        kinds: of :data:`STANDARD_LEARNED`; by default those of ``standard-v1``.
         betas: MS-SSIM's exponents, one per scale.
         nan_strategy: ``"warn"``, ``"ignore"`` or ``"error"``.
 

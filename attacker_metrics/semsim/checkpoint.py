@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from attacker_metrics.files.tensors import save_tensors
+from attacker_metrics.files.writing import write_whole
 from attacker_metrics.semsim.encoder import ARCHITECTURES, Encoder, Preprocessing, small_image_resnet
 
 FORMAT = "attacker-metrics semsim 1"
@@ -32,24 +34,17 @@ def save_encoder(encoder: Encoder, path: str | os.PathLike[str], training: dict[
         ModuleNotFoundError: without safetensors, naming the extra.
         OSError: if the file cannot be written.
     """
-    try:
-        from safetensors.torch import save
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(_EXTRA, name=error.name) from error
     metadata = {
         "format": FORMAT,
         "architecture": encoder.architecture,
         "preprocessing": json.dumps(dataclasses.asdict(encoder.preprocessing)),
         "training": json.dumps(training or {}),
     }
-    weights = {name: value.detach().cpu().contiguous() for name, value in encoder.backbone.state_dict().items()}
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(save(weights, metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        content = save_tensors(encoder.backbone.state_dict(), metadata)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(_EXTRA, name=error.name) from error
+    write_whole(Path(path), content)
 
 
 def load_encoder(path: str | os.PathLike[str], backbone: nn.Module | None = None) -> Encoder:
@@ -64,6 +59,47 @@ def load_encoder(path: str | os.PathLike[str], backbone: nn.Module | None = None
         ModuleNotFoundError: without safetensors or torchvision, naming the extra.
         OSError: if the file cannot be read.
     """
+    metadata, weights = _read(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is not a SemSim checkpoint of this library: its format is {metadata.get('format')!r}."
+        )
+    try:
+        architecture, facts = metadata["architecture"], json.loads(metadata["preprocessing"])
+        preprocessing = Preprocessing(facts["size"], tuple(facts["mean"]), tuple(facts["std"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} does not say what architecture and preprocessing its encoder has; save it again by save_encoder."
+        ) from error
+    if backbone is None:
+        if architecture not in ARCHITECTURES:
+            raise CheckpointError(f"{path} holds a module of your own; pass one of its shape as backbone.")
+        backbone = small_image_resnet(architecture)
+    try:
+        backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the backbone: {' '.join(str(error).split())[:500]}") from error
+    return Encoder(backbone, preprocessing, architecture).eval()
+
+
+def read_training(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The facts about training that a checkpoint holds.
+
+    Raises:
+        CheckpointError: if the file is no such checkpoint.
+        ModuleNotFoundError: without safetensors, naming the extra.
+        OSError: if the file cannot be read.
+    """
+    metadata, _ = _read(path)
+    try:
+        facts: dict[str, Any] = dict(json.loads(metadata.get("training", "{}")))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"what {path} says about its training cannot be read.") from error
+    return facts
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Texts and tensors by name."""
     try:
         from safetensors import SafetensorError, safe_open
     except ModuleNotFoundError as error:
@@ -72,32 +108,10 @@ def load_encoder(path: str | os.PathLike[str], backbone: nn.Module | None = None
         raise FileNotFoundError(f"{path}: there is no such checkpoint.")
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
-            metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            return dict(file.metadata() or {}), weights
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is not a SemSim checkpoint of this library: its format is {metadata.get('format')!r}."
-        )
-    architecture = metadata["architecture"]
-    if backbone is None:
-        if architecture not in ARCHITECTURES:
-            raise CheckpointError(f"{path} holds a module of your own; pass one of its shape as backbone.")
-        backbone = small_image_resnet(architecture)
-    try:
-        backbone.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit the backbone: {error}") from error
-    facts = json.loads(metadata["preprocessing"])
-    preprocessing = Preprocessing(facts["size"], tuple(facts["mean"]), tuple(facts["std"]))
-    return Encoder(backbone, preprocessing, architecture).eval()
-
-
-def read_training(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The facts about training that a checkpoint holds."""
-    from safetensors import safe_open
-
-    with safe_open(os.fspath(path), framework="pt") as file:
-        facts: dict[str, Any] = json.loads((file.metadata() or {}).get("training", "{}"))
-    return facts
+            f"{path} is not a safetensors file: {' '.join(str(error).split())}. Encoders are saved by semsim train, or by"
+            " save_encoder."
+        ) from error

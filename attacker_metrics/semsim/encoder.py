@@ -62,17 +62,23 @@ class Encoder(nn.Module):
         self.backbone = backbone
         self.preprocessing = preprocessing or Preprocessing()
         self.architecture = architecture
-        self.register_buffer("mean", torch.tensor(self.preprocessing.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(self.preprocessing.std).view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(self.preprocessing.mean, dtype=torch.float32).view(3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(self.preprocessing.std, dtype=torch.float32).view(3, 1, 1), persistent=False
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Unit embeddings ``(B, D)`` of images ``(B, 3, H, W)``, clamped to [0, 1], in the precision of the backbone."""
         weight = next((value for value in self.backbone.parameters() if value.is_floating_point()), images)
-        images = images.to(weight.dtype)
+        # Half precision has no resizing on a CPU, and too few digits for it.
+        images = images.to(torch.promote_types(weight.dtype, torch.float32))
         images, size = images.clamp(0, 1), self.preprocessing.size
         if size is not None and images.shape[-2:] != (size, size):
             images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
-        features: Tensor = self.backbone((images - self.mean.to(images)) / self.std.to(images))
+        images = (images - self.mean.to(images)) / self.std.to(images)
+        features: Tensor = self.backbone(images.to(weight.dtype))
         if features.ndim > 2:
             features = features.flatten(2).mean(dim=2)
         return F.normalize(features, dim=1)
@@ -83,7 +89,7 @@ class Encoder(nn.Module):
 
 
 def small_image_resnet(architecture: str = "resnet18") -> nn.Module:
-    """A ResNet for images of 32 to 64 pixels without its classifier: 3 x 3 stem without stride, no max-pooling.
+    """A ResNet for images of 32 to 64 pixels without its classifier: 3 x 3 stem without stride, no max-pooling; float32.
 
     Args:
         architecture: ``"resnet18"`` (512 features) or ``"resnet50"`` (2048).
@@ -106,4 +112,4 @@ def small_image_resnet(architecture: str = "resnet18") -> nn.Module:
     network.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool, network.fc = nn.Identity(), nn.Identity()
-    return network  # type: ignore[no-any-return]
+    return network.float()  # type: ignore[no-any-return]

@@ -6,9 +6,9 @@ import dataclasses
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+import attacker_metrics
 from attacker_metrics.faithfulness.annotations import Annotations
-from attacker_metrics.semsim.checkpoint import save_encoder
+from attacker_metrics.files.digest import package_digest
+from attacker_metrics.files.tensors import TensorFileError, load_tensors
+from attacker_metrics.files.writing import CODE, VERSION, check_outputs, earlier_release, is_ours, write_whole
+from attacker_metrics.semsim.checkpoint import FORMAT, save_encoder
 from attacker_metrics.semsim.encoder import Encoder, Preprocessing, small_image_resnet
 from attacker_metrics.semsim.triplets import Original, Triplets, originals_of
 
@@ -34,7 +38,11 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a training run; the defaults are those of the paper.
+    """Settings of a training run.
+
+    Where the defaults are from: the triplet loss is the paper's. Its supplement names ResNet-50; the default here is the
+    smaller ResNet-18. Learning rate and batch size are not in the paper, they are those of the authors' code. The share for
+    validation is this library's choice. A run that is to be compared with the paper's states its settings.
 
     Args:
         architecture: ``"resnet18"`` or ``"resnet50"``.
@@ -246,7 +254,7 @@ def train(
             weights_only=True if resume else None,
         )
         best = last.with_name("best.ckpt") if judged else last
-        module.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+        module.load_state_dict(load_tensors(best, own=True)["state_dict"])
         if not all(value.isfinite().all() for value in module.state_dict().values()):
             raise ValueError(
                 f"the weights became NaN or infinite, no encoder is written; learning_rate is {recipe.learning_rate}, try a"
@@ -263,16 +271,39 @@ def train(
     }
     if runner.is_global_zero:
         save_encoder(module.encoder, output / CHECKPOINT, report)
-        (output / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        facts = {VERSION: attacker_metrics.__version__, CODE: package_digest(), **report}
+        write_whole(output / REPORT, (json.dumps(facts, indent=2) + "\n").encode())
     return report
+
+
+def check_writable(output: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse an output folder in which a training's files are somebody else's, or read.
+
+    Raises:
+        OSError: naming the file.
+    """
+    old = earlier_release(output / REPORT, "recipe", "originals", "results")
+    files = [output / CHECKPOINT, output / REPORT, *(output / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))]
+    check_outputs(files, inputs=inputs, overwrite=overwrite, ours=lambda path: old or _is_ours(path))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a training wrote the file: JSON and safetensors say so, a checkpoint holds a recipe."""
+    if path.suffix != ".ckpt":
+        return is_ours(path) or FORMAT.encode() in path.read_bytes()[:4096]
+    try:
+        found = load_tensors(path, own=True)["hyper_parameters"]
+        return bool(found.keys() == {field.name for field in dataclasses.fields(Recipe)})
+    except (TensorFileError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _check_same_recipe(last: Path, recipe: Recipe) -> None:
     if not last.is_file():
         raise FileNotFoundError(f"{last}: there is nothing to resume.")
     try:
-        before = torch.load(last, map_location="cpu", weights_only=True)["hyper_parameters"]
-    except (RuntimeError, UnpicklingError, EOFError, KeyError) as error:
+        before = dict(load_tensors(last, own=True)["hyper_parameters"])
+    except (TensorFileError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{last} cannot be resumed from, it is damaged or no checkpoint; train without --resume."
         ) from error

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import io
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from attacker_metrics.attacks.client_gradient import ClientGradient, logits_of
 from attacker_metrics.attacks.networks import Normalize
+from attacker_metrics.files.tensors import TensorFileError, load_tensors
 from attacker_metrics.study.config import NETWORKS, Model
 from attacker_metrics.study.data import TrainingImages
 
@@ -29,12 +30,12 @@ def build(model: Model, classes: int, size: int, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         try:
             if model.network is not None:
-                return NETWORKS[model.network](classes=classes, size=size, **model.options)
+                return NETWORKS[model.network](classes=classes, size=size, **model.options).float()
             models = check_torchvision(model)
             network = models.get_model(model.torchvision, weights=None, num_classes=classes, **model.options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"model {model.name} cannot be built: {error}") from error
-        return nn.Sequential(Normalize(*_IMAGENET), network)
+        return nn.Sequential(Normalize(*_IMAGENET), network).float()
 
 
 def check_torchvision(model: Model) -> Any:
@@ -57,9 +58,22 @@ def check_torchvision(model: Model) -> Any:
     return models
 
 
-def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
+def check_batch_statistics(model: Model, classes: int, size: int) -> None:
+    """That gradients of single images can be taken with the batch's statistics in every batch norm layer.
+
+    Raises:
+        ValueError: if a layer sees a single value per channel, which has no statistics.
+    """
+    try:
+        ClientGradient(build(model, classes, size), train=True).logits(torch.zeros(1, 3, size, size))
+    except ValueError as error:
+        raise ValueError(f"batch_norm: train does not suit model {model.name} at {size} pixels: {error}") from error
+
+
+def load(model: Model, content: bytes, classes: int, size: int, *, own: bool = False) -> nn.Module:
     """The classifier with the weights of a file, ready for use: a state_dict, or a checkpoint of Lightning that holds one.
 
+    The file is of safetensors, or of ``torch.save``: with torch below 2.6 only if it is the study's own.
     The state_dict of one of torchvision's models alone will do; images are then normalised by ImageNet's statistics.
 
     Raises:
@@ -67,9 +81,8 @@ def load(model: Model, content: bytes, classes: int, size: int) -> nn.Module:
     """
     network = build(model, classes, size)
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        network.load_state_dict(_of_network(model, state, network))
-    except (RuntimeError, UnpicklingError, EOFError, TypeError, AttributeError) as error:
+        network.load_state_dict(_of_network(model, load_tensors(content, own=own), network))
+    except (TensorFileError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
             f"the weights of model {model.name} are no state_dict of it for {classes} classes of {size} pixels:"
             f" {' '.join(str(error).split())[:300]}"
@@ -114,6 +127,7 @@ def accuracy(network: nn.Module, images: TrainingImages, device: torch.device | 
     network = network.to(device or "cpu").eval()
     right = 0
     for batch, labels in DataLoader(images, 256):
-        right += int((network(batch.to(device or "cpu")).argmax(dim=1).cpu() == labels).sum())
+        logits = logits_of(network(batch.to(device or "cpu")))
+        right += int((logits.argmax(dim=1).cpu() == labels).sum())
     network.to("cpu")
     return right / len(images)

@@ -34,6 +34,8 @@ ALL = "all"
 """What the rows of tables over all attacks on a classifier are called."""
 NETWORKS: dict[str, type[nn.Module]] = {"lenet": SigmoidLeNet, "convnet": ConvNet}
 """Name -> network; those of torchvision have names of their own."""
+SPELLINGS = {"defenses": "defences", "colors": "colours", "optimized": "optimised"}
+"""Keys and values that may be spelled in two ways -> how this library spells them."""
 _FINITE = ConfigDict(allow_inf_nan=False)
 _GIVEN = ("classes", "size", "normalize")
 """Arguments of networks that follow from the data."""
@@ -82,6 +84,18 @@ class Settings(BaseModel):
     """What all parts have in common: unknown keys and endless numbers are errors, nothing changes afterwards."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled(cls, content: Any) -> Any:
+        """Keys in the spelling of this library."""
+        if not isinstance(content, dict):
+            return content
+        for other, ours in SPELLINGS.items():
+            if other in content and ours in content and ours in cls.model_fields:
+                raise _refuse(f"{other} and {ours} are two spellings of one key; give one of them.", other)
+        ours_of = {other: ours for other, ours in SPELLINGS.items() if ours in cls.model_fields}
+        return {ours_of.get(key, key): value for key, value in content.items()}
 
 
 class Data(Settings):
@@ -192,7 +206,10 @@ class _Made(Settings):
     @property
     def arguments(self) -> dict[str, Any]:
         """The further keys."""
-        return dict(self.model_extra or {})
+        return {
+            name: SPELLINGS.get(value, value) if isinstance(value, str) else value
+            for name, value in (self.model_extra or {}).items()
+        }
 
     def make_from(self, classes: typing.Mapping[str, Any], **more: Any) -> Any:
         """The object; errors are those of the file."""
@@ -315,6 +332,7 @@ class Annotation(Settings):
     @field_validator("machine")
     @classmethod
     def _known(cls, machine: tuple[str, ...]) -> tuple[str, ...]:
+        machine = tuple(SPELLINGS.get(name, name) for name in machine)
         for place, name in enumerate(machine):
             if name not in DESCRIPTORS:
                 raise _refuse(unknown(name, DESCRIPTORS), place)

@@ -14,12 +14,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from attacker_metrics.study.config import Config, unknown
+from attacker_metrics.study.config import SPELLINGS, Config, unknown
 
 Place = tuple[str | int, ...]
 
 
-_MOST_LEVELS = 20
+_MOST_LEVELS, _MOST_PLACES = 20, 100_000
+_LONGEST = 200
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -74,23 +75,22 @@ def parse_config(text: str, path: Path) -> Config:
         study.yaml:1: models: it is missing.
         ...
     """
+    lines: dict[Place, int] = {(): 1}
     try:
         node = yaml.compose(text, Loader=_Loader)
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
+        twice = list(_number_lines(node, (), lines))
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one # nosec B506
+    except RecursionError as error:
+        raise ConfigError(
+            f"{path}: it is nested too deeply, or unfolds to too much; does an alias (*) stand inside of what it refers to?"
+        ) from error
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise ConfigError(f"{path}:{line}: this is not YAML: {getattr(error, 'problem', None) or error}.") from error
-    except ValueError as error:  # a tag and a value that is none of that type
-        raise ConfigError(f"{path}: this is not YAML: {error}.") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:  # a tag and a value that is none of that type
+        raise ConfigError(f"{path}: this is not YAML: a value is not of the type of its tag: {error}.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}:1: a study's file holds keys and values, e.g. 'name: mine'.")
-    lines: dict[Place, int] = {(): 1}
-    try:
-        twice = list(_number_lines(node, (), lines))
-    except RecursionError as error:
-        raise ConfigError(
-            f"{path}: it is nested too deeply; does an alias (*) stand inside of what it refers to?"
-        ) from error
     if twice:
         raise ConfigError("\n".join(f"{path}:{line}: {_dotted(place)}: the key comes twice." for place, line in twice))
     try:
@@ -107,12 +107,14 @@ def _number_lines(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Ite
     """Fill in the line of every key and item; yields keys that come twice.
 
     Raises:
-        RecursionError: if an alias stands inside of what it refers to.
+        RecursionError: if an alias stands inside of what it refers to, or aliases of aliases make a small file huge.
     """
-    if len(place) > _MOST_LEVELS:
+    if len(place) > _MOST_LEVELS or len(lines) > _MOST_PLACES:
         raise RecursionError
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # no key of a study, as reading it says
             below = (*place, key.value)
             if below in lines:
                 yield below, key.start_mark.line + 1
@@ -127,6 +129,9 @@ def _number_lines(node: yaml.Node, place: Place, lines: dict[Place, int]) -> Ite
 
 def _line(path: Path, details: ErrorDetails, lines: dict[Place, int]) -> str:
     place = (*details["loc"], *details.get("ctx", {}).get("at", ()))
+    place = (*(_as_written(place, depth, lines) for depth in range(len(place))),)
+    given = repr(details["input"])
+    given = given if len(given) <= _LONGEST else f"{given[:_LONGEST]}..."
     kind, message = details["type"], details["msg"]
     if kind == "invalid_key":
         place = (*place[:-1], str(details["input"]))
@@ -135,23 +140,38 @@ def _line(path: Path, details: ErrorDetails, lines: dict[Place, int]) -> str:
     elif kind == "missing":
         message = "it is missing."
     elif kind == "model_type":
-        message = f"keys and values belong here, got {details['input']!r}."
+        message = f"keys and values belong here, got {given}."
     elif kind == "too_short":
         message = "give one at least."
     elif kind == "literal_error":
         message = unknown(details["input"], re.findall("'([^']*)'", details["ctx"]["expected"]))
     elif kind == "string_pattern_mismatch":
-        message = f"{details['input']!r} is no name: use letters, digits and _ . + -, no blanks."
+        message = f"{given} is no name: use letters, digits and _ . + -, no blanks."
     elif kind != "study":
-        message = f"{message}, got {details['input']!r}."
+        message = f"{message}, got {given}."
     while place not in lines and kind != "missing":
         place = place[:-1]
     where = next(lines[place[:depth]] for depth in range(len(place), -1, -1) if place[:depth] in lines)
     return f"{path}:{where}: {_dotted(place)}{': ' if place else ''}{message}"
 
 
+def _as_written(place: Place, depth: int, lines: dict[Place, int]) -> str | int:
+    """A key as the file spells it."""
+    part, before = place[depth], place[:depth]
+    for other, ours in SPELLINGS.items():
+        if part == ours and (*before, other) in lines and (*before, ours) not in lines:
+            return other
+    return part
+
+
 def _dotted(place: Place) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+    shown = (f"[{part}]" if isinstance(part, int) else f".{_plain(part)}" for part in place)
+    return "".join(shown).removeprefix(".")
+
+
+def _plain(key: str) -> str:
+    """Without what a terminal would obey."""
+    return key if key.isprintable() else repr(key)[1:-1]
 
 
 def _fields(place: Place) -> list[str]:
@@ -159,7 +179,7 @@ def _fields(place: Place) -> list[str]:
     model: Any = Config
     for part in place:
         if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
+            model = _model_in(model.model_fields[SPELLINGS.get(part, part)].annotation)
     return list(model.model_fields)
 
 

@@ -176,13 +176,21 @@ class TorchvisionImages(TrainingImages):
         try:
             self._images = cls(str(root), **arguments)
         except (RuntimeError, OSError, TypeError, ValueError) as error:
+            if "split" in arguments and isinstance(error, ValueError) and "for argument split" in str(error):
+                raise DataError(
+                    f"data.options.split: {name} has no split {arguments['split']!r}; name one by data.options, such as"
+                    f" options: {{split: ...}}. {' '.join(str(error).split())}"
+                ) from error
             raise DataError(
                 f"data.torchvision: {name} cannot be read from {root}: {' '.join(str(error).split())} Nothing is downloaded"
                 " here: put it there as torchvision does."
             ) from error
         labels = getattr(self._images, "targets", None)
         labels = getattr(self._images, "labels", None) if labels is None else labels
-        self.labels = [int(label) for label in (labels if labels is not None else (pair[1] for pair in self._images))]
+        try:
+            self.labels = [int(label) for label in (labels if labels is not None else (pair[1] for pair in self._images))]
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"data.torchvision: the targets of {name} are no numbers of classes.") from error
         classes = getattr(self._images, "classes", None)
         self.classes = [str(label) for label in range(max(self.labels) + 1)] if classes is None else list(map(str, classes))
         self.names = [f"{number:06}" for number in range(len(self.labels))]
@@ -191,7 +199,10 @@ class TorchvisionImages(TrainingImages):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         import numpy as np
 
-        image = np.array(self._images[index][0].convert("RGB"))
+        picture = self._images[index][0]
+        if not hasattr(picture, "convert"):
+            raise DataError(f"data.torchvision: this data set holds a {type(picture).__name__}, not pictures.")
+        image = np.array(picture.convert("RGB"))
         return square(torch.from_numpy(image).permute(2, 0, 1).float() / 255, self._size), self.labels[index]
 
     def digest(self) -> str:

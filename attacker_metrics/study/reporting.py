@@ -270,7 +270,7 @@ def _page(
     levels = [
         {
             "what": f"{level.count} {'reconstructions' if level.level == 'image' else 'classifiers under an attack'}",
-            "intervals": _INTERVALS[level.level],
+            "intervals": _INTERVALS[level.level] if level.refused is None else f"There are {level.refused}.",
             "rows": [
                 (name, (scores.directions or {})[name], [_text(statistics[statistic]) for statistic in STATISTICS])
                 for name, statistics in level.statistics.items()

@@ -10,25 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacker_metrics.functional import multi_attacker_scores
-from attacker_metrics.ms_ssim import TAPS
 from attacker_metrics.quality import LPIPS, quality_scores
-from attacker_metrics.similarity import DEFAULT_BETAS
-
-
-def betas_for(size: int) -> tuple[float, ...]:
-    """As many of MS-SSIM's five standard exponents as images of that size allow.
-
-    Raises:
-        ValueError: below 11 pixels.
-
-    Example:
-        >>> betas_for(32), len(betas_for(224))
-        ((0.0448, 0.2856), 5)
-    """
-    scales = sum(size >= TAPS * 2**scale for scale in range(len(DEFAULT_BETAS)))
-    if scales == 0:
-        raise ValueError(f"images of {size} pixels are too small for MS-SSIM, which needs {TAPS}.")
-    return DEFAULT_BETAS[:scales]
 
 
 @torch.no_grad()

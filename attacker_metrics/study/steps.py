@@ -14,8 +14,9 @@ import torch
 from attacker_metrics.attacks import digest, share_gradients
 from attacker_metrics.defenses import AugmentationPolicy
 from attacker_metrics.quality import LPIPS
+from attacker_metrics.similarity import betas_for
 from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
-from attacker_metrics.study.classifiers import accuracy, build, check_torchvision, load, weights_of
+from attacker_metrics.study.classifiers import accuracy, build, check_batch_statistics, check_torchvision, load, weights_of
 from attacker_metrics.study.config import Attack, Config, Defence, Model, Training
 from attacker_metrics.study.data import TrainingImages, split
 from attacker_metrics.study.files import (
@@ -40,7 +41,7 @@ from attacker_metrics.study.files import (
 )
 from attacker_metrics.study.machines import hog
 from attacker_metrics.study.reporting import Subject, report
-from attacker_metrics.study.scoring import betas_for, score
+from attacker_metrics.study.scoring import score
 from attacker_metrics.study.units import Unit, digest_of, write_file, write_json
 
 STEPS = ("train", "attack", "score", "annotate", "report")
@@ -190,7 +191,7 @@ class Study:
             images = read_images(root, f"views/{defence.name}").to(self._device)
             labels = torch.tensor([image["label"] for image in attacked["images"]], device=self._device)
             content = (root / _classifier_file(model, defence)).read_bytes()
-            network = load(model, content, len(attacked["classes"]), config.data.size).to(self._device)
+            network = load(model, content, len(attacked["classes"]), config.data.size, own=True).to(self._device)
             found, losses, viewed, begin = [], [], [], time.perf_counter()
             for start in range(0, len(images), config.together):
                 part = range(len(images))[start : start + config.together]
@@ -298,6 +299,8 @@ def _check_needs(config: Config, images: TrainingImages) -> None:
     for model in config.models:
         if model.torchvision is not None:
             check_torchvision(model)
+        if config.batch_norm == "train":
+            check_batch_statistics(model, len(images.classes), config.data.size)
     if config.scores.lpips:
         LPIPS()
     if config.scores.semsim is not None:

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from attacker_metrics.attacks.client_gradient import logits_of
 from attacker_metrics.defenses import AugmentationPolicy, Defense
 from attacker_metrics.study.config import Training
 from attacker_metrics.study.data import TrainingImages
@@ -100,7 +101,7 @@ class _Classification(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         images, labels = batch
-        loss = F.cross_entropy(self.network(images), labels)
+        loss = F.cross_entropy(logits_of(self.network(images)), labels)
         self.log("loss", loss, on_step=False, on_epoch=True)
         return loss
 

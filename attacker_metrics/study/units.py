@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib import resources
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,25 @@ import torch
 import torchmetrics
 
 import attacker_metrics
+from attacker_metrics.files.digest import package_digest
 
 MANIFESTS = "manifests"
+_HOLDER = ".lock.json"
+"""Beside the lock: who holds it. Outlives a run that was killed, which the lock does not."""
 NOT_YET = "not done yet"
-_CODE = {
-    "train": ("attacks/networks.py", "defenses", "study/data.py", "study/classifiers.py", "study/training.py"),
-    "attack": ("attacks", "defenses"),
-    "score": (".", "backends", "semsim", "study/scoring.py"),
-    "annotate": ("study/annotating.py", "study/machines.py"),
-    "report": ("faithfulness", "statistics", "study/leakage.py", "study/reporting.py", "study/templates"),
+_LONGEST = 200
+UNREADABLE = "its record is damaged, or of another release"
+_RECORD: dict[str, Any] = {
+    "settings_digest": str,
+    "settings": dict,
+    "code": str,
+    "inputs": dict,
+    "outputs": dict,
+    "facts": dict,
+    "seconds": (int, float),
+    "unit": str,
 }
-"""Step -> the files and folders of this library that its results come from."""
+"""What every record holds, and of which type."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +66,8 @@ class Unit:
     def digest(self) -> str:
         """Of the settings, its own and those of all units it needs: another digest is another result."""
         before = [unit.digest for unit in self.needs]
-        content = [self.step, self.name, self.settings, self.sources, self.code, list(self.outputs), before]
+        content = [self.step, self.name, self.settings, self.sources, package_digest(), list(self.outputs), before]
         return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-    @property
-    def code(self) -> str:
-        """Of the parts of this library that do the work."""
-        return code_digest(self.step)
 
     @property
     def title(self) -> str:
@@ -100,37 +102,41 @@ class Folder:
             lock.acquire(timeout=0)
         except filelock.Timeout:
             raise FolderInUseError(
-                f"another run is at work in {self.path}; wait for its end, or pass another --output. Several processes share"
-                " one study if torchrun starts them together."
+                f"another run is at work in {self.path}{_told(_read(self.path / MANIFESTS / _HOLDER))}; wait for its end, or"
+                " pass another --output. Several processes share one study if torchrun starts them together."
             ) from None
+        holder = self.path / MANIFESTS / _HOLDER
         try:
+            since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            write_json(holder, {"process": os.getpid(), "host": platform.node(), "since": since})
             yield
         finally:
+            holder.unlink(missing_ok=True)
             lock.release()
 
     def record(self, unit: Unit) -> dict[str, Any] | None:
-        """What was written when the unit was last done, or None."""
-        try:
-            found: dict[str, Any] = json.loads(self._record(unit).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        """What was written when the unit was last done, or None, also where that cannot be read."""
+        found = _read(self._record(unit))
+        if not isinstance(found, dict) or not all(isinstance(found.get(key), kind) for key, kind in _RECORD.items()):
             return None
-        return found
+        # A record without a digest of its own is of a release before there was one, so its code is another too.
+        return found if found.pop("digest", _digest(found)) == _digest(found) else None
 
     def reason_to_do(self, unit: Unit) -> str | None:
         """Why the unit has to be done; None if it is done, and its outputs are what they were."""
         record = self.record(unit)
         if record is None:
-            return NOT_YET
+            return UNREADABLE if self._record(unit).exists() else NOT_YET
         if record["settings_digest"] != unit.digest:
             changed = _differences(record["settings"], json.loads(json.dumps(dict(unit.settings))))
             others = [name for name, digest in unit.sources.items() if record["inputs"].get(name) != digest]
-            if record.get("code") != unit.code:
-                others.append(f"this library's code for step {unit.step!r}")
+            if record["code"] != package_digest():
+                others.append("this library's code")
             if changed or others:
                 return f"changed: {', '.join([changed] * bool(changed) + others)}"
             return "what it builds on changed"
-        for name, digest in record["outputs"].items():
-            if digest_of(self.path / name) != digest:
+        for name in unit.outputs:
+            if name not in record["outputs"] or digest_of(self.path / name) != record["outputs"][name]:
                 return f"{name} is missing or not what was written"
         return None
 
@@ -148,7 +154,7 @@ class Folder:
             "unit": unit.name,
             "settings_digest": unit.digest,
             "settings": unit.settings,
-            "code": unit.code,
+            "code": package_digest(),
             "inputs": inputs,
             "outputs": {name: digest_of(self.path / name) for name in unit.outputs},
             "facts": facts or {},
@@ -156,16 +162,13 @@ class Folder:
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)),
             "seconds": round(seconds, 3),
         }
-        write_json(self._record(unit), record)
+        write_json(self._record(unit), {**record, "digest": _digest(json.loads(json.dumps(record)))})
         return seconds
 
     def is_summarized(self, step: str, units: list[Unit]) -> bool:
         """Whether the step's manifest is there, for these units."""
-        try:
-            found = json.loads((self.path / MANIFESTS / f"{step}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return bool(found["settings_digest"] == _digest_of_all(units))
+        found = _read(self.path / MANIFESTS / f"{step}.json")
+        return isinstance(found, dict) and found.get("settings_digest") == _digest_of_all(units)
 
     def summarize(self, step: str, units: list[Unit]) -> None:
         """Write the step's manifest from the records of its units."""
@@ -185,20 +188,6 @@ class Folder:
 
     def _record(self, unit: Unit) -> Path:
         return self.path / MANIFESTS / unit.step / f"{unit.name}.json"
-
-
-@cache
-def code_digest(step: str) -> str:
-    """Of the sources that a step's results come from: an upgrade that touches them makes the step's results old."""
-    package = resources.files("attacker_metrics")
-    digest = hashlib.sha256()
-    for name in _CODE[step]:
-        part = package.joinpath(name)
-        files = [part] if part.is_file() else sorted(part.iterdir(), key=lambda file: file.name)
-        for file in files:
-            if file.name.endswith((".py", ".jinja")):
-                digest.update(f"{name} {file.name}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -238,6 +227,30 @@ def digest_of(path: Path) -> str | None:
     return digest.hexdigest()
 
 
+def _read(path: Path) -> Any:
+    """The content of a JSON file; None if there is none, or it is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _digest(content: Any) -> str:
+    """Of what JSON can hold."""
+    try:
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    except RecursionError:  # nested so deeply that it can be read, but not written
+        return ""
+
+
+def _told(holder: Any) -> str:
+    """Who holds the lock, as far as its file tells."""
+    if not isinstance(holder, dict):
+        return ""
+    process, host, since = (json.dumps(str(holder.get(name, "unknown"))[:80])[1:-1] for name in ("process", "host", "since"))
+    return f" (process {process} on {host}, since {since})"
+
+
 def _digest_of_all(units: list[Unit]) -> str:
     return hashlib.sha256("".join(unit.digest for unit in units).encode()).hexdigest()
 
@@ -248,4 +261,12 @@ def _differences(old: Any, new: Any, at: str = "") -> str:
         told = [_differences(old.get(name), new.get(name), f"{at}.{name}") for name in dict.fromkeys([*old, *new])]
         found = [one for one in told if one]
         return ", ".join(found[:4])
-    return "" if old == new else f"{at.removeprefix('.')} {json.dumps(old)} -> {json.dumps(new)}"
+    return "" if old == new else f"{at.removeprefix('.')} {_short(old)} -> {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    try:
+        told = json.dumps(value)
+    except RecursionError:
+        return "..."
+    return told if len(told) <= _LONGEST else f"{told[:_LONGEST]}..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from attacker_metrics.evaluation.commands.options import (
     GATE_EXCEEDED,
     OK,
     SOME_FAILED,
+    Unexpected,
     UsageError,
     bad_usage,
     device_of,
@@ -35,12 +37,12 @@ from attacker_metrics.evaluation.commands.terminal import progress, show
 from attacker_metrics.evaluation.fitting import Fit, fit_together, fittable
 from attacker_metrics.evaluation.folders import FolderPairs
 from attacker_metrics.evaluation.images import is_url
-from attacker_metrics.evaluation.learned_summary import Learned
+from attacker_metrics.evaluation.learned_summary import FIT_PAIRS, Learned
 from attacker_metrics.evaluation.loading import share_cores
 from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
 from attacker_metrics.evaluation.null_picture import null_svg
 from attacker_metrics.evaluation.pairs import BuiltInPairs, LoadedPair, PairSource
-from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
+from attacker_metrics.evaluation.parts import SPLIT, Plan, ResumeError, UnfinishedRun
 from attacker_metrics.evaluation.processes import AgreedError, Processes
 from attacker_metrics.evaluation.run import default_part_size, evaluate_remaining, evaluate_unrelated, throughput
 from attacker_metrics.evaluation.scoring import RESERVED, Scores, columns_of, competing
@@ -48,14 +50,13 @@ from attacker_metrics.evaluation.split import fit_rows, sides
 from attacker_metrics.evaluation.summary import Gate, summarize
 from attacker_metrics.evaluation.unrelated import Selection, choose
 from attacker_metrics.evaluation.views import views_png
+from attacker_metrics.files.digest import package_digest
+from attacker_metrics.files.writing import CODE, check_apart
 from attacker_metrics.learned import STANDARD_LEARNED
 from attacker_metrics.strongest.null import MOST_PAIRS
 
-_HOW_NOT_WHAT = ("command", "json", "resume", "fail_above")
+_HOW_NOT_WHAT = ("command", "json", "resume", "fail_above", "overwrite")
 """Options that are no settings of the summary, or are written there in another form."""
-
-_SPLIT = "split.bits"
-"""The file below ``.unfinished`` that tells every process which pairs are for fitting."""
 
 _MISTAKES = (UsageError, ManifestError, OSError)
 
@@ -70,26 +71,31 @@ def evaluate(options: argparse.Namespace) -> int:
     """Score pairs, print the table, write the report."""
     processes = Processes()
     run = UnfinishedRun(options.output)
-    try:
-        with signals_raise():
-            status = _evaluate_together(options, processes, run)
-    except AgreedError as error:
-        if processes.is_first:
-            say(f"{error} {kept(run, processes)}" if run.joined else error)
-        status = BAD_USAGE
-    except _MISTAKES as error:  # of this process alone: its end lets the launcher end the others
-        raise UsageError(f"{error} {kept(run, processes)}") from error
-    except KeyboardInterrupt as interrupt:
-        raise interrupted(interrupt, run, processes) from None
+    with ExitStack() as stack:  # holds the lock until it is said what is kept
+        try:
+            with signals_raise():
+                status = _evaluate_together(options, processes, run, stack)
+        except AgreedError as error:
+            if processes.is_first:
+                say(f"{error} {kept(run, processes)}" if run.joined else error)
+            status = BAD_USAGE
+        except _MISTAKES as error:  # of this process alone: its end lets the launcher end the others
+            raise UsageError(f"{error} {kept(run, processes)}") from error
+        except KeyboardInterrupt as interrupt:
+            raise interrupted(interrupt, run, processes) from None
+        except Exception as error:
+            raise Unexpected(kept(run, processes)) from error
     processes.leave()
     return status
 
 
-def _evaluate_together(options: argparse.Namespace, processes: Processes, run: UnfinishedRun) -> int:
+def _evaluate_together(options: argparse.Namespace, processes: Processes, run: UnfinishedRun, stack: ExitStack) -> int:
     """What every process does; where one of them decides, it is the first."""
     privacy, device, gates, source = processes.agree("prepare", lambda: _prepared(options, processes), *_MISTAKES)
     workers = _use_cores(options, processes, device)
     attackers = fittable(privacy)
+    lock = run.held() if processes.is_first else nullcontext()
+    processes.agree("lock", lambda: stack.enter_context(lock), OSError)
     begun = processes.agree("begin", lambda: _begin(options, processes, source, run, fits=bool(attackers)), *_MISTAKES)
     begun = processes.tell("plan", begun)
     if "finished" in begun:
@@ -99,7 +105,7 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
     processes.agree("join", run.join, OSError)
     fit: Fit | None = None
     if attackers:
-        split = processes.agree("split", lambda: run.kept(_SPLIT), OSError)
+        split = processes.agree("split", lambda: run.kept(SPLIT), OSError)
         to_fit, source = sides(source, np.frombuffer(split, bool))
         bar = partial(progress, processes=processes, what="fitting on")
         fit = fit_together(to_fit, attackers, run, processes, bar, device=device, workers=workers)
@@ -153,7 +159,7 @@ def _prepared(
         raise UsageError("--draws 1: a mean takes two draws or more; leave the option out.")
     if (options.clean is None) != (options.noisy is None):
         raise UsageError("--clean and --noisy belong together; without both, the built-in photographs are evaluated.")
-    options.learned = [kind for kind in STANDARD_LEARNED if kind in options.learned]
+    options.learned = [kind for kind in STANDARD_LEARNED if {kind, "all"} & {*options.learned}]
     privacy, device = privacy_of(options, options.learned), device_of(options.device, processes.local_rank)
     if options.fit_split is not None and not fittable(privacy):
         raise UsageError("--fit-split says how many pairs the --learned attackers are fitted on: name one, or leave it out.")
@@ -215,6 +221,8 @@ def _begin(
     """The first process looks at all pairs and at what is already done; the others wait for what it finds."""
     if not processes.is_first:
         return None
+    check_apart(options.output, (options.clean, options.noisy))
+    _check_writable(options, fits=fits)
     with bad_usage(ValueError):
         total, digest = source.check()
         in_fit, rule = fit_rows(source, total, options.fit_split) if fits else (np.zeros(total, bool), None)
@@ -237,8 +245,13 @@ def _begin(
     with bad_usage(ResumeError):
         plan = run.begin(_identity(options, settings), pairs, options.part_size, size, resume=options.resume or again)
     if fits:
-        run.keep(_SPLIT, in_fit.tobytes())
+        run.keep(SPLIT, in_fit.tobytes())
     return {**asdict(plan), "settings": {**settings, "part_size": plan.part_size}}
+
+
+def _check_writable(options: argparse.Namespace, *, fits: bool) -> None:
+    names = [report.SUMMARY, report.SCORES, report.REPORT, *([FIT_PAIRS] if fits else [])]
+    report.check_writable(options.output, names, [options.manifest], overwrite=options.overwrite)
 
 
 def _calibrated(
@@ -315,6 +328,7 @@ def _finish(
         "fit_digest": None if learned is None else learned.fit.digest,
     }
     summary = {**summarize(scores, settings, gates, null, learned), "throughput": speed}
+    _check_writable(options, fits=learned is not None)  # hours may have passed
     with run.publish() as stage:
         report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy), more, drawing)
         if learned is not None:
@@ -371,7 +385,11 @@ def _identity(options: argparse.Namespace, settings: dict[str, Any]) -> dict[str
         "pairs",
         "pairs_digest",
     )
-    versions = {"attacker_metrics_version": attacker_metrics.__version__, "spec_version": SPEC_VERSION}
+    versions = {
+        "attacker_metrics_version": attacker_metrics.__version__,
+        "spec_version": SPEC_VERSION,
+        CODE: package_digest(),
+    }
     return {**versions, **places, **{name: settings[name] for name in names}}
 
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from attacker_metrics.evaluation.commands.options import add_settings, count, positive
+from attacker_metrics.evaluation.commands.options import add_overwrite, add_settings, count, positive
 from attacker_metrics.evaluation.commands.reading_options import add_reading
 from attacker_metrics.evaluation.split import DEFAULT_SHARE
 from attacker_metrics.evaluation.summary import STATISTICS, Gate
@@ -61,6 +61,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="DIR",
         help="where, on storage that all processes share (default: %(default)s)",
     )
+    add_overwrite(command)
     command.add_argument(
         "--resume",
         action="store_true",
@@ -105,10 +106,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--learned",
-        choices=tuple(STANDARD_LEARNED),
+        choices=(*STANDARD_LEARNED, "all"),
         action="append",
         default=[],
-        help="fit an attacker (5 x 5 filter, map of 8 x 8 blocks, small residual network) on the fit split of the pairs, and"
+        help="fit an attacker (5 x 5 filter, map of 8 x 8 blocks, small residual network, key of a fixed"
+        " shuffle, pad or table; or all of them) on the fit split of the pairs, and"
         " score the others with it too; repeatable",
     )
     command.add_argument(

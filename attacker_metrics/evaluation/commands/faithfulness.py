@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_OK, _BAD_USAGE = 0, 2
+from attacker_metrics.evaluation.commands.options import OK, UsageError, add_overwrite
+from attacker_metrics.files.terminal import printable
+from attacker_metrics.files.writing import staged
 
 
 def add(commands: Any) -> None:
@@ -58,6 +60,7 @@ def add(commands: Any) -> None:
     command.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     command.add_argument("--allow-unmatched", action="store_true", help="leave rows without a partner out")
     command.add_argument("--output", type=Path, metavar="DIR", help="write JSON, a page and plots there")
+    add_overwrite(command)
     command.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
@@ -65,20 +68,20 @@ def faithfulness(options: argparse.Namespace) -> int:
     """Read the tables, analyse, print and write."""
     try:
         return _run(options)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        if isinstance(error, ModuleNotFoundError) and "attacker-metrics[" not in str(error):
-            raise
-        print(f"attacker-metrics: {error}", file=sys.stderr)
-        return _BAD_USAGE
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _run(options: argparse.Namespace) -> int:
     from attacker_metrics import faithfulness as library
-    from attacker_metrics.evaluation.report import as_json, staged
+    from attacker_metrics.evaluation.report import as_json
     from attacker_metrics.faithfulness import report
 
     if options.calibrate and options.rule == "mean":
         raise ValueError("--calibrate needs a rule that says yes or no: majority, any or all, not mean.")
+    inputs = [options.scores, options.annotations]
+    if options.output is not None:
+        report.check_writable(options.output, inputs, overwrite=options.overwrite)
     annotations = library.read_annotations(options.annotations)
     scores = library.read_scores(options.scores, dict(options.direction), options.metric)
     chances: dict[str, Any] = {"rule": options.rule, "draws": options.draws, "seed": options.seed}
@@ -89,13 +92,14 @@ def _run(options: argparse.Namespace) -> int:
         wanted.append(list(scores.columns))
     fits = [library.calibrate(scores, annotations, metrics, method=options.calibrate, **chances) for metrics in wanted]
     if options.output is not None:
+        report.check_writable(options.output, inputs, overwrite=options.overwrite)
         with staged(options.output) as stage:
             report.write_outputs(stage, outcome, fits)
     if options.json:
-        print(as_json(report.as_dict(outcome, fits)), end="")
-        return _OK
+        print(as_json(report.summary(outcome, fits)), end="")
+        return OK
     _print(report.tables(outcome), report.sentences(outcome), options.output)
-    return _OK
+    return OK
 
 
 def _print(tables: list[Any], sentences: list[str], output: Path | None) -> None:
@@ -105,9 +109,9 @@ def _print(tables: list[Any], sentences: list[str], output: Path | None) -> None
     for table in tables:
         terminal.print(table)
     for sentence in sentences:
-        terminal.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
+        terminal.print(f"- {printable(sentence)}", markup=False, highlight=False, soft_wrap=True)
     if output is not None:
-        terminal.print(f"\nreport: {output / 'faithfulness.md'}", markup=False, highlight=False, soft_wrap=True)
+        terminal.print(f"\nreport: {printable(output / 'faithfulness.md')}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _direction(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from attacker_metrics.evaluation.commands.options import INTERRUPTED, TERMINATED
 from attacker_metrics.evaluation.parts import UnfinishedRun
 from attacker_metrics.evaluation.processes import Processes
 
+_PATIENCE = 4.0
+"""Seconds after a signal in which a command may end by itself; a read that hangs in the system would hold it for ever."""
+
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM."""
@@ -19,19 +23,42 @@ class _Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def signals_raise() -> Iterator[None]:
-    """Let SIGTERM raise as Ctrl-C does, so that both are answered in one place."""
+    """Let SIGTERM raise as Ctrl-C does, so that both are answered in one place, and end the process if nothing answers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    watches: list[threading.Timer] = []
 
-    def terminate(_number: int, _frame: FrameType | None) -> None:
-        raise _Terminated
+    def answer(number: int, _frame: FrameType | None) -> None:
+        status, interrupt = (TERMINATED, _Terminated) if number == signal.SIGTERM else (INTERRUPTED, KeyboardInterrupt)
+        watch = threading.Timer(_PATIENCE, _end, [status])
+        watch.daemon = True
+        watch.start()
+        watches.append(watch)
+        raise interrupt
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, answer) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for watch in watches:
+            watch.cancel()
+
+
+def _end(status: int) -> None:
+    """End the process where it stands: every finished part is on the disk."""
+    with contextlib.suppress(OSError):
+        os.write(
+            2,
+            b"attacker-metrics: interrupted; something hangs, so this ends at once. Finished parts are kept,"
+            b" --resume continues.\n",
+        )
+    os._exit(status)
 
 
 def interrupted(interrupt: KeyboardInterrupt, run: UnfinishedRun, processes: Processes) -> Interrupted:
@@ -45,6 +72,6 @@ def interrupted(interrupt: KeyboardInterrupt, run: UnfinishedRun, processes: Pro
 def kept(run: UnfinishedRun, processes: Processes) -> str:
     """What an unfinished run leaves behind, in words; an empty folder is removed."""
     # Another process may be about to store a part.
-    if not run.exists or (processes.count == 1 and run.remove_if_empty()):
+    if not (run.identity and run.exists) or (processes.count == 1 and run.remove_if_empty()):
         return "nothing was written."
     return f"{run.stored} finished parts are kept in {run.folder}. The same command with --resume continues."

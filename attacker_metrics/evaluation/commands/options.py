@@ -20,14 +20,19 @@ from attacker_metrics import (
     DEFAULT_WAVELET_SOFT_THRESHOLD,
     MultiAttackerPrivacy,
 )
+from attacker_metrics.files.terminal import printable_lines
 from attacker_metrics.learned import standard_learned
 from attacker_metrics.suites import SUITES
 
-OK, SOME_FAILED, BAD_USAGE, GATE_EXCEEDED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+OK, SOME_FAILED, BAD_USAGE, GATE_EXCEEDED, BUG, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 70, 130, 143
 
 
 class UsageError(ValueError):
     """A user's mistake: one message, no traceback, exit status 2."""
+
+
+class Unexpected(Exception):  # noqa: N818
+    """A mistake of this program's own, its cause; the message says what is left behind."""
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -45,7 +50,7 @@ class Interrupted(Exception):  # noqa: N818
 
 def say(message: object) -> None:
     """Tell the user of an error."""
-    print(f"attacker-metrics: {message}", file=sys.stderr, flush=True)
+    print(f"attacker-metrics: {printable_lines(message)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -92,6 +97,15 @@ def add_settings(command: argparse.ArgumentParser) -> None:
         default=[],
         metavar="MODULE:CLASS",
         help="a metric of your own, an AttackerMetric or any torchmetrics Metric on (noisy, clean); repeatable",
+    )
+
+
+def add_overwrite(command: argparse.ArgumentParser) -> None:
+    """Add ``--overwrite``."""
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that this command did not write; inputs are never written over",
     )
 
 

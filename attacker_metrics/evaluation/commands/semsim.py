@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_OK, _BAD_USAGE = 0, 2
+from attacker_metrics._extras import MissingExtraError, missing_extra
+from attacker_metrics.evaluation.commands.options import OK, UsageError, add_overwrite
+from attacker_metrics.files.spreadsheet import escaped
+from attacker_metrics.files.terminal import printable
+from attacker_metrics.files.writing import check_outputs, has_header, with_suffix, write_whole
 
 
 def add(commands: Any) -> None:
@@ -25,6 +29,7 @@ def add(commands: Any) -> None:
     command.set_defaults(command=train)
     _add_tables(command)
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="where")
+    add_overwrite(command)
     command.add_argument("--architecture", choices=("resnet18", "resnet50"), default="resnet18", help="(default: resnet18)")
     command.add_argument("--size", type=int, default=32, metavar="S", help="resize to S x S pixels (default: 32)")
     command.add_argument("--margin", type=float, default=1.0, metavar="M", help="of the triplet loss (default: 1)")
@@ -51,6 +56,7 @@ def add(commands: Any) -> None:
     _add_tables(command)
     command.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="semsim.safetensors of a training")
     command.add_argument("--output", type=Path, required=True, metavar="CSV", help="the table to write")
+    add_overwrite(command)
     command.add_argument("--size", type=int, metavar="S", help="resize to S x S pixels (default: the checkpoint's)")
     command.add_argument(
         "--align",
@@ -80,14 +86,13 @@ def _add_tables(command: argparse.ArgumentParser) -> None:
 def _usage_errors(run: Any, options: argparse.Namespace) -> int:
     try:
         run(options)
-    except (ValueError, OSError) as error:
-        print(f"attacker-metrics: {error}", file=sys.stderr)
-        return _BAD_USAGE
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except MissingExtraError:
+        raise
     except ModuleNotFoundError as error:
-        needed = f"{error}" if "attacker-metrics[" in str(error) else f"{error}: pip install 'attacker-metrics[semsim]'"
-        print(f"attacker-metrics: {needed}", file=sys.stderr)
-        return _BAD_USAGE
-    return _OK
+        raise missing_extra(str(error), "semsim", error) from error
+    return OK
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -106,6 +111,7 @@ def _train(options: argparse.Namespace) -> None:
         hold_out=options.hold_out,
         seed=options.seed,
     )
+    training.check_writable(options.output, [options.annotations], overwrite=options.overwrite)
     report = training.train(
         read_annotations(options.annotations),
         options.images,
@@ -120,16 +126,17 @@ def _train(options: argparse.Namespace) -> None:
     skipped = report["skipped"]
     if skipped:
         named = ", ".join(skipped[:10]) + (f" and {len(skipped) - 10} more" if len(skipped) > 10 else "")
+        named = printable(named)
         print(f"skipped, without reconstructions of both kinds: {len(skipped)} originals: {named}", file=sys.stderr)
     for name, value in report["results"].items():
         print(f"{name}: {value:.4f}")
-    print(f"wrote {options.output / training.CHECKPOINT}")
+    print(f"wrote {printable(options.output / training.CHECKPOINT)}")
 
 
 def _score(options: argparse.Namespace) -> None:
     import csv
+    import io
 
-    from attacker_metrics.evaluation.report import staged
     from attacker_metrics.faithfulness import read_annotations
     from attacker_metrics.quality import quality_scores
     from attacker_metrics.semsim import load_encoder, semsim
@@ -137,6 +144,8 @@ def _score(options: argparse.Namespace) -> None:
 
     if options.size is not None and options.size < 16:
         raise ValueError(f"--size is {options.size}; it is at least 16 pixels.")
+    output = with_suffix(options.output, ".csv")
+    _check_table(options, output)
     encoder = load_encoder(options.checkpoint)
     size = options.size or encoder.preprocessing.size
     if size is None:
@@ -148,11 +157,21 @@ def _score(options: argparse.Namespace) -> None:
         size=size,
         max_shift=options.align,
     )
-    with (
-        staged(options.output.parent) as stage,
-        (stage / options.output.name).open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(table)
-        writer.writerows(zip(*table.values(), strict=True))
-    print(f"wrote {options.output}")
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(table)
+    writer.writerows(map(escaped, row) for row in zip(*table.values(), strict=True))
+    _check_table(options, output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, buffer.getvalue().encode())
+    print(f"wrote {printable(output)}")
+
+
+def _check_table(options: argparse.Namespace, output: Path) -> None:
+    scores = ("reconstruction", "mse", "psnr", "ssim", "semsim")
+    check_outputs(
+        [output],
+        inputs=[options.annotations, options.checkpoint],
+        overwrite=options.overwrite,
+        ours=lambda path: has_header(path, scores, (*scores, "flipped", "shift_y", "shift_x")),
+    )

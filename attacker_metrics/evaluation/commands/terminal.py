@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from attacker_metrics.evaluation import report
 from attacker_metrics.evaluation.parts import Plan
 from attacker_metrics.evaluation.processes import Processes
+from attacker_metrics.files.terminal import printable
 
 _MOST_MESSAGES = 100
 """About progress, per second, of all processes together."""
@@ -26,7 +27,9 @@ def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
     """Print the outcome: failures and exceeded limits to the error stream, table, reading and speed to the other."""
     errors = Console(stderr=True)
     for pair, reason in summary["failed_pairs"].items():
-        errors.print(f"failed: {pair}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print(
+            f"failed: {printable(pair)}: {printable(reason)}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
     if as_json:
         print(report.as_json(summary), end="")
     else:
@@ -35,15 +38,17 @@ def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
         if summary["null"] is not None and summary["null"]["anchors"]:
             terminal.print(report.as_calibrated_table(summary))
         for flag in summary["flags"]:
-            terminal.print(f"! {flag['message']}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+            terminal.print(f"! {printable(flag['message'])}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         for sentence in [*summary["readings"], _speed(summary["throughput"])]:
-            terminal.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
-        terminal.print(f"\nreport: {output / report.REPORT}", markup=False, highlight=False, soft_wrap=True)
+            terminal.print(f"- {printable(sentence)}", markup=False, highlight=False, soft_wrap=True)
+        terminal.print(f"\nreport: {printable(output / report.REPORT)}", markup=False, highlight=False, soft_wrap=True)
     for gate in summary["gates"]:
         if gate["exceeded"]:
             value = "no score to judge by" if gate["value"] is None else f"{gate['value']:.6g}"
             pairs = gate["pairs_above"]
-            named = ", ".join(pairs[:10]) + (f" and {len(pairs) - 10} more (see summary.json)" if len(pairs) > 10 else "")
+            named = ", ".join(map(printable, pairs[:10])) + (
+                f" and {len(pairs) - 10} more (see summary.json)" if len(pairs) > 10 else ""
+            )
             errors.print(
                 f"limit exceeded: {gate['component']} {gate['statistic']} is {value}, limit {gate['limit']:g};"
                 f" images above it: {named or 'none'}",

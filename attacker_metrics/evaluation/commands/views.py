@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from attacker_metrics.evaluation import report
-from attacker_metrics.evaluation.commands.options import OK, add_settings, bad_usage, privacy_of
+from attacker_metrics.evaluation.commands.options import OK, add_overwrite, add_settings, bad_usage, privacy_of
 from attacker_metrics.evaluation.commands.reading_options import add_reading, reading_of
 from attacker_metrics.evaluation.images import ImageError
 from attacker_metrics.evaluation.pairs import load_pair
 from attacker_metrics.evaluation.views import views_png
+from attacker_metrics.files.terminal import printable
+from attacker_metrics.files.writing import check_outputs, with_suffix, write_whole
 
 
 def add(commands: Any) -> None:
@@ -25,18 +26,23 @@ def add(commands: Any) -> None:
     command.add_argument("clean", type=Path, metavar="CLEAN")
     command.add_argument("noisy", type=Path, metavar="NOISY")
     command.add_argument("--output", type=Path, required=True, metavar="PNG", help="the picture to write")
+    add_overwrite(command)
     add_reading(command)
     add_settings(command)
 
 
 def views(options: argparse.Namespace) -> int:
     """Draw what every attacker sees of one pair."""
+    with bad_usage(ValueError):
+        output = with_suffix(options.output, ".png")
+    check_outputs([output], inputs=[options.clean, options.noisy], overwrite=options.overwrite)
     privacy = privacy_of(options)
     with bad_usage(ImageError):
         pair = load_pair(options.clean, options.noisy, side=options.resize, reading=reading_of(options))
     with bad_usage(ValueError):
         png = views_png(pair, privacy, title=f"{options.noisy.name} against {options.clean.name}")
-    with report.staged(options.output.parent) as stage:
-        (stage / options.output.name).write_bytes(png)
-    print(f"wrote {options.output} (it holds image data)")
+    check_outputs([output], inputs=[options.clean, options.noisy], overwrite=options.overwrite)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, png)
+    print(f"wrote {printable(output)} (it holds image data)")
     return OK
