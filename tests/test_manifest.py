@@ -222,6 +222,13 @@ def test_text_in_another_encoding_is_named_with_its_place(tmp_path, content, mes
         ManifestPairs(str(tmp_path / "m.csv")).check()
 
 
+def test_text_in_parquet_that_is_no_utf8_is_an_error_of_ours(tmp_path):
+    """Found by fuzzing: Arrow writes and reads such text, and fails only when Python asks for it."""
+    content = table(2).set_column(0, "noisy", pa.array([b"a.npy", b"\xff.npy"]).view(pa.string()))
+    with pytest.raises(ManifestError, match=r"m.parquet cannot be read: .*UTF8"):
+        ManifestPairs(write(tmp_path / "m.parquet", content)).check()
+
+
 CHAINS = ["reference://x.png::file:///refs.json", "simplecache::http://127.0.0.1/x.png", "Http://[::1]/a.png::file:///x"]
 
 

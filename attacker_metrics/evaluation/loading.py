@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 import pyarrow as pa
 import torch
@@ -19,8 +16,6 @@ from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
 
 _MOST_WORKERS = 8
 _ROWS = 256
-_PATIENCE = 2.0
-"""Seconds that threads are given to finish a file at the end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +44,6 @@ def load_ahead(
     """Load the pairs of the parts in order, also across the border of two parts.
 
     Threads suffice: decoders and file systems release Python's lock, and a tensor need not be copied to another process.
-    A thread that still waits for a file when the process ends does not hold it up.
 
     Args:
         source: where the rows come from.
@@ -62,53 +56,19 @@ def load_ahead(
             yield part, _load(source, index, row)
         return
     torch.get_num_threads()  # fixes this thread's number: torch would take over what another thread sets first
-    pool = _DaemonPool(workers)
+    pool = ThreadPoolExecutor(workers, "load", initializer=_one_thread)
     try:
         rows, waiting = _rows(parts), deque[tuple[PartRows, Future[LoadedPair | FailedPair]]]()
         while True:
             while len(waiting) <= ahead and (following := next(rows, None)) is not None:
                 part, index, row = following
-                waiting.append((part, pool.submit(source, index, row)))
+                waiting.append((part, pool.submit(_load, source, index, row)))
             if not waiting:
                 return
             part, future = waiting.popleft()
             yield part, future.result()
     finally:
-        pool.leave()
-
-
-class _DaemonPool:
-    """Threads that load. Those of ``ThreadPoolExecutor`` would be waited for at the end of the process, however long."""
-
-    def __init__(self, workers: int) -> None:
-        self._tasks: SimpleQueue[tuple[Future[LoadedPair | FailedPair], PairSource, int, dict[str, str]] | None]
-        self._tasks, self._over = SimpleQueue(), False
-        self._threads = [threading.Thread(target=self._work, name=f"load_{i}", daemon=True) for i in range(workers)]
-        for thread in self._threads:
-            thread.start()
-
-    def submit(self, source: PairSource, index: int, row: dict[str, str]) -> Future[LoadedPair | FailedPair]:
-        future: Future[LoadedPair | FailedPair] = Future()
-        self._tasks.put((future, source, index, row))
-        return future
-
-    def leave(self) -> None:
-        """Drop what is not begun; wait a little for what is, since a decoder is better not cut off at Python's end."""
-        self._over = True
-        for _ in self._threads:
-            self._tasks.put(None)
-        until = time.monotonic() + _PATIENCE
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
-
-    def _work(self) -> None:
-        torch.set_num_threads(1)  # of this thread: each would otherwise start a team as large as the computation's
-        while (task := self._tasks.get()) is not None and not self._over:
-            future, source, index, row = task
-            try:
-                future.set_result(_load(source, index, row))
-            except BaseException as error:
-                future.set_exception(error)
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def share_cores(processes_here: int, *, on_cpu: bool) -> tuple[int, int]:
@@ -149,3 +109,7 @@ def _load(source: PairSource, index: int, row: dict[str, str]) -> LoadedPair | F
         return source.load(index, row)
     except Exception as error:  # whatever is wrong with one pair must not end the run
         return FailedPair(index, f"{type(error).__name__}: {error}")
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # of this thread: each would otherwise start a team as large as the computation's
