@@ -28,11 +28,7 @@ _CUT_SHORT = (2, 70, 130, 143)
 
 def main() -> int:
     """Run the command line, or say which extra it needs."""
-    for number in (0, 1, 2):  # started with a closed stream: the next file would get its number
-        try:
-            os.fstat(number)
-        except OSError:  # noqa: PERF203
-            os.open(os.devnull, os.O_RDWR)
+    _open_streams()
     try:
         from attacker_metrics.evaluation import cli
     except ModuleNotFoundError as error:
@@ -45,6 +41,14 @@ def main() -> int:
     if status in _CUT_SHORT and hanging:  # in a read that may never end; Python would wait for it
         os._exit(status)
     return status
+
+
+def _open_streams() -> None:
+    """Where a standard stream was closed at the start, open it to nowhere: the next file would get its number."""
+    taken = os.open(os.devnull, os.O_RDWR)
+    while taken <= 2:
+        taken = os.dup(taken)
+    os.close(taken)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.regression import MeanSquaredError
 
+from attacker_metrics._extras import missing_extra
 from attacker_metrics._warnings import warn
 from attacker_metrics.leakage_direction import METRIC_FACTS, Direction, leakage_direction
 from attacker_metrics.mean_over_images import MeanOverImages, check_reconstructions
@@ -173,10 +174,11 @@ class FID(FrechetInceptionDistance):
     ) -> None:
         if not isinstance(features, nn.Module):
             if importlib.util.find_spec("torch_fidelity") is None:
-                raise ModuleNotFoundError(
-                    "FID's Inception network needs torch-fidelity: pip install 'attacker-metrics[quality]', or pass"
-                    " a module as features.",
-                    name="torch_fidelity",
+                raise missing_extra(
+                    "FID's Inception network needs torch-fidelity",
+                    "quality",
+                    ModuleNotFoundError(name="torch_fidelity"),
+                    instead="or pass a module as features",
                 )
             if weights is None or not Path(weights).is_file():
                 raise ValueError(
@@ -322,9 +324,11 @@ def _check_window(images: Tensor) -> None:
 
 def _alexnet_lpips() -> nn.Module:
     if importlib.util.find_spec("torchvision") is None:
-        raise ModuleNotFoundError(
-            "LPIPS needs torchvision: pip install 'attacker-metrics[quality]', or pass a network of your own.",
-            name="torchvision",
+        raise missing_extra(
+            "LPIPS needs torchvision",
+            "quality",
+            ModuleNotFoundError(name="torchvision"),
+            instead="or pass a network of your own",
         )
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision.models import AlexNet_Weights

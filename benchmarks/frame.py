@@ -122,10 +122,15 @@ def peak_memory(factory: Factory, threads: int | None = None) -> int | None:
 
 
 def save(name: str, payload: Mapping[str, Any], folder: Path = RESULTS) -> Path:
-    """Write ``<name>-<version>.json``, whole or not at all."""
+    """Write ``<name>-<version>.json``, whole or not at all; ``<name>-<version>-dirty.json`` if no commit holds the code.
+
+    Numbers of code that nobody can check out are no results: the other name keeps them out of tables and of those of before.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}-{attacker_metrics.__version__}.json"
-    text = json.dumps({"benchmark": name, "machine": machine(), **payload}, indent=1, allow_nan=False)
+    where = machine()
+    dirty = "-dirty" if (where["commit"] or "").endswith("-dirty") else ""
+    path = folder / f"{name}-{attacker_metrics.__version__}{dirty}.json"
+    text = json.dumps({"benchmark": name, "machine": where, **payload}, indent=1, allow_nan=False)
     with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False) as file:
         file.write(text + "\n")
     Path(file.name).chmod(0o644)
@@ -211,8 +216,16 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    """The commit of the code that was measured, with -dirty if no commit holds it; results themselves do not count."""
     try:
-        return subprocess.run(command, cwd=RESULTS.parent, capture_output=True, text=True, check=True).stdout.strip()
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--", ".", f":(exclude)benchmarks/{RESULTS.name}")
     except (OSError, subprocess.CalledProcessError):
         return None
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    root = RESULTS.parents[1]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()

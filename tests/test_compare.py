@@ -19,10 +19,12 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from attacker_metrics import MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
-from attacker_metrics.comparison.differences import compare_runs
+from attacker_metrics.comparison.differences import LEVEL, Difference, compare_runs
 from attacker_metrics.comparison.outputs import Comparison, draw_differences
 from attacker_metrics.comparison.runs import aligned, load_runs
+from attacker_metrics.components import SPEC_VERSION
 from attacker_metrics.evaluation import cli
+from attacker_metrics.statistics import Estimate, SignFlipTest
 
 FIFTEEN = [*MS_SSIM_COMPONENT_NAMES, *PEARSON_COMPONENT_NAMES]
 FILES = ["comparison.csv", "comparison.json", "comparison.tex", "differences.pdf", "differences.svg"]
@@ -300,7 +302,7 @@ def test_another_specification_is_refused_other_differences_are_named(runs, caps
     assert "mine" not in differences()
     change_summary("strong", lambda summary: summary.update(spec_version="0"))
     assert compare("weak", "strong") == cli.BAD_USAGE
-    assert "spec_version differs: 1 in weak, 0 in strong" in capsys.readouterr().err
+    assert f"spec_version differs: {SPEC_VERSION} in weak, 0 in strong" in capsys.readouterr().err
 
 
 def test_an_own_metric_beyond_one_is_compared_on_its_own_scale(runs):
@@ -442,3 +444,40 @@ def test_runs_without_any_score_have_nothing_to_compare(runs, capsys):
         change_table("strong", **{name: pa.array([None] * PAIRS, pa.float32())})
     assert compare("weak", "strong") == cli.BAD_USAGE
     assert "nothing to compare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("p_holm", "verdict"), [(LEVEL, "less"), (np.nextafter(LEVEL, 1), "undecided")])
+def test_a_difference_at_the_level_itself_is_significant(p_holm, verdict):
+    """As everywhere: a test rejects where p <= 5 %."""
+    test = SignFlipTest(p_value=0.01, smallest=0.001, exact=True)
+    change = Estimate(-0.5, -0.6, -0.4)
+    found = Difference("b", "a", "rgb_clamp", 10, 0, 0.9, 0.4, change, 10, 0, test, p_holm)
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        b"[]",
+        b"null",
+        b"[" * 100_000,
+        b"\xff",
+        b'{"components": [], "settings": {}}',
+        b'{"components": {}, "settings": {"extra": 3}}',
+        b'{"components": {}, "settings": {"extra": [[]]}}',
+        b'{"components": {}, "settings": {}, "noisy_8bit": []}',
+        b'{"components": {}, "settings": {"null_digest": []}}',
+    ],
+)
+def test_a_hostile_summary_is_one_message(runs, capsys, summary):
+    Path("strong/summary.json").write_bytes(summary)
+    assert compare("weak", "strong") == 2
+    assert capsys.readouterr().err.startswith("attacker-metrics: strong")
+    assert not Path("out").exists()
+
+
+def test_a_column_that_is_there_twice_is_named(runs, capsys):
+    table = pq.read_table("strong/scores.parquet")
+    pq.write_table(table.append_column("id", table["id"]), "strong/scores.parquet")
+    assert compare("weak", "strong") == 2
+    assert "'id' is there twice" in capsys.readouterr().err

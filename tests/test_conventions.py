@@ -56,7 +56,7 @@ def test_obfuscations_and_eight_bit_files_are_not_noted(saved, noisy):
 
 
 def test_a_clean_image_in_another_scale_is_refused_and_swapped_sides_are_told(saved):
-    with pytest.raises(ImageError, match=r"clean.npy, a clean image, leaves \[0, 1\].*divide by 255.*swapped\? .*noisy.npy"):
+    with pytest.raises(ImageError, match=r"clean.npy holds values .* leaves \[0, 1\].*divide by 255.*swapped\? .*noisy.npy"):
         saved(255 * PICTURE, PICTURE)
     with pytest.raises(ImageError, match="add 1 and divide by 2") as caught:
         saved(2 * PICTURE - 1, 2 * PICTURE - 1)

@@ -194,8 +194,16 @@ def stored(output: Path) -> int:
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(child) for child in children if b"evaluate" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    children = read_of_process(process.pid, f"task/{process.pid}/children").split()
+    return [int(child) for child in children if b"evaluate" in read_of_process(int(child), "cmdline")]
+
+
+def read_of_process(number: int, name: str) -> bytes:
+    """A file about a process; nothing if it has ended, before the file was opened or since."""
+    try:
+        return Path(f"/proc/{number}/{name}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the processes of a job in /proc")
@@ -321,7 +329,7 @@ def test_an_elastic_restart_continues_and_a_signal_to_torchrun_ends_every_proces
 
 
 def restarted_once(worker: int) -> bool:
-    return b"TORCHELASTIC_RESTART_COUNT=1\0" in Path(f"/proc/{worker}/environ").read_bytes()
+    return b"TORCHELASTIC_RESTART_COUNT=1\0" in read_of_process(worker, "environ")
 
 
 def parts_of(output: Path) -> dict[str, int]:

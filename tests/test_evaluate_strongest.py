@@ -177,12 +177,13 @@ def test_the_table_shows_no_tail_that_the_pairs_do_not_support(manifest, capsys)
     assert cells[7] != "-"
 
 
-def test_a_limit_on_an_unsupported_p95_is_judged_and_says_so(manifest):
-    summary = evaluate(manifest, "gated", "--betas", "1", "--fail-above", "pearson=0.01@p95")
+@pytest.mark.parametrize("limit", [0.01, 1])
+def test_a_limit_on_an_unsupported_p95_counts_as_exceeded_and_says_so(manifest, limit):
+    summary = evaluate(manifest, f"gated{limit}", "--betas", "1", "--fail-above", f"pearson={limit}@p95")
     (gate,) = summary["gates"]
     assert gate["exceeded"]
     assert "at least 74" in gate["unsupported"]
-    assert any("judged on these pairs alone" in sentence for sentence in summary["readings"])
+    assert any("counts as exceeded" in sentence for sentence in summary["readings"])
 
 
 def test_processes_share_the_unrelated_pairs_and_find_the_same(manifest, summary, scores):

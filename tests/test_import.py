@@ -56,7 +56,7 @@ def test_without_its_extra_the_command_line_says_what_to_install():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "pip install 'attacker-metrics[cli]'" in done.stderr
+    assert "[cli]" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -69,7 +69,7 @@ def test_without_its_extra_faithfulness_says_what_to_install(missing, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    assert "pip install 'attacker-metrics[faithfulness]'" in done.stderr
+    assert "[faithfulness]" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -180,7 +180,7 @@ def test_a_protocol_without_its_package_is_a_mistake_that_names_the_extra(tmp_pa
         import s3fs  # noqa: F401
     except ImportError:
         assert evaluate(tmp_path, "--manifest", "s3://bucket/m.csv") == cli.BAD_USAGE
-        assert "pip install 'attacker-metrics[remote]'" in capsys.readouterr().err
+        assert "[remote]" in capsys.readouterr().err
     else:
         pytest.skip("s3fs is installed")
 

@@ -192,13 +192,13 @@ def test_fid_is_the_frechet_distance_and_warns_when_images_are_fewer_than_featur
 def test_a_missing_package_or_missing_weights_are_named_with_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     if importlib.util.find_spec("torchvision") is None:
-        with pytest.raises(ModuleNotFoundError, match=r"LPIPS needs torchvision: pip install 'attacker-metrics\[quality\]'"):
+        with pytest.raises(ModuleNotFoundError, match=r"LPIPS needs torchvision: pip install .*quality"):
             ReconstructionQuality()
     else:
         with pytest.raises(FileNotFoundError, match="LPIPS needs AlexNet's weights alexnet-owt"):
             ReconstructionQuality()
     if importlib.util.find_spec("torch_fidelity") is None:
-        with pytest.raises(ModuleNotFoundError, match=r"pip install 'attacker-metrics\[quality\]'"):
+        with pytest.raises(ModuleNotFoundError, match=r"pip install .*quality"):
             ReconstructionQuality(("fid",))
     else:
         with pytest.raises(ValueError, match="needs its weights, got None"):

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from attacker_metrics._extras import missing_extra
 from attacker_metrics.attacks.client_gradient import ClientGradient, Gradients, per_client
 from attacker_metrics.attacks.costs import Cost, cosine_distance
 from attacker_metrics.attacks.labels import infer_labels
@@ -310,9 +311,7 @@ def _bar(title: str, total: int, *, shown: bool) -> Iterator[Callable[[int], Non
     try:
         from rich.progress import Progress
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "a progress bar needs rich: pip install 'attacker-metrics[cli]'", name=error.name
-        ) from error
+        raise missing_extra("a progress bar needs rich", "cli", error) from error
     with Progress(transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda steps: bar.advance(task, steps)

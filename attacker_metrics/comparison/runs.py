@@ -165,12 +165,15 @@ def _load(path: Path, name: str) -> Run:
             raise ComparisonError(f"{path} holds no {file}; pass folders that attacker-metrics evaluate wrote.")
     try:
         summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
-        table = pq.read_table(path / SCORES)
-    except ValueError as error:  # also what pyarrow raises for a broken file
+        table = pq.ParquetFile(path / SCORES).read()
+    except (ValueError, RecursionError, pa.ArrowException) as error:  # pyarrow's are not all ValueErrors
         raise ComparisonError(f"{path} cannot be read: {error}; evaluate again.") from error
-    parts = [summary.get(name) for name in ("components", "settings")] if isinstance(summary, dict) else [None]
-    if "id" not in table.column_names or not all(isinstance(part, dict) for part in parts):
-        raise ComparisonError(f"{path} is no run: column id, or components and settings of {SUMMARY}, are missing.")
+    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+    if "id" not in table.column_names or twice or not _is_summary(summary):
+        raise ComparisonError(
+            f"{path} is no run: column id, or components and settings of {SUMMARY}, are missing or of another kind"
+            f"{f', or column {twice[0]!r} is there twice' if twice else ''}; evaluate again."
+        )
     ids = [str(name) for name in table["id"].to_pylist()]
     twice = [pair for pair, count in Counter(ids).items() if count > 1]
     if twice:
@@ -186,6 +189,22 @@ def _load(path: Path, name: str) -> Run:
         if groups and len(groups) < len(ids):
             raise ComparisonError(f"{path}: {len(ids) - len(groups)} of {len(ids)} pairs have no group; name all or none.")
     return Run(name, path, summary, ids, columns, groups or None)
+
+
+def _is_summary(found: Any) -> bool:
+    """Whether what a JSON file holds has the parts of a summary that are read here, of the right kinds."""
+    if not isinstance(found, dict):
+        return False
+    components, settings = found.get("components"), found.get("settings")
+    if not isinstance(components, dict) or not isinstance(settings, dict):
+        return False
+    extra, eight_bit = settings.get("extra") or [], found.get("noisy_8bit", 0)
+    return (
+        isinstance(extra, list)
+        and all(isinstance(name, str) for name in extra)
+        and type(eight_bit) is int
+        and type(settings.get(_NULL)) in (str, type(None))
+    )
 
 
 def _in_order(run: Run, order: list[str]) -> Run:

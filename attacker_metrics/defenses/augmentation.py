@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from attacker_metrics._extras import missing_extra
+
 
 class Operation(NamedTuple):
     """One of torchvision's operations.
@@ -174,9 +176,7 @@ def _torchvision() -> Any:
     try:
         from torchvision.transforms import functional
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "augmentation policies need torchvision: pip install 'attacker-metrics[quality]'", name=error.name
-        ) from error
+        raise missing_extra("augmentation policies need torchvision", "quality", error) from error
     return functional
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from attacker_metrics._extras import missing_extra
 from attacker_metrics.defenses.gradients import Gradients, normal_like
 from attacker_metrics.defenses.guarantee import gaussian_epsilon, gaussian_epsilon_by_rdp, sampled_gaussian_epsilon
 
@@ -98,9 +99,7 @@ class ClippedNoise:
         try:
             from opacus.accountants import create_accountant
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "epsilon needs Opacus: pip install 'attacker-metrics[study]'", name=error.name
-            ) from error
+            raise missing_extra("epsilon needs Opacus", "study", error) from error
 
         def opacus(name: str, **settings: float) -> float:
             ledger = create_accountant(name)

@@ -1,6 +1,6 @@
 """From pairs of image files to scores, a summary and a report; the world behind the command line.
 
-Needs ``pip install 'attacker-metrics[cli]'``. The stages, a module each:
+Needs the extra ``cli``. The stages, a module each:
 
 - ``images``: file or URL -> bytes -> tensor;
 - ``pairs``, ``manifest``: folders, built-in photographs under ``obfuscations``, or a list of pairs -> numbered rows;

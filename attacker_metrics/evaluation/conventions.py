@@ -54,8 +54,8 @@ def notes_on(
         swapped = hidden.is_finite and hidden.low >= -_TOLERANCE and hidden.high <= 1 + _TOLERANCE
         also = f" Or are clean and noisy swapped? {names[1]} lies within [0, 1]." if swapped else ""
         raise ImageError(
-            f"{names[0]}, a clean image, leaves [0, 1] by more than 1e-3, with {original}: {_fix(original) or _DENORMALISE}."
-            f"{also}"
+            f"{names[0]} holds {original}, which leaves [0, 1], where a clean image lies:"
+            f" {_fix(original) or _DENORMALISE}.{also}"
         )
     notes = [Note(SCALE, f"{name} holds {found}: {why}") for name, found, why in _odd(original, hidden, names)]
     return (*notes, *damage_of(clean, names[0]), *damage_of(noisy, names[1]))

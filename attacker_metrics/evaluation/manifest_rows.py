@@ -13,6 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from attacker_metrics.files.spreadsheet import unescaped_column
+
 COLUMNS = ("id", "clean", "noisy")
 _HEADER = 2**16
 _CONVERT = "rename such files, if it is a file, and save the manifest as UTF-8 (iconv -f latin1 -t utf8)."
@@ -150,7 +152,7 @@ def _as_text(table: pa.Table, first_row: int) -> pa.Table:
         except pa.ArrowInvalid as error:
             row, cell = next((i, cell) for i, cell in enumerate(table[name].to_pylist()) if not _is_utf8(cell))
             raise ManifestError(f"row {first_row + row}: {name} holds {cell!r}, which is no UTF-8; {_CONVERT}") from error
-        table = table.set_column(position, name, text)
+        table = table.set_column(position, name, unescaped_column(text))
     return table
 
 

@@ -332,7 +332,7 @@ def _checked(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ResumeError(f"{path} is damaged or not this program's ({type(error).__name__}); {start_over}") from error
-    if isinstance(found, dict) and found.keys() == {"part_size", "settings"}:
+    if isinstance(found, dict) and found.keys() == {"part_size", "settings"} and isinstance(found["settings"], dict):
         raise ResumeError(
             f"the unfinished run in {path.parent.parent} was saved by an earlier release, whose parts do not say which code"
             f" scored them, so they cannot be continued; {start_over}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,15 +11,14 @@ import numpy as np
 import torch
 import torchmetrics
 from numpy.typing import NDArray
-from scipy import stats
 
 import attacker_metrics
 from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, SPEC_VERSION
-from attacker_metrics.evaluation.calibration import RATES
+from attacker_metrics.evaluation.calibration import RATES, Calibration
 from attacker_metrics.evaluation.file_flags import file_flags, notes_of
 from attacker_metrics.evaluation.learned_summary import Learned, in_words
 from attacker_metrics.evaluation.scoring import DRAWS, Scores
-from attacker_metrics.evaluation.tails import tails_of, why_unsupported
+from attacker_metrics.evaluation.tails import tails_among, why_refused
 from attacker_metrics.files.digest import package_digest
 from attacker_metrics.files.writing import CODE
 from attacker_metrics.statistics import Rate
@@ -26,13 +26,16 @@ from attacker_metrics.strongest import flags
 from attacker_metrics.suites import SUITES
 
 STATISTICS = ("mean", "p95", "max")
-
+STRONGEST, READ = "strongest", "read"
+"""What a limit may be on beside the components: the strongest attacker's percentile, and the share of pictures it reads."""
+READ_RATE = 0.01
+"""The false-positive rate at which a picture counts as read."""
 
 _FIFTEEN = MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES
 _SINGLE = frozenset(_FIFTEEN).union(*(suite.added + suite.learned for suite in SUITES.values()))
 OURS = _SINGLE.union(DRAWS + name for name in _SINGLE)
 """The components whose similarity this library knows, those of suites and on the mean of draws included."""
-_BOUNDED = OURS.union(MEANS)
+BOUNDED = OURS.union(MEANS)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def summarize(
     gates: list[Gate],
     null: dict[str, Any] | None = None,
     learned: Learned | None = None,
+    calibrated: Calibration | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``summary.json``: JSON types only, null where there is no number.
 
@@ -62,8 +66,10 @@ def summarize(
         gates: the limits to judge.
         null: what unrelated pairs say about the scores, or None if there were none.
         learned: the learned attackers, or None if there are none.
+        calibrated: what ``null`` tells of, for limits on the strongest attacker; or None.
     """
     scored = scores.scored
+    tails = tails_among(scores, scored, BOUNDED)
     summary: dict[str, Any] = {
         "attacker_metrics_version": attacker_metrics.__version__,
         "spec_version": SPEC_VERSION,
@@ -83,9 +89,9 @@ def summarize(
         "noisy_8bit": scores.noisy_eight_bit,
         "skipped_pairs": [scores.id(index) for index in np.flatnonzero(scores.skipped)],
         "failed_pairs": {scores.id(index): scores.failures[index] for index in sorted(scores.failures)},
-        "components": _statistics_of(scores, scored),
+        "components": _statistics_of(scores, scored, tails),
         "strongest": _strongest(scores, scored),
-        "tails": None if scores.groups is not None else tails_of(scores, _BOUNDED),
+        "tails": None if scores.groups is not None else tails,
         "null": null,
         "learned": None if learned is None else learned.as_json(),
         "draws": _draws(scores, scored),
@@ -96,12 +102,14 @@ def summarize(
         groups = np.asarray(scores.groups)
         summary["groups"] = {
             name: {
-                "components": _statistics_of(scores, scored & (groups == name)),
+                "components": _statistics_of(
+                    scores, scored & (groups == name), tails_among(scores, scored & (groups == name), BOUNDED)
+                ),
                 "strongest": _strongest(scores, scored & (groups == name)),
             }
             for name in dict.fromkeys(scores.groups)
         }
-    summary["gates"] = [_judge(gate, scores, summary["components"][gate.component]) for gate in gates]
+    summary["gates"] = [_judge(gate, scores, calibrated, null) for gate in gates]
     summary["readings"] = _readings(scores, summary)
     return summary
 
@@ -111,29 +119,37 @@ def attackers_of(scores: Scores) -> list[str]:
     return [name for name in scores.columns if name not in MEANS]
 
 
-def _statistics_of(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, Any]:
+def _statistics_of(scores: Scores, chosen: NDArray[np.bool_], tails: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: {**_statistics(column, chosen, scores), "collapsed": int((scores.collapsed[name] & chosen).sum())}
+        name: {
+            **_statistics(column, chosen, scores, tails[name]),
+            "collapsed": int((scores.collapsed[name] & chosen).sum()),
+        }
         for name, column in scores.columns.items()
     }
 
 
-def _statistics(column: NDArray[np.float32], chosen: NDArray[np.bool_], scores: Scores) -> dict[str, Any]:
+def _statistics(
+    column: NDArray[np.float32], chosen: NDArray[np.bool_], scores: Scores, tail: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Of one component; its interval and its p95 are those of ``tails``: null, and ``refused`` why, where n is too small."""
     indices = np.flatnonzero(chosen & ~np.isnan(column))
     values = column[indices].astype(np.float64)
-    names = ("mean", "std", "ci95", "median", "p95", "max", "worst_pair")
+    names = ("mean", "std", "ci95", "median", "p95", "max", "worst_pair", "refused")
+    refused = {name: reason for name, reason in tail["refused"].items() if name in ("mean", "p95")}
     if len(values) == 0:
-        return dict.fromkeys(names)
+        return {**dict.fromkeys(names), "refused": refused}
     worst, deviation, interval = int(values.argmax()), None, None
     with np.errstate(invalid="ignore"):  # another library's metric may be infinite
         mean = _finite(values.mean())
-        median, p95, highest = (_finite(number) for number in (*np.quantile(values, (0.5, 0.95)), values[worst]))
+        median, highest = (_finite(number) for number in (np.median(values), values[worst]))
         if len(values) > 1:
             deviation = _finite(values.std(ddof=1))
-    if mean is not None and deviation is not None:
-        half = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
-        interval = [mean - half, mean + half]
-    return dict(zip(names, (mean, deviation, interval, median, p95, highest, scores.id(indices[worst])), strict=True))
+    if tail["mean"] is not None and None not in tail["mean"].values():
+        interval = [tail["mean"]["low"], tail["mean"]["high"]]
+    p95 = None if tail["p95"] is None else tail["p95"]["value"]
+    found = (mean, deviation, interval, median, p95, highest, scores.id(indices[worst]), refused)
+    return dict(zip(names, found, strict=True))
 
 
 def _finite(number: float) -> float | None:
@@ -150,14 +166,39 @@ def _strongest(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, int]:
     return {names[winners[i]]: int(counts[i]) for i in np.argsort(-counts, kind="stable")}
 
 
-def _judge(gate: Gate, scores: Scores, statistics: dict[str, Any]) -> dict[str, Any]:
-    value = statistics[gate.statistic]
-    column = scores.columns[gate.component]
-    above = [scores.id(i) for i in np.argsort(-np.nan_to_num(column), kind="stable") if column[i] > gate.limit]
-    # Without a single score there is nothing that could keep the limit.
-    judged = {**asdict(gate), "value": value, "exceeded": value is None or value > gate.limit, "pairs_above": above}
-    # The limit is judged on the pairs at hand all the same: a run that has failed goes on failing.
-    return {**judged, "unsupported": why_unsupported(scores, gate.component, "p95") if gate.statistic == "p95" else None}
+def _judge(gate: Gate, scores: Scores, calibrated: Calibration | None, null: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Whether a limit is kept; what cannot be judged has not kept it: a typo or a small run must not open a gate."""
+    column = _judged_column(gate, scores, calibrated)
+    known = np.flatnonzero(scores.scored & ~np.isnan(column))
+    reason = None
+    if gate.component in (STRONGEST, READ) and gate.component not in scores.columns:
+        reason = None if null is None else null["refused"]
+        if gate.component == READ and null is not None and not reason:
+            reason = null["rates"][f"{READ_RATE:g}"]["refused"]
+    if reason is None and gate.statistic == "p95":
+        reason = why_refused(scores, column, "p95")
+    value = None
+    if len(known) and (reason is None or gate.statistic == "p95"):
+        values = column[known].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # another library's metric may be infinite
+            found = {"mean": values.mean(), "p95": np.quantile(values, 0.95), "max": values.max()}[gate.statistic]
+        value = _finite(float(found))
+    limit = 0.5 if gate.component == READ and gate.component not in scores.columns else gate.limit
+    above = [scores.id(i) for i in known[np.argsort(-column[known], kind="stable")] if column[i] > limit]
+    exceeded = value is None or value > gate.limit or reason is not None
+    return {**asdict(gate), "value": value, "exceeded": exceeded, "pairs_above": above, "unsupported": reason}
+
+
+def _judged_column(gate: Gate, scores: Scores, calibrated: Calibration | None) -> NDArray[Any]:
+    """What a limit is on, per pair: scores, percentiles, or 1 for a picture that is read and 0 for another."""
+    if gate.component in scores.columns:
+        return scores.columns[gate.component]
+    if calibrated is None:
+        return np.full(len(scores), np.nan)
+    strongest = calibrated.strongest
+    if gate.component == STRONGEST:
+        return strongest.percentile
+    return np.where(strongest.scored, strongest.success(READ_RATE), np.nan)
 
 
 def _draws(scores: Scores, scored: NDArray[np.bool_]) -> dict[str, Any] | None:
@@ -225,7 +266,10 @@ def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
         )
     for gate in summary["gates"]:
         if gate["unsupported"]:
-            readings.append(f"The limit on {gate['component']} p95 was judged on these pairs alone: {gate['unsupported']}")
+            readings.append(
+                f"The limit on {gate['component']} {gate['statistic']} counts as exceeded, because it can be judged on these"
+                f" pairs alone or not at all: {gate['unsupported']}"
+            )
     if summary["collapsed"]:
         readings.append(
             f"On {summary['collapsed']} of {summary['evaluated']} pairs an MS-SSIM component is exactly 0 because a"

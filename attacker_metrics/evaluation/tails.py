@@ -23,15 +23,37 @@ def tails_of(scores: Scores, bounded: frozenset[str]) -> dict[str, Any]:
         scores: the outcome of a run.
         bounded: the components that lie in [0, 1]; others may take any value.
     """
-    chosen = scores.scored
+    return tails_among(scores, scores.scored, bounded)
+
+
+def tails_among(scores: Scores, chosen: NDArray[np.bool_], bounded: frozenset[str]) -> dict[str, Any]:
+    """As :func:`tails_of`, for some of the pairs.
+
+    Args:
+        scores: the outcome of a run.
+        chosen: which pairs.
+        bounded: the components that lie in [0, 1].
+    """
     clusters = None if scores.clusters is None else np.asarray(scores.clusters)[chosen]
     return {name: _record(column[chosen], clusters, name in bounded) for name, column in scores.columns.items()}
 
 
 def why_unsupported(scores: Scores, component: str, level: str) -> str | None:
     """Why a quantile of a component, such as ``"p95"``, has no interval; None if it has one."""
-    column = scores.columns[component]
+    return why_refused(scores, scores.columns[component], level)
+
+
+def why_refused(scores: Scores, column: NDArray[Any], level: str) -> str | None:
+    """As :func:`why_unsupported`, of any value per pair.
+
+    Args:
+        scores: the outcome of a run.
+        column: ``(n,)``, NaN where there is none.
+        level: of the quantile.
+    """
     kept = scores.scored & np.isfinite(column)
+    if not kept.any():
+        return "no pair has a score."
     clusters = None if scores.clusters is None else np.asarray(scores.clusters)[kept]
     try:
         quantile(column[kept], QUANTILES[level], clusters)

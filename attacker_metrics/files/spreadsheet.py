@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff0b\uff0d\uff1d\uff20]")
+_IN_ARROW = "^'('*[=+\\-@\t\r\n\uff0b\uff0d\uff1d\uff20])"
 _ESCAPED = re.compile(r"'+[=+\-@\t\r\n\uff0b\uff0d\uff1d\uff20]")
 
 
@@ -29,6 +30,13 @@ def unescaped(cell: str) -> str:
         ('=1+1', '-0.5', "'quoted'")
     """
     return cell[1:] if _ESCAPED.match(cell) else cell
+
+
+def unescaped_column(column: Any) -> Any:
+    """As :func:`unescaped`, of an Arrow column of text."""
+    import pyarrow.compute as pc  # not everybody who writes CSV has it
+
+    return pc.replace_substring_regex(column, _IN_ARROW, r"\1", max_replacements=1)
 
 
 def _is_number(text: str) -> bool:

@@ -122,7 +122,7 @@ def is_ours(path: Path) -> bool:
 
 
 def earlier_release(index: Path, *keys: str) -> bool:
-    """Whether a JSON file with these keys is of a release that marked none of the files beside it."""
+    """Whether a JSON file has these keys and no mark: those beside it have none either, as in earlier releases."""
     try:
         found = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

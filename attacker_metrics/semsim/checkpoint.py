@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from attacker_metrics._extras import missing_extra
 from attacker_metrics.files.tensors import save_tensors
 from attacker_metrics.files.writing import write_whole
 from attacker_metrics.semsim.encoder import ARCHITECTURES, Encoder, Preprocessing, small_image_resnet
 
 FORMAT = "attacker-metrics semsim 1"
-_EXTRA = "SemSim's checkpoints need safetensors: pip install 'attacker-metrics[semsim]'"
 
 
 class CheckpointError(ValueError):
@@ -43,7 +43,7 @@ def save_encoder(encoder: Encoder, path: str | os.PathLike[str], training: dict[
     try:
         content = save_tensors(encoder.backbone.state_dict(), metadata)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(_EXTRA, name=error.name) from error
+        raise missing_extra("SemSim's checkpoints need safetensors", "semsim", error) from error
     write_whole(Path(path), content)
 
 
@@ -103,7 +103,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Tenso
     try:
         from safetensors import SafetensorError, safe_open
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(_EXTRA, name=error.name) from error
+        raise missing_extra("SemSim's checkpoints need safetensors", "semsim", error) from error
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: there is no such checkpoint.")
     try:

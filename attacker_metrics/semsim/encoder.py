@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacker_metrics._extras import missing_extra
+
 ARCHITECTURES = ("resnet18", "resnet50")
 
 
@@ -105,9 +107,7 @@ def small_image_resnet(architecture: str = "resnet18") -> nn.Module:
     try:
         from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "SemSim's ResNets need torchvision: pip install 'attacker-metrics[semsim]'", name=error.name
-        ) from error
+        raise missing_extra("SemSim's ResNets need torchvision", "semsim", error) from error
     network = ResNet(BasicBlock, [2, 2, 2, 2]) if architecture == "resnet18" else ResNet(Bottleneck, [3, 4, 6, 3])
     network.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")

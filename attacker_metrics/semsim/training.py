@@ -21,11 +21,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-import attacker_metrics
 from attacker_metrics.faithfulness.annotations import Annotations
-from attacker_metrics.files.digest import package_digest
 from attacker_metrics.files.tensors import TensorFileError, load_tensors
-from attacker_metrics.files.writing import CODE, VERSION, check_outputs, earlier_release, is_ours, write_whole
+from attacker_metrics.files.writing import check_outputs, earlier_release, write_whole
 from attacker_metrics.semsim.checkpoint import FORMAT, save_encoder
 from attacker_metrics.semsim.encoder import Encoder, Preprocessing, small_image_resnet
 from attacker_metrics.semsim.triplets import Original, Triplets, originals_of
@@ -271,8 +269,7 @@ def train(
     }
     if runner.is_global_zero:
         save_encoder(module.encoder, output / CHECKPOINT, report)
-        facts = {VERSION: attacker_metrics.__version__, CODE: package_digest(), **report}
-        write_whole(output / REPORT, (json.dumps(facts, indent=2) + "\n").encode())
+        write_whole(output / REPORT, (json.dumps(report, indent=2) + "\n").encode())
     return report
 
 
@@ -282,15 +279,15 @@ def check_writable(output: Path, inputs: Sequence[Path], *, overwrite: bool) -> 
     Raises:
         OSError: naming the file.
     """
-    old = earlier_release(output / REPORT, "recipe", "originals", "results")
+    is_training = earlier_release(output / REPORT, "recipe", "originals", "results")
     files = [output / CHECKPOINT, output / REPORT, *(output / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))]
-    check_outputs(files, inputs=inputs, overwrite=overwrite, ours=lambda path: old or _is_ours(path))
+    check_outputs(files, inputs=inputs, overwrite=overwrite, ours=lambda path: is_training or _is_ours(path))
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a training wrote the file: JSON and safetensors say so, a checkpoint holds a recipe."""
+    """Whether a training that has not ended wrote the file: safetensors say so, a checkpoint holds a recipe."""
     if path.suffix != ".ckpt":
-        return is_ours(path) or FORMAT.encode() in path.read_bytes()[:4096]
+        return FORMAT.encode() in path.read_bytes()[:4096]
     try:
         found = load_tensors(path, own=True)["hyper_parameters"]
         return bool(found.keys() == {field.name for field in dataclasses.fields(Recipe)})

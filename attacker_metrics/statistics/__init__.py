@@ -4,7 +4,7 @@ Every function takes plain arrays: ``scores`` of shape (n,), one number per pair
 the identity or source that a pair comes from. Pairs of one group resemble each other: without ``groups`` their intervals are
 too narrow and their tests find too much. Random numbers are seeded; the same input gives the same numbers.
 
-Needs ``pip install 'attacker-metrics[cli]'``.
+Needs the extra ``cli``.
 
 - ``bootstrap``: intervals of the mean and of the mean of the worst 5 %;
 - ``quantiles``: p90, p95, p99 with intervals, refused where n does not support them;
@@ -15,11 +15,11 @@ Needs ``pip install 'attacker-metrics[cli]'``.
 
 from importlib.util import find_spec
 
+from attacker_metrics._extras import missing_extra
+
 for _name in ("scipy", "statsmodels"):
     if find_spec(_name) is None:
-        raise ModuleNotFoundError(
-            f"attacker_metrics.statistics needs {_name}: pip install 'attacker-metrics[cli]'", name=_name
-        )
+        raise missing_extra(f"attacker_metrics.statistics needs {_name}", "cli", ModuleNotFoundError(name=_name))
 
 from attacker_metrics.statistics.bootstrap import mean_interval, mean_of_worst  # noqa: E402
 from attacker_metrics.statistics.paired import SignFlipTest, holm, sign_flip_test  # noqa: E402

@@ -1,6 +1,6 @@
 """A study end to end: classifiers are trained, reconstruction attacks run, every metric compared with who recognises what.
 
-Needs ``pip install 'attacker-metrics[study]'``. ``attacker-metrics study run CONFIG.yaml`` is the command line. The stages:
+Needs the extra ``study``. ``attacker-metrics study run CONFIG.yaml`` is the command line. The stages:
 
 - ``config_file``, ``config``: YAML -> checked settings, errors with line numbers;
 - ``data``: image folder, torchvision data set or the package's photographs -> training images and attacked ones;
@@ -14,16 +14,16 @@ Needs ``pip install 'attacker-metrics[study]'``. ``attacker-metrics study run CO
 A study's folder holds image data: originals, attacked views and reconstructions are its product.
 """
 
+from attacker_metrics._extras import MissingExtraError, missing_extra
+
 try:
     from attacker_metrics.study.config import Config
     from attacker_metrics.study.config_file import ConfigError, builtin_text, parse_config, read_config
     from attacker_metrics.study.runner import StepError, run_study
     from attacker_metrics.study.steps import STEPS
 except ModuleNotFoundError as error:
-    if "attacker-metrics[" in str(error) or (error.name or "").startswith("attacker_metrics"):
+    if isinstance(error, MissingExtraError) or (error.name or "").startswith("attacker_metrics"):
         raise
-    raise ModuleNotFoundError(
-        f"attacker_metrics.study needs {error.name}: pip install 'attacker-metrics[study]'", name=error.name
-    ) from error
+    raise missing_extra(f"attacker_metrics.study needs {error.name}", "study", error) from error
 
 __all__ = ["STEPS", "Config", "ConfigError", "StepError", "builtin_text", "parse_config", "read_config", "run_study"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from attacker_metrics._extras import missing_extra
 from attacker_metrics.faithfulness import Annotations, read_annotations
 from attacker_metrics.faithfulness.annotations import CLASS, KEYS, PREFIX
 from attacker_metrics.faithfulness.tables import read_table
@@ -131,11 +132,8 @@ def _votes_of_database(path: Path, tasks: Path) -> tuple[Annotations, str]:
     try:
         from attacker_metrics.annotation import Database, Store, read_tasks, read_votes
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"annotation.people: {path} is a database of the annotation app: pip install 'attacker-metrics[annotate]', or"
-            " export a table from it.",
-            name=error.name,
-        ) from error
+        what = f"annotation.people: {path} is a database of the annotation app"
+        raise missing_extra(what, "annotate", error, instead="or export a table from it") from error
     opened = Database(path, must_exist=True)
     try:
         store = Store(opened)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from attacker_metrics._extras import missing_extra
 from attacker_metrics.attacks.client_gradient import ClientGradient, logits_of
 from attacker_metrics.attacks.networks import Normalize
 from attacker_metrics.files.tensors import TensorFileError, load_tensors
@@ -48,9 +49,7 @@ def check_torchvision(model: Model) -> Any:
     try:
         from torchvision import models
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"model {model.name} needs torchvision: pip install 'attacker-metrics[study]'.", name=error.name
-        ) from error
+        raise missing_extra(f"model {model.name} needs torchvision", "study", error) from error
     names = models.list_models(module=models)
     if model.torchvision not in names:
         close = difflib.get_close_matches(str(model.torchvision), names, n=3)

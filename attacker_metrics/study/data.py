@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from attacker_metrics._extras import missing_extra
 from attacker_metrics.evaluation.images import PICTURE_SUFFIXES, ImageError, read_image, resize
 from attacker_metrics.study.config import Config, Data
 
@@ -161,9 +162,7 @@ class TorchvisionImages(TrainingImages):
         try:
             from torchvision import datasets
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "data.torchvision needs torchvision: pip install 'attacker-metrics[study]'.", name=error.name
-            ) from error
+            raise missing_extra("data.torchvision needs torchvision", "study", error) from error
         if name not in datasets.__all__:
             close = difflib.get_close_matches(name, datasets.__all__, n=1)
             raise DataError(f"data.torchvision: there is no {name!r}" + (f"; did you mean {close[0]!r}?" if close else "."))

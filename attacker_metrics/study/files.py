@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from attacker_metrics.files.spreadsheet import escaped
 from attacker_metrics.study.units import write_file
 
 ATTACKED, THREAT_MODEL = "originals/attacked.json", "threat_model.json"
@@ -87,7 +88,7 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write rows, the header among them, as CSV."""
     buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    csv.writer(buffer, lineterminator="\n").writerows(map(escaped, row) for row in rows)
     write_file(path, buffer.getvalue().encode())
 
 

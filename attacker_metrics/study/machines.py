@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attacker_metrics._extras import missing_extra
 from attacker_metrics.attackers import luma
 
 CANNOT_TELL = -1
@@ -35,9 +36,8 @@ def hog(images: Tensor) -> Tensor:
     try:
         from skimage.feature import hog as descriptor
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the machine annotator 'hog' needs scikit-image: pip install 'attacker-metrics[study]', or leave it out.",
-            name=error.name,
+        raise missing_extra(
+            "the machine annotator 'hog' needs scikit-image", "study", error, instead="or leave it out"
         ) from error
     cell = max(4, min(images.shape[-2:]) // 8)
     described = [

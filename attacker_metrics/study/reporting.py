@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from attacker_metrics.faithfulness import report as faithfulness_report
 from attacker_metrics.faithfulness.analysis import LevelResult
 from attacker_metrics.faithfulness.rank_statistics import STATISTICS
 from attacker_metrics.faithfulness.tables import read_table
+from attacker_metrics.files.drawing import drawn, plain
 from attacker_metrics.statistics import Estimate, Rate, success_rate
 from attacker_metrics.study.annotating import MOST_CLASSES
 from attacker_metrics.study.config import ALL, Config
@@ -349,10 +349,8 @@ def _gallery(root: Path, cells: list[Cell], study: Subject) -> tuple[list[str], 
             axes.set_yticks([])
             if line is not None and label == "attacked":
                 axes.set_title(name, fontsize=7)
-        line[0].set_ylabel(label, fontsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return [label for label, _ in strips], base64.b64encode(buffer.getvalue()).decode()
+        line[0].set_ylabel(plain(label, 40), fontsize=7)
+    return [label for label, _ in strips], base64.b64encode(drawn(figure, "png", 110)).decode()
 
 
 def _shown(image: Tensor) -> Any:

@@ -13,6 +13,7 @@ import torch
 
 from attacker_metrics.attacks import digest, share_gradients
 from attacker_metrics.defenses import AugmentationPolicy
+from attacker_metrics.files.spreadsheet import unescaped
 from attacker_metrics.quality import LPIPS
 from attacker_metrics.similarity import betas_for
 from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
@@ -245,7 +246,7 @@ class Study:
             for cell in self.cells:
                 with (root / cell.folder / "scores.csv").open(encoding="utf-8", newline="") as file:
                     header, *body = csv.reader(file)
-                rows += body
+                rows += [[unescaped(found) for found in row] for row in body]
             write_rows(root / SCORES, [header, *rows])
 
         return Unit("score", "table", {}, tuple(parts), (SCORES,), work)

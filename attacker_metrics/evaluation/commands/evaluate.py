@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 import attacker_metrics
+from attacker_metrics._extras import how_to_install
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.components import SPEC_VERSION
 from attacker_metrics.evaluation import calibration, fitting, report
@@ -47,7 +49,7 @@ from attacker_metrics.evaluation.processes import AgreedError, Processes
 from attacker_metrics.evaluation.run import default_part_size, evaluate_remaining, evaluate_unrelated, throughput
 from attacker_metrics.evaluation.scoring import RESERVED, Scores, columns_of, competing
 from attacker_metrics.evaluation.split import fit_rows, sides
-from attacker_metrics.evaluation.summary import Gate, summarize
+from attacker_metrics.evaluation.summary import BOUNDED, READ, STATISTICS, STRONGEST, Gate, summarize
 from attacker_metrics.evaluation.unrelated import Selection, choose
 from attacker_metrics.evaluation.views import views_png
 from attacker_metrics.files.digest import package_digest
@@ -164,7 +166,12 @@ def _prepared(
     if options.fit_split is not None and not fittable(privacy):
         raise UsageError("--fit-split says how many pairs the --learned attackers are fitted on: name one, or leave it out.")
     columns = columns_of(privacy, draws=options.draws is not None)
-    return privacy, device, [_known(gate, columns) for gate in options.fail_above], _source(options, columns)
+    unrelated = options.null if options.null is not None else bool(options.suite or fittable(privacy))
+    gates = [_known(gate, columns, unrelated=bool(unrelated)) for gate in options.fail_above]
+    twice = [gate for gate, other in itertools.combinations(gates, 2) if _same_place(gate, other)]
+    if twice:
+        raise UsageError(f"--fail-above {twice[0]}: there are two limits on one statistic; keep the one that is meant.")
+    return privacy, device, gates, _source(options, columns)
 
 
 def _source(options: argparse.Namespace, columns: list[str]) -> PairSource:
@@ -181,7 +188,7 @@ def _source(options: argparse.Namespace, columns: list[str]) -> PairSource:
                 reading=reading_of(options),
             )
         except ImportError as error:
-            raise UsageError(f"{options.manifest}: {error}; pip install 'attacker-metrics[remote]'.") from error
+            raise UsageError(f"{options.manifest}: {error}; {how_to_install('remote')}.") from error
         except ValueError as error:
             raise UsageError(str(error)) from error
     if options.clean is None:
@@ -319,6 +326,7 @@ def _finish(
     speed = {**speed, "pairs_resumed": plan.total - plan.remaining_pairs}
     null = calibration.refused(calibrated) if isinstance(calibrated, str) else None
     more, drawing = {}, None
+    measured = calibrated if isinstance(calibrated, Calibration) else None
     if isinstance(calibrated, Calibration):
         null, more = calibration.as_json(calibrated, scores.clusters), calibrated.columns()
         drawing = null_svg(calibrated)
@@ -327,7 +335,7 @@ def _finish(
         "null_digest": None if null is None else null.get("digest"),
         "fit_digest": None if learned is None else learned.fit.digest,
     }
-    summary = {**summarize(scores, settings, gates, null, learned), "throughput": speed}
+    summary = {**summarize(scores, settings, gates, null, learned, measured), "throughput": speed}
     _check_writable(options, fits=learned is not None)  # hours may have passed
     with run.publish() as stage:
         report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy), more, drawing)
@@ -403,7 +411,31 @@ def _gallery(count: int, source: PairSource, scores: Scores, privacy: MultiAttac
     return shown
 
 
-def _known(gate: Gate, columns: list[str]) -> Gate:
-    if gate.component not in columns:
-        raise UsageError(f"--fail-above {gate}: there is no component {gate.component!r}; there are {', '.join(columns)}.")
+def _known(gate: Gate, columns: list[str], *, unrelated: bool) -> Gate:
+    """The limit, if it can be exceeded and judged.
+
+    Raises:
+        UsageError: if not: a gate that cannot close is worse than none.
+    """
+    own = gate.component not in columns and gate.component in (STRONGEST, READ)
+    if not own and gate.component not in columns:
+        hint = ""
+        if gate.component.endswith("_gray") and gate.component.split("_")[0] in STANDARD_LEARNED:
+            hint = f" Pass --learned {gate.component.split('_')[0]}."
+        raise UsageError(
+            f"--fail-above {gate}: there is no component {gate.component!r}; there are"
+            f" {', '.join([*columns, STRONGEST, READ])}.{hint}"
+        )
+    if own and not unrelated:
+        raise UsageError(
+            f"--fail-above {gate}: {gate.component} is measured against unrelated pairs; pass --null or --suite."
+        )
+    if own and gate.component == READ and gate.statistic != STATISTICS[0]:
+        raise UsageError(f"--fail-above {gate}: {READ} is one rate and has no {gate.statistic}; pass {READ}={gate.limit:g}.")
+    if (own or gate.component in BOUNDED) and not 0 <= gate.limit <= 1:
+        raise UsageError(f"--fail-above {gate}: {gate.component} lies in [0, 1], so its limit does too, such as 0.3.")
     return gate
+
+
+def _same_place(first: Gate, second: Gate) -> bool:
+    return (first.component, first.statistic) == (second.component, second.statistic)

@@ -10,7 +10,7 @@ from typing import Any
 from attacker_metrics.evaluation.commands.options import add_overwrite, add_settings, count, positive
 from attacker_metrics.evaluation.commands.reading_options import add_reading
 from attacker_metrics.evaluation.split import DEFAULT_SHARE
-from attacker_metrics.evaluation.summary import STATISTICS, Gate
+from attacker_metrics.evaluation.summary import READ, READ_RATE, STATISTICS, STRONGEST, Gate
 from attacker_metrics.learned import STANDARD_LEARNED
 from attacker_metrics.strongest.null import MOST_PAIRS
 
@@ -94,7 +94,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="COMPONENT=VALUE[@mean|p95|max]",
-        help="exit with status 3 if that statistic (default: mean) of a component is above the value; repeatable",
+        help="exit with status 3 if that statistic (default: mean) of a component is above the value, or cannot be judged;"
+        f" also of '{STRONGEST}' (the strongest attacker's percentile among unrelated pairs), and '{READ}=VALUE', the share"
+        f" of pictures that it reads at a false-positive rate of {READ_RATE:.0%} (both need --null); repeatable",
     )
     command.add_argument(
         "--null",

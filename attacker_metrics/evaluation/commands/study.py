@@ -150,11 +150,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
 
 
 def _library() -> Any:
-    """The sub-package, or what to install."""
-    try:
-        from attacker_metrics import study
-    except ModuleNotFoundError as error:
-        if "attacker-metrics[" not in str(error):
-            raise
-        raise UsageError(str(error)) from error
+    """The sub-package; an error says what to install."""
+    from attacker_metrics import study
+
     return study

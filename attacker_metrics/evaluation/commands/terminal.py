@@ -45,13 +45,14 @@ def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
     for gate in summary["gates"]:
         if gate["exceeded"]:
             value = "no score to judge by" if gate["value"] is None else f"{gate['value']:.6g}"
+            reason = f"; it cannot be judged: {printable(gate['unsupported'])}" if gate["unsupported"] else ""
             pairs = gate["pairs_above"]
             named = ", ".join(map(printable, pairs[:10])) + (
                 f" and {len(pairs) - 10} more (see summary.json)" if len(pairs) > 10 else ""
             )
             errors.print(
                 f"limit exceeded: {gate['component']} {gate['statistic']} is {value}, limit {gate['limit']:g};"
-                f" images above it: {named or 'none'}",
+                f" images above it: {named or 'none'}{reason}",
                 style="red",
                 markup=False,
                 highlight=False,

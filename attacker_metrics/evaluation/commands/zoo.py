@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attacker_metrics.evaluation.commands.options import OK, UsageError, bad_usage
 from attacker_metrics.evaluation.images import PICTURE_SUFFIXES, TENSOR_SUFFIXES, ImageError, read_image
+from attacker_metrics.files.spreadsheet import escaped
 from attacker_metrics.files.writing import staged
 from attacker_metrics.obfuscations import FAMILIES, UNDONE_BY, ZOO_VERSION, Obfuscation, obfuscation, zoo
 
@@ -110,7 +111,8 @@ def apply(options: argparse.Namespace) -> int:
             (stage / sent).parent.mkdir(parents=True, exist_ok=True)
             (stage / sent).write_bytes(_encoded(_hidden(entry, path, name, options), options.format))
             clean = Path(os.path.relpath(path.resolve(), output)).as_posix()
-            writer.writerow([name, clean, sent.as_posix(), f"{ZOO_VERSION}/{entry.name}"])
+            row = (name, clean, sent.as_posix(), f"{ZOO_VERSION}/{entry.name}")
+            writer.writerow([escaped(cell) for cell in row])
     print(f"hid {len(pictures)} pictures by {entry.name}; wrote {options.output / MANIFEST} (the folder holds image data)")
     return OK
 
