@@ -7,9 +7,9 @@ import torch
 pytest.importorskip("imagecodecs", reason="needs the cli extra")
 import imagecodecs
 import tifffile
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, features
 
-from attacker_metrics.evaluation.images import ImageError, read_image, resize
+from attacker_metrics.evaluation.images import ImageError, Reading, read_image, resize
 
 RAMP = np.linspace(0, 255, 12 * 10 * 3).reshape(12, 10, 3).astype(np.uint8)
 
@@ -129,8 +129,40 @@ def text(path):
     path.write_text("not an image")
 
 
-def float_tiff(path):
-    Image.fromarray(RAMP[..., 0].astype(np.float32)).save(path)
+def signed_tiff(path):
+    tifffile.imwrite(path, RAMP[..., 0].astype(np.int16))
+
+
+def cielab_tiff(path):
+    tifffile.imwrite(path, RAMP, photometric="cielab")
+
+
+def alpha_tiff(path):
+    tifffile.imwrite(path, np.dstack([RAMP, RAMP[..., 0]]), photometric="rgb", extrasamples=["unassalpha"])
+
+
+def imagej_stack(path):
+    tifffile.imwrite(path, np.stack([RAMP[..., 0]] * 3), imagej=True)
+
+
+def cut_tiff(path):
+    tifffile.imwrite(path, RAMP, photometric="rgb")
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def wrong_checksum(path):
+    Image.fromarray(RAMP).save(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 30] ^= 1
+    path.write_bytes(content)
+
+
+def deep_ppm(path):
+    path.write_bytes(b"P6 2 1 65535\n" + bytes(12))
+
+
+def postscript(path):
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
 
 
 def pickled(path):
@@ -164,7 +196,14 @@ def objects(path):
         (text, ".png", "cannot be read as an image"),
         (text, ".npy", "cannot be read as an image"),
         (text, ".pt", "cannot be read as an image"),
-        (float_tiff, ".tif", "pixel format F"),
+        (signed_tiff, ".tif", "signed values of 16 bits"),
+        (cielab_tiff, ".tif", "CIELAB; convert it to RGB"),
+        (alpha_tiff, ".tif", "alpha channel; flatten it"),
+        (imagej_stack, ".tif", "holds 3 frames"),
+        (cut_tiff, ".tif", "cut off or damaged"),
+        (wrong_checksum, ".png", "checksum of its chunk 'IDAT' is wrong"),
+        (deep_ppm, ".ppm", "PPM of more than 8 bits"),
+        (postscript, ".png", "its content is none of PNG"),
         (pickled, ".pt", "cannot be read as an image"),
         (nested, ".pt", "holds a dict; store one tensor"),
         (integers, ".npy", "torch.int64 values"),
@@ -184,3 +223,134 @@ def test_resize_sets_the_smaller_side_and_keeps_a_constant():
     scaled = resize(torch.full((3, 40, 60), 0.3), 20)
     assert scaled.shape == (3, 20, 30)
     torch.testing.assert_close(scaled, torch.full_like(scaled, 0.3))
+
+
+GREY16 = (np.arange(12 * 10).reshape(12, 10) * 541).astype(np.uint16)
+COLOUR16 = (np.arange(12 * 10 * 3).reshape(12, 10, 3) * 181 + 7).astype(np.uint16)
+PLANES = COLOUR16.transpose(2, 0, 1)
+REVERSED = np.stack([np.arange(256)[::-1] * 257] * 3).astype(np.uint16)
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize(
+    ("stored", "wanted", "tags"),
+    [
+        (GREY16, 1 - GREY16 / 65535, {"photometric": "miniswhite"}),
+        (GREY16, 1 - GREY16 / 65535, {"photometric": "miniswhite", "compression": "zlib", "predictor": True}),
+        (RAMP[..., 0], 1 - RAMP[..., 0] / 255, {"photometric": "miniswhite"}),
+        (PLANES, COLOUR16 / 65535, {"photometric": "rgb", "planarconfig": "separate"}),
+        (PLANES, COLOUR16 / 65535, {"photometric": "rgb", "planarconfig": "separate", "compression": "lzw"}),
+        (PLANES, COLOUR16 / 65535, {"photometric": "rgb", "planarconfig": "separate", "tile": (16, 16)}),
+        (COLOUR16, COLOUR16 / 65535, {"photometric": "rgb", "rowsperstrip": 5, "compression": "packbits"}),
+        (COLOUR16, COLOUR16 / 65535, {"photometric": "rgb", "bigtiff": True}),
+        (RAMP[..., 0] > 99, RAMP[..., 0] <= 99, {"photometric": "miniswhite"}),
+        (RAMP[..., 0], 1 - RAMP[..., 0] / 255, {"photometric": "palette", "colormap": REVERSED}),
+        ((3 * RAMP / 255 - 1).astype(np.float32), 3 * RAMP / 255 - 1, {"photometric": "rgb"}),
+    ],
+)
+def test_a_tiff_is_read_as_its_tags_say(tmp_path, stored, wanted, tags, byteorder):
+    tifffile.imwrite(tmp_path / "a.tif", stored, byteorder=byteorder, **tags)
+    wanted = np.repeat(wanted[..., None], 3, axis=2) if wanted.ndim == 2 else wanted
+    loaded = read_image(tmp_path / "a.tif")
+    torch.testing.assert_close(loaded.pixels, expected(wanted, 1), rtol=0, atol=1e-6)
+
+
+def test_twelve_bits_are_read_as_twelve(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", GREY16 >> 4, bitspersample=12)
+    torch.testing.assert_close(
+        read_image(tmp_path / "a.tif").pixels[0], torch.from_numpy((GREY16 >> 4) / 4095).float(), rtol=0, atol=1e-6
+    )
+
+
+def test_a_thumbnail_beside_the_picture_is_left_alone(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(RAMP, photometric="rgb")
+        file.write(RAMP[::2, ::2], photometric="rgb", subfiletype=1)
+    torch.testing.assert_close(read_image(tmp_path / "a.tif").pixels, expected(RAMP), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".ppm", ".gif", ".avif"])
+def test_further_kinds_of_pictures_are_read(tmp_path, suffix):
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    smooth = Image.new("RGB", (16, 12), (200, 100, 50))
+    smooth.save(tmp_path / f"a{suffix}")
+    torch.testing.assert_close(read_image(tmp_path / f"a{suffix}").pixels, expected(np.array(smooth)), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_the_decoder_of_a_damaged_jpeg_says_is_told(tmp_path, progressive):
+    pytest.importorskip("simplejpeg", reason="it tells what Pillow conceals")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", progressive=progressive)
+    assert read_image(tmp_path / "a.jpg").damage == ""
+    content = (tmp_path / "a.jpg").read_bytes()
+    half = len(content) // 2
+    (tmp_path / "a.jpg").write_bytes(content[:half] + content[half + 200 :])
+    assert "Corrupt JPEG data" in read_image(tmp_path / "a.jpg").damage
+
+
+def test_a_safetensors_file_holds_one_tensor_or_one_named_image(tmp_path):
+    save_file = pytest.importorskip("safetensors.torch", reason="reads safetensors").save_file
+    pixels, path = torch.rand(3, 4, 5), tmp_path / "a.safetensors"
+    for tensors in ({"any": pixels}, {"image": pixels, "mask": torch.zeros(4, 5)}):
+        save_file(tensors, path)
+        assert torch.equal(read_image(path).pixels, pixels)
+    save_file({"one": pixels, "other": pixels + 1}, path)
+    with pytest.raises(ImageError, match="holds one, other; store one tensor"):
+        read_image(path)
+
+
+def large_png(path):
+    path.write_bytes(imagecodecs.png_encode(np.zeros((200, 100), np.uint8)))
+
+
+def large_tiff(path):
+    tifffile.imwrite(path, np.zeros((200, 100), np.uint8), compression="zlib")
+
+
+def large_tile(path):
+    tifffile.imwrite(path, np.zeros((10, 10), np.uint8), tile=(208, 112), compression="zlib")
+
+
+def large_picture(path):
+    Image.new("RGB", (100, 200)).save(path)
+
+
+def large_array(path):
+    np.save(path, np.zeros((200, 100), np.uint8))
+
+
+def large_view(path):
+    torch.save(torch.zeros(1).expand(3, 200, 100), path)
+
+
+@pytest.mark.parametrize(
+    ("make", "suffix"),
+    [
+        (large_png, ".png"),
+        (large_tiff, ".tif"),
+        (large_tile, ".tif"),
+        *((large_picture, suffix) for suffix in (".jpg", ".bmp", ".webp", ".gif", ".ppm")),
+        (large_array, ".npy"),
+        (large_view, ".pt"),
+    ],
+)
+def test_dimensions_are_looked_at_before_anything_is_decoded(tmp_path, make, suffix):
+    path = tmp_path / f"a{suffix}"
+    make(path)
+    with pytest.raises(ImageError, match=r"the limit is 19,999; scale it down, or raise --max-pixels"):
+        read_image(path, Reading(max_pixels=19_999))
+    assert read_image(path, Reading(max_pixels=30_000)).pixels.ndim == 3
+
+
+def test_a_file_beyond_the_limit_is_not_held(tmp_path):
+    (tmp_path / "a.png").write_bytes(bytes(1000))
+    with pytest.raises(ImageError, match="has 1,000 bytes or more, the limit is 999; raise --max-bytes"):
+        read_image(tmp_path / "a.png", Reading(max_bytes=999))
+
+
+@pytest.mark.parametrize("limits", [{"timeout": 0}, {"max_pixels": 0}, {"max_bytes": -1}, {"orientation": "turn"}])
+def test_impossible_readings_are_refused_by_name(limits):
+    with pytest.raises(ValueError, match=next(iter(limits))):
+        Reading(**limits)

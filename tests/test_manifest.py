@@ -185,6 +185,85 @@ def test_a_protocol_without_its_package_is_a_mistake_that_names_the_extra(tmp_pa
         pytest.skip("s3fs is installed")
 
 
+def test_a_cell_of_several_lines_keeps_its_place_wherever_blocks_of_the_file_end(tmp_path):
+    count = 60_000
+    content = table(count, note=[f'line one of {i}\nline, "two"' for i in range(count)])
+    pairs = ManifestPairs(write(tmp_path / "m.csv", content))
+    assert pairs.check()[0] == count
+    wanted = content.select(["id", "noisy", "note", "clean"])
+    for start in (0, 15_850, 31_000, count - 7):
+        assert pairs.rows(start, start + 7).to_pylist() == wanted.slice(start, 7).to_pylist()
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_spreadsheets_write_csv_in_their_own_way(images, mark, encoding):
+    rows = [["id ", " clean", "noisy"], ["a", "clean0.npy ", " noisy0.npy"]]
+    (images / "m.csv").write_bytes("\r\n".join(mark.join(row) for row in rows).encode(encoding))
+    pairs = ManifestPairs(str(images / "m.csv"))
+    assert pairs.check()[0] == 1
+    assert isinstance(pairs.load(0, pairs.rows(0, 1).to_pylist()[0]), LoadedPair)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "id,clean,noisy\na,x,y\nb,caf\xe9.png,y\n".encode("latin-1"),
+            r"row 2: clean holds b'caf\\xe9.png', which is no UTF-8",
+        ),
+        ("id,clean,noisy,\xe9\na,x,y,z\n".encode("latin-1"), "the header holds .* which is no UTF-8"),
+        ("id,clean,noisy\na,x,y\n".encode("utf-16"), "no text in UTF-8 .perhaps UTF-16"),
+    ],
+)
+def test_text_in_another_encoding_is_named_with_its_place(tmp_path, content, message):
+    (tmp_path / "m.csv").write_bytes(content)
+    with pytest.raises(ManifestError, match=message):
+        ManifestPairs(str(tmp_path / "m.csv")).check()
+
+
+def test_text_in_parquet_that_is_no_utf8_is_an_error_of_ours(tmp_path):
+    """Found by fuzzing: Arrow writes and reads such text, and fails only when Python asks for it."""
+    content = table(2).set_column(0, "noisy", pa.array([b"a.npy", b"\xff.npy"]).view(pa.string()))
+    with pytest.raises(ManifestError, match=r"m.parquet cannot be read: .*UTF8"):
+        ManifestPairs(write(tmp_path / "m.parquet", content)).check()
+
+
+CHAINS = ["reference://x.png::file:///refs.json", "simplecache::http://127.0.0.1/x.png", "Http://[::1]/a.png::file:///x"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (CHAINS[0], "chains file systems by '::'"),
+        (CHAINS[2], "chains file systems by '::'"),
+        *(
+            (f"{scheme}://x.png", f"of scheme {scheme.lower()}://; files are read from")
+            for scheme in ("REFERENCE", "ftp", "zip")
+        ),
+        (CHAINS[1], "No such file or directory"),
+        ("reference%3A//x.png", "No such file or directory"),
+    ],
+)
+def test_no_other_file_system_is_reached_from_a_cell(images, cell, message):
+    pairs = ManifestPairs(write(images / "m.csv", pa.table({"id": ["a"], "clean": ["clean0.npy"], "noisy": [cell]})))
+    pair = pairs.load(0, pairs.rows(0, 1).to_pylist()[0])
+    assert isinstance(pair, FailedPair)
+    assert message in pair.reason
+
+
+def test_a_path_may_hold_what_a_chain_is_written_with(images):
+    (images / "a::b.npy").write_bytes((images / "noisy0.npy").read_bytes())
+    pairs = ManifestPairs(write(images / "m.csv", pa.table({"id": ["a"], "clean": ["clean0.npy"], "noisy": ["a::b.npy"]})))
+    assert isinstance(pairs.load(0, pairs.rows(0, 1).to_pylist()[0]), LoadedPair)
+
+
+@pytest.mark.parametrize("location", ["reference://m.csv", "dir://m.csv::file:///", "file:///tmp/m.csv::x.csv"])
+def test_no_other_file_system_is_reached_from_the_manifests_place(location):
+    with pytest.raises(ValueError, match=r"must end in|scheme|chains"):
+        ManifestPairs(location)
+
+
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_arguments):
         pass

@@ -165,7 +165,8 @@ def _is_utf8(cell: bytes) -> bool:
 
 
 def _keys_as_text(table: pa.Table) -> pa.Table:
-    """The table with ``id``, ``clean`` and ``noisy`` as text, whatever they were stored as."""
+    """The table with ``id``, ``clean`` and ``noisy`` as text, whatever they were stored as; checked, as a file may lie."""
+    table.validate(full=True)  # text that is no UTF-8, offsets that lead out of a column
     for position, name in enumerate(table.column_names):
         if name in COLUMNS and table[name].type != pa.string():
             table = table.set_column(position, name, pc.cast(table[name], pa.string()))

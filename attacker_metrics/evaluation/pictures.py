@@ -128,9 +128,9 @@ def _tiles(image: Image.Image) -> Any:
 
 
 def _beyond_eight_bits(image: Image.Image) -> bool:
-    return any(
-        isinstance(value, int) and value > 255 for entry in _tiles(image) for value in np.atleast_1d(entry[3]).tolist()
-    )
+    """Whether a PPM's greatest value, which is among its decoder's arguments, takes more than a byte."""
+    arguments = [entry[3] if isinstance(entry[3], tuple) else (entry[3],) for entry in _tiles(image)]
+    return any(isinstance(value, int) and value > 255 for values in arguments for value in values)
 
 
 def _damage(content: bytes) -> str:
