@@ -146,8 +146,8 @@ class AttackerMetric(FiveFacts):
     def scores(self, pair: Pair) -> Tensor:
         """The score of every image of a pair, ``(B,)``, NaN where a pixel is not finite; the state is not touched."""
         with evaluating(self._module_attackers):
-            values = pair.scores(self.components)
-        return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
+            values = pair.kept_scores(self.components)
+        return values[0].clone() if len(values) == 1 else torch.stack(values).mean(dim=0)
 
     def check(self, pair: Pair) -> None:
         """Raise or warn about clean values outside [0, 1] and non-finite pixels; on an accelerator ``compute`` does.
@@ -213,7 +213,7 @@ class AttackerMetric(FiveFacts):
     def collapsed_images(self, pair: Pair) -> Tensor:
         """``(B,)`` bool: at least one of the MS-SSIM components is exactly 0, because a term was not positive."""
         with evaluating(self._module_attackers):
-            scores = pair.scores(c for c in self.components if isinstance(c.similarity, MSSSIM))
+            scores = pair.kept_scores(c for c in self.components if isinstance(c.similarity, MSSSIM))
         if len(scores) == 1:
             return scores[0] == 0
         return (torch.stack(scores) == 0).any(dim=0) if scores else pair.none

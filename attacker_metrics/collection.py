@@ -292,7 +292,7 @@ class MultiAttackerPrivacy(MetricCollection):
             for metric in ours.values():
                 metric.check(pair)
             with evaluating(module for metric in ours.values() for module in metric._module_attackers):
-                pair.scores(component for metric in ours.values() for component in metric.components)
+                pair.kept_scores(component for metric in ours.values() for component in metric.components)
         shared = (preds, target) if pair is None else (pair,)
         alone: dict[str, tuple[Metric, tuple[Any, ...]]]
         alone = {name: (metric, (preds, target)) for name, metric in self._modules.items() if name not in ours}

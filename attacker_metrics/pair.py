@@ -146,24 +146,25 @@ class Pair:
 
     def scores(self, components: Iterable[Component]) -> list[Tensor]:
         """Like :meth:`score` for several components, evaluated together."""
+        kept = self.kept_scores(components)
+        with torch.set_grad_enabled(self._grad):  # in one memory of their own
+            together = torch.stack(kept) if kept else self.finite
+            return [together[k] for k in range(len(kept))]
+
+    def kept_scores(self, components: Iterable[Component]) -> list[Tensor]:
+        """The :meth:`scores` themselves, which others are given copies of: not to be written to."""
         wanted = list(components)
         found = [(component, self._scores.get(component)) for component in wanted]
         missing = list(dict.fromkeys(component for component, score in found if score is None))
         if not missing:
-            return self._copies([score for _, score in found if score is not None])
+            return [score for _, score in found if score is not None]
         with torch.autocast(self.device.type, enabled=False), torch.set_grad_enabled(self._grad):
             known = [component for component in missing if is_known(component, one_way=self._one_way)]
             if known:
                 scores = self._evaluate(known)
                 self._scores.update((component, scores[:, k]) for k, component in enumerate(known))
             self._scores.update(self._score_by_views([component for component in missing if component not in known]))
-        return self._copies([self._scores[component] for component in wanted])
-
-    def _copies(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        """In one memory of their own: what is written to them does not change what was kept."""
-        with torch.set_grad_enabled(self._grad):
-            together = torch.stack(list(scores)) if scores else self.finite
-            return [together[k] for k in range(len(scores))]
+        return [self._scores[component] for component in wanted]
 
     def scores_side_by_side(self, components: Sequence[Component]) -> Tensor:
         """The scores of components that the engine knows, ``(B, components)``, evaluated anew."""
