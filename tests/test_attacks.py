@@ -595,7 +595,7 @@ def test_a_progress_bar_is_shown_on_request(capsys):
 def test_a_missing_rich_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     network = lenet()
-    with pytest.raises(ModuleNotFoundError, match=r"attacker-metrics\[cli\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e .*\[cli\]"):
         InvertingGradients(iterations=3)(network, share_gradients(network, photos(8), LABELS), progress=True)
 
 

@@ -199,7 +199,7 @@ def test_epsilon_of_many_steps_composes_and_sampling_helps():
 
 def test_a_missing_opacus_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "opacus.accountants", None)
-    with pytest.raises(ModuleNotFoundError, match=r"attacker-metrics\[study\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e .*\[study\]"):
         ClippedNoise(1.0, 1.0).epsilon(steps=1)
 
 
