@@ -214,6 +214,14 @@ def test_a_constant_metric_has_no_correlation_and_infinity_has_a_rank():
     assert np.isnan(r)
 
 
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7])
+def test_what_only_rows_without_weight_keep_from_being_constant_has_no_correlation(value):
+    """Rounding would make one of 1e-16 of it."""
+    constant, other, weights = np.array([value] * 3 + [0.9]), np.array([0.0, 1.0, 1.0, 0.0]), np.array([1.0, 1.0, 1.0, 0.0])
+    assert np.isnan(RankStatistics(constant, other)(weights)[:3]).all()
+    assert np.isnan(RankStatistics(other, constant)(weights)).all()
+
+
 def test_whole_clusters_are_drawn():
     clusters = np.repeat(["a", "b", "c"], [1, 2, 5])
     weights = draw_weights(clusters, 50, seed=0)

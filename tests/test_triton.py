@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from attacker_metrics import engine, multi_attacker_privacy_loss, standard_components
+from attacker_metrics import Pair, engine, multi_attacker_privacy_loss, standard_components
 from attacker_metrics.attackers import Blur, Gamma, clamp, luma, minmax
 from attacker_metrics.backends import backend, self_check
 from attacker_metrics.components import program_of
@@ -223,6 +223,7 @@ def test_launches_of_a_whole_step(monkeypatch):
     launched = []
     monkeypatch.setattr(triton_kernels, "_launch", lambda kernel, *_, **__: launched.append(kernel))
     monkeypatch.setattr(engine, "implementation", lambda *_, **__: triton_kernels)
+    monkeypatch.setattr(Pair, "warn_of_convention", lambda pair: None)  # looks at images on a CPU only
     clean = torch.rand(2, 3, 176, 176, device=DEVICE)
     noisy = (1 - clean).requires_grad_()
     with Launches() as around:
