@@ -80,7 +80,7 @@ def _table(found: dict[str, Assessment], expected: dict[str, bool], verdicts: di
         table.add_row(attacker, *(f"{_rate(one, attacker):.0f}" for one in found.values()))
     table.add_section()
     table.add_row("strongest", *(f"{_rate(one, None):.0f}" for one in found.values()), style="bold")
-    table.add_row("verdict", *("leaks" if verdicts[name] else "safe" for name in found), style="bold")
+    table.add_row("leak", *("found" if verdicts[name] else "none" for name in found), style="bold")
     table.add_row("right", *("yes" if verdicts[name] == expected[name] else "NO" for name in found), style="bold")
     return table
 
