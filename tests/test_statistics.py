@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("scipy", reason="needs the cli extra")
 pytest.importorskip("statsmodels", reason="needs the cli extra")
+from conftest import parameters
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -90,7 +91,8 @@ def test_the_mean_and_its_bootstrap_spread_are_those_of_scipy():
     scores = beta(np.random.default_rng(0), 400)
     estimate = mean_interval(scores)
     assert estimate.value == pytest.approx(scores.mean(), abs=1e-15)
-    theirs = stats.bootstrap((scores,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
+    seeded = {"rng" if "rng" in parameters(stats.bootstrap) else "random_state": np.random.default_rng(0)}  # SciPy 1.15
+    theirs = stats.bootstrap((scores,), np.mean, method="BCa", **seeded).confidence_interval
     np.testing.assert_allclose([estimate.low, estimate.high], theirs, rtol=0, atol=0.1 * (theirs.high - theirs.low))
 
 
