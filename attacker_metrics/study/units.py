@@ -18,7 +18,7 @@ import filelock
 import torch
 import torchmetrics
 
-import attacker_metrics
+from attacker_metrics._version import __version__
 from attacker_metrics.files.digest import package_digest
 
 MANIFESTS = "manifests"
@@ -193,7 +193,7 @@ class Folder:
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
     return {
-        "attacker_metrics": attacker_metrics.__version__,
+        "attacker_metrics": __version__,
         "torch": torch.__version__,
         "torchmetrics": torchmetrics.__version__,
         "python": platform.python_version(),
