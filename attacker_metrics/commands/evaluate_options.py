@@ -96,7 +96,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="COMPONENT=VALUE[@mean|p95|max]",
         help="exit with status 3 if that statistic (default: mean) of a component is above the value, or cannot be judged;"
         f" also of '{STRONGEST}' (the strongest attacker's percentile among unrelated pairs), and '{READ}=VALUE', the share"
-        f" of pictures that it reads at a false-positive rate of {READ_RATE:.0%} (both need --null); repeatable",
+        f" of pictures that it reads at a false-positive rate of {READ_RATE:.0%}% (both need --null); repeatable",
     )
     command.add_argument(
         "--null",

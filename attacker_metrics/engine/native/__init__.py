@@ -41,7 +41,7 @@ _CHECK = """
 import json, sys
 from pathlib import Path
 sys.path[:] = json.loads(sys.argv[1])
-from attacker_metrics.engine.backends import native
+from attacker_metrics.engine import native
 native._load(Path(sys.argv[2]))
 """
 
