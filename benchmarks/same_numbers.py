@@ -10,6 +10,7 @@ What tells runs apart but is no number of theirs (versions, digests, dates, seco
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -39,14 +40,15 @@ COMMANDS = {
 
 def in_python(folder: Path) -> None:
     """What the checkout on PYTHONPATH computes in Python: ``tensors.pt``, and files for the commands."""
-    from attacker_metrics.learned import standard_learned
-    from attacker_metrics.strongest import assess
 
     import attacker_metrics as am
+
+    learned_attackers = importlib.import_module("attacker_metrics.learned")  # under the names that both checkouts have
+    strongest = importlib.import_module("attacker_metrics.strongest")
     from attacker_metrics.quality import quality_scores
 
     found: dict[str, Any] = {}
-    pictures = [data.astronaut(), data.coffee(), data.cat(), data.rocket()]
+    pictures: list[Any] = [getattr(data, name)() for name in ("astronaut", "coffee", "cat", "rocket")]
     clean = torch.stack([torch.from_numpy(p[:224, :224].copy()).permute(2, 0, 1) / 255 for p in pictures])
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     hidden = {"noise": clean + 0.2 * noise, "negative": 1 - clean, "other": clean.roll(1, 0)}
@@ -56,7 +58,7 @@ def in_python(folder: Path) -> None:
             noisy = image.clone().requires_grad_()
             found[f"{backend} {name} scores"] = am.multi_attacker_scores(noisy, clean)
             losses = am.multi_attacker_privacy_loss(noisy, clean)
-            sum(losses.values()).backward()
+            torch.stack(list(losses.values())).sum().backward()
             found[f"{backend} {name} losses"], found[f"{backend} {name} gradient"] = losses, noisy.grad
             found[f"{backend} {name} training"] = am.MultiAttackerPrivacyLoss()(image, clean)
             suite = am.MultiAttackerPrivacy(suite="standard-v1")
@@ -70,8 +72,8 @@ def in_python(folder: Path) -> None:
         return original.flip(-1) + 0.1 * noise[i // 25][:, :64, :64], original
 
     betas = (0.0448, 0.2856, 0.3001)
-    learned = standard_learned(["linear", "block"], betas=betas)
-    assessed = assess(crop, range(100), am.MultiAttackerPrivacy(betas=betas, extra=learned))
+    learned = learned_attackers.standard_learned(["linear", "block"], betas=betas)
+    assessed = strongest.assess(crop, range(100), am.MultiAttackerPrivacy(betas=betas, extra=learned))
     found["assessment"] = {**assessed.scores, "p": assessed.strongest.p_value, "winner": list(assessed.strongest.winner)}
     found["quality"] = quality_scores(hidden["noise"], clean)
     torch.save(leaves(found), "tensors.pt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,7 +11,7 @@ from attacker_metrics.annotation.answers import Answer, main_answers, read_answe
 from attacker_metrics.annotation.database import Database, DatabaseFileError
 from attacker_metrics.annotation.store import Store
 from attacker_metrics.faithfulness.annotations import CANNOT_TELL, CLASS, KEYS, PREFIX
-from attacker_metrics.files.spreadsheet import escaped
+from attacker_metrics.files.spreadsheet import csv_text
 from attacker_metrics.files.writing import check_outputs, has_header, staged, with_suffix
 
 _LOG_COLUMNS = (
@@ -39,7 +38,7 @@ def table_csv(store: Store) -> str:
     for k, item in enumerate(store.items):
         row = [getattr(item, name) for name in KEYS] + ([item.category] if with_class else [])
         rows.append(row + [_cell(answers.get(k), with_class=with_class) for answers in given.values()])
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def log_csv(store: Store) -> str:
@@ -59,7 +58,7 @@ def log_csv(store: Store) -> str:
                 int(answer.undone),
             ]
         )
-    return _csv(rows)
+    return csv_text(rows)
 
 
 def export(database: Path, output: Path, *, overwrite: bool = False) -> tuple[Path, Path]:
@@ -119,9 +118,3 @@ def _shown_original(store: Store, answer: Answer) -> str:
     if store.settings.task == "category" and answer.kind != "catch":
         return ""
     return store.items[answer.item if answer.partner is None else answer.partner].original
-
-
-def _csv(rows: Iterable[Iterable[object]]) -> str:
-    file = io.StringIO()
-    csv.writer(file).writerows(map(escaped, row) for row in rows)
-    return file.getvalue()

@@ -9,7 +9,7 @@ from typing import Any
 
 from attacker_metrics._extras import MissingExtraError, missing_extra
 from attacker_metrics.commands.options import OK, UsageError, add_overwrite
-from attacker_metrics.files.spreadsheet import escaped
+from attacker_metrics.files.spreadsheet import csv_text
 from attacker_metrics.files.terminal import printable
 from attacker_metrics.files.writing import check_outputs, has_header, with_suffix, write_whole
 
@@ -134,8 +134,6 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
-    import csv
-    import io
 
     from attacker_metrics.faithfulness import read_annotations
     from attacker_metrics.quality.metrics import quality_scores
@@ -157,13 +155,9 @@ def _score(options: argparse.Namespace) -> None:
         size=size,
         max_shift=options.align,
     )
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer)
-    writer.writerow(table)
-    writer.writerows(map(escaped, row) for row in zip(*table.values(), strict=True))
     _check_table(options, output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, buffer.getvalue().encode())
+    write_whole(output, csv_text([list(table), *zip(*table.values(), strict=True)]).encode())
     print(f"wrote {printable(output)}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import json
 import os
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from attacker_metrics.commands.options import OK, UsageError, bad_usage
 from attacker_metrics.files.images import PICTURE_SUFFIXES, TENSOR_SUFFIXES, ImageError, read_image
-from attacker_metrics.files.spreadsheet import escaped
+from attacker_metrics.files.spreadsheet import csv_text
 from attacker_metrics.files.writing import staged
 from attacker_metrics.obfuscations import FAMILIES, UNDONE_BY, ZOO_VERSION, Obfuscation, obfuscation, zoo
 
@@ -103,16 +102,15 @@ def apply(options: argparse.Namespace) -> int:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"--output {options.output} exists and is not an empty folder; nothing is overwritten.")
     pictures = _pictures(options.input)
-    with staged(output) as stage, (stage / MANIFEST).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "clean", "noisy", "obfuscation"])
+    rows = [("id", "clean", "noisy", "obfuscation")]
+    with staged(output) as stage:
         for name, path in pictures.items():
             sent = Path("sent", f"{name}.{options.format}")
             (stage / sent).parent.mkdir(parents=True, exist_ok=True)
             (stage / sent).write_bytes(_encoded(_hidden(entry, path, name, options), options.format))
             clean = Path(os.path.relpath(path.resolve(), output)).as_posix()
-            row = (name, clean, sent.as_posix(), f"{ZOO_VERSION}/{entry.name}")
-            writer.writerow([escaped(cell) for cell in row])
+            rows.append((name, clean, sent.as_posix(), f"{ZOO_VERSION}/{entry.name}"))
+        (stage / MANIFEST).write_text(csv_text(rows), encoding="utf-8", newline="")
     print(f"hid {len(pictures)} pictures by {entry.name}; wrote {options.output / MANIFEST} (the folder holds image data)")
     return OK
 

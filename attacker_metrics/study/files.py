@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from attacker_metrics.files.spreadsheet import escaped
+from attacker_metrics.files.spreadsheet import csv_text
 from attacker_metrics.study.units import write_file
 
 ATTACKED, THREAT_MODEL = "originals/attacked.json", "threat_model.json"
@@ -87,9 +86,7 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 def write_rows(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write rows, the header among them, as CSV."""
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerows(map(escaped, row) for row in rows)
-    write_file(path, buffer.getvalue().encode())
+    write_file(path, csv_text(rows).encode())
 
 
 def read_json(path: Path) -> Any:

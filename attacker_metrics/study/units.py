@@ -20,6 +20,7 @@ import torchmetrics
 
 from attacker_metrics._version import __version__
 from attacker_metrics.files.digest import package_digest
+from attacker_metrics.files.writing import write_whole
 
 MANIFESTS = "manifests"
 _HOLDER = ".lock.json"
@@ -201,14 +202,9 @@ def versions() -> dict[str, str]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, also if the machine stops: beside it first, to the disk, then in its place."""
+    """Write a file whole or not at all, and the folders above it where they are missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_whole(path, content)
 
 
 def write_json(path: Path, content: Any) -> None:
