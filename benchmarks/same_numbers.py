@@ -40,7 +40,6 @@ COMMANDS = {
 
 def in_python(folder: Path) -> None:
     """What the checkout on PYTHONPATH computes in Python: ``tensors.pt``, and files for the commands."""
-
     import attacker_metrics as am
 
     learned_attackers = importlib.import_module("attacker_metrics.learned")  # under the names that both checkouts have
@@ -58,8 +57,9 @@ def in_python(folder: Path) -> None:
             noisy = image.clone().requires_grad_()
             found[f"{backend} {name} scores"] = am.multi_attacker_scores(noisy, clean)
             losses = am.multi_attacker_privacy_loss(noisy, clean)
-            torch.stack(list(losses.values())).sum().backward()
-            found[f"{backend} {name} losses"], found[f"{backend} {name} gradient"] = losses, noisy.grad
+            found[f"{backend} {name} losses"] = losses
+            total = torch.stack(list(losses.values())).sum()
+            found[f"{backend} {name} gradient"] = torch.autograd.grad(total, noisy)[0]
             found[f"{backend} {name} training"] = am.MultiAttackerPrivacyLoss()(image, clean)
             suite = am.MultiAttackerPrivacy(suite="standard-v1")
             suite.update(image, clean)
