@@ -97,7 +97,7 @@ def leaves(value: Any, at: str = "") -> dict[str, Any]:
 def run(tree: Path, work: Path, only: set[str]) -> None:
     """Everything with one checkout; what it writes lies in ``work``."""
     work.mkdir(parents=True)
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONHASHSEED": "0"}
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     subprocess.run(
         [sys.executable, str(Path(__file__).resolve()), "--in-python", "files"], cwd=work, env=environment, check=True
     )

@@ -209,4 +209,4 @@ def test_a_pair_takes_other_channel_counts_only_when_told():
 def test_the_engine_refuses_a_similarity_that_it_would_evaluate_otherwise():
     component = Component("wide", am.MSSSIM(SMALL, data_range=255.0))
     with pytest.raises(ValueError, match=r"'wide': the engine does not know MSSSIM\(.*data_range=255\.0"):
-        am.components.program_of([component], 3, 22, 22)
+        am.scoring.components.program_of([component], 3, 22, 22)

@@ -196,7 +196,7 @@ def test_folded_terms_are_the_defaults_where_all_terms_are_at_least_a_hundredth(
 
 def test_the_fold_is_smooth_and_positive():
     terms = torch.linspace(-0.05, 0.05, 2001, dtype=torch.float64)
-    ms_ssim = am.ms_ssim._product_of_powers
+    ms_ssim = am.engine.eager.ms_ssim._product_of_powers
     values, slopes = ms_ssim(terms[None, None], (1.0,), "fold")
     values, slopes = values[0], slopes[0, 0]
     assert values.min() == pytest.approx(0.005)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable  # since Python 3.11
 
 SOURCE_SUFFIXES = (
-    *(".py", ".cpp", ".cu", ".h", ".typed"),
+    *(".py", ".pyi", ".cpp", ".cu", ".h", ".typed"),
     *(".jinja", ".html", ".css", ".js", ".svg"),
     *(".json", ".yaml", ".md", ".txt", ".jpg", ".png"),
 )
