@@ -13,6 +13,7 @@ from conftest import parameters
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -152,6 +153,13 @@ def test_all_pairs_are_the_worst_hundred_per_cent():
     np.testing.assert_allclose(mean_of_worst(scores, groups, fraction=1), mean_interval(scores, groups), atol=1e-9)
 
 
+def test_single_precision_is_read_and_then_computed_in_double():
+    scores, groups = in_groups(np.random.default_rng(3), 30)
+    single = scores.astype(np.float32)
+    for function in (mean_interval, mean_of_worst):
+        assert function(single, groups) == function(single.astype(np.float64), groups)
+
+
 def test_groups_of_one_are_no_groups_and_names_do_not_matter():
     scores = beta(np.random.default_rng(2), 50)
     assert mean_interval(scores, np.arange(50)) == mean_interval(scores)
@@ -216,8 +224,10 @@ def test_intervals_of_quantiles_hold_it_in_groups():
 
 @pytest.mark.parametrize("q", [0.5, 0.8, 0.9])
 @pytest.mark.parametrize("seed", range(5))
-def test_intervals_of_quantiles_in_groups_end_at_the_order_statistics_around_those_of_the_exact_share(q, seed):
+@pytest.mark.parametrize("digits", [1, 12])
+def test_intervals_of_quantiles_in_groups_end_at_the_order_statistics_around_those_of_the_exact_share(q, seed, digits):
     scores, groups = in_groups(np.random.default_rng(seed), 60)
+    scores = scores.round(digits)  # with one, many pairs tie with the quantile: they do not lie beyond it
     estimate = quantile(scores, q, groups)
     beyond = success_rate(scores > estimate.value, groups).effective
     shares = proportion_confint(q * beyond, beyond, method="beta")
@@ -236,6 +246,17 @@ def test_copies_of_one_picture_are_no_further_evidence_for_a_quantile():
     many, groups = in_groups(np.random.default_rng(1), 36)
     with pytest.raises(UnsupportedQuantileError, match=r"in 36 groups, worth .* at least 37 of both"):
         quantile(many, 0.9, groups)
+
+
+def test_as_many_pairs_are_needed_as_make_the_expected_number_beyond_log_forty_in_spite_of_rounding():
+    assert [pairs_needed(np.log(40) / n) for n in range(8, 2000)] == list(range(8, 2000))
+
+
+def test_many_groups_are_few_pairs_where_one_of_them_decides_which_share_lies_beyond():
+    scores = np.append(np.full(100, 0.9), np.linspace(0, 0.5, 90))
+    groups = np.append(np.zeros(100), np.arange(1, 91))
+    with pytest.raises(UnsupportedQuantileError, match=r"190 pairs in 91 groups, worth 5 independent pairs: at least 10 of"):
+        quantile(scores, 0.4, groups)
 
 
 # Rates
@@ -260,6 +281,28 @@ def test_copies_of_one_picture_are_no_further_evidence_for_a_rate():
     assert copied.rate == alone.rate
     assert copied.effective < 1.05 * alone.effective
     assert success_rate(hits, np.arange(40)).effective > 0.9 * alone.effective
+
+
+@pytest.mark.parametrize("groups", [2, 3, 12, 40])
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_in_groups_are_worth_what_the_cluster_robust_error_of_statsmodels_says(groups, seed):
+    random = np.random.default_rng(seed)
+    group = np.append(np.arange(groups), random.integers(groups, size=5 * groups))
+    hits = random.random(6 * groups) < random.beta(0.5, 1, groups)[group]
+    hits[:2] = True, False
+    robust = OLS(hits.astype(float), np.ones(len(hits))).fit(cov_type="cluster", cov_kwds={"groups": group}).bse[0]
+    alike = hits.mean() * (1 - hits.mean()) / robust**2  # that many independent pairs have this error
+    student = (stats.t.ppf(0.975, len(hits) - 1) / stats.t.ppf(0.975, groups - 1)) ** 2
+    expected = len(hits) if alike >= len(hits) else max(1, alike * student)
+    assert success_rate(hits, group).effective == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_pairs_in_groups_are_worth_at_the_ends():
+    assert success_rate(np.arange(100) < 50, np.arange(100) // 50).effective == 1  # one of two groups, wholly
+    assert success_rate(np.arange(100) % 2, np.arange(100) // 2).effective == 100  # half of every group: no spread
+    assert success_rate([True, False, True], ["a"] * 3).effective == 1
+    for share in (0, 1):
+        assert success_rate(np.full(12, share), np.arange(12) // 3).effective == 4
 
 
 def test_a_hit_never_lowers_what_may_be_claimed_without_any():
@@ -395,6 +438,9 @@ def test_a_summary_holds_what_n_supports_and_says_what_it_does_not():
         (lambda: success_rate([0, 0.5]), "hits must be 0 or 1"),
         (lambda: rate_of_counts(3, 2), "got 3 of 2"),
         (lambda: quantile([0.1] * 100, 95), "q must be in .* got 95"),
+        (lambda: pairs_needed(0), "q must be in .* got 0"),
+        (lambda: pairs_needed(1), "q must be in .* got 1"),
+        (lambda: pairs_needed(1.5), "q must be in .* got 1.5"),
         (lambda: holm([0.1, 1.1]), "lie in .* got .*1.1"),
         (lambda: tail_summary([np.nan]), "n >= 1"),
         (lambda: tail_summary(np.zeros((2, 30))), r"got \(2, 30\)"),

@@ -51,7 +51,7 @@ def test_unrelated_pairs_never_stay_in_a_group_or_mix_sizes(images, seed):
 def test_groups_of_tensors_and_arrays_are_groups_and_missing_ones_are_refused():
     for groups in (torch.tensor([0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 2]), list(torch.tensor([0, 0, 1, 1, 2]))):
         for seed in range(20):
-            noisy, clean = unrelated_pairs(groups, kinds=np.zeros(5), seed=seed)
+            noisy, clean = unrelated_pairs(groups, kinds=torch.zeros(5), seed=seed)
             assert all(int(groups[i]) != int(groups[j]) for i, j in zip(noisy, clean, strict=True))
     for missing in (np.array([np.nan, np.nan, 1.0]), ["a", None, "b"]):
         with pytest.raises(ValueError, match=r"images have no id or group"):
@@ -65,6 +65,36 @@ def test_images_without_groups_all_have_a_partner_and_the_limit_holds():
     noisy, _ = unrelated_pairs(range(500), limit=50)
     assert len(noisy) == 50
     assert len(unrelated_pairs(range(10_050))[0]) == 10_000
+
+
+def test_of_a_group_larger_than_all_others_as_many_are_matched_as_have_a_partner():
+    for groups in ([0] * 5 + [1], [1] + [0] * 5, [2] + [0] * 5 + [1]):
+        noisy, clean = unrelated_pairs(groups)
+        assert len(noisy) == 2 * (len(groups) - 5)
+        assert all(groups[i] != groups[j] for i, j in zip(noisy, clean, strict=True))
+
+
+def test_partners_are_drawn_and_are_not_the_neighbours_in_the_list():
+    """Pictures that follow each other, as in a film, may be alike."""
+    noisy, clean = unrelated_pairs(range(500))
+    assert np.mean(np.abs(noisy - clean) == 1) < 0.05
+    assert stats.pearsonr(noisy, clean).pvalue > 0.001
+    alone, drawn = unrelated_pairs(range(500), seed=0), unrelated_pairs(range(500), seed=1)
+    assert dict(zip(*alone, strict=True)) == dict(zip(noisy, clean, strict=True))
+    assert np.mean([dict(zip(*drawn, strict=True))[i] == j for i, j in zip(noisy, clean, strict=True)]) < 0.05
+    fewer = list(zip(*unrelated_pairs(range(500), limit=50), strict=True))
+    every = list(zip(noisy, clean, strict=True))
+    places = [every.index(pair) for pair in fewer]
+    assert places == sorted(places)  # in the order of all
+    assert np.mean(places) == pytest.approx(250, abs=80)  # a choice from all of them, not the first
+    assert unrelated_pairs(["a", "b"], limit=1)[0].size == 1
+
+
+def test_wrong_kinds_and_limits_of_unrelated_pairs_are_named():
+    with pytest.raises(ValueError, match="kinds must have one entry per image, got 2 for 3 images"):
+        unrelated_pairs(["a", "b", "c"], kinds=[1, 1])
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        unrelated_pairs(["a", "b", "c"], limit=0)
 
 
 def test_percentiles_are_scipys_mid_ranks():
