@@ -162,6 +162,58 @@ def test_one_attackers_p_value_is_the_permutation_tests():
     assert null.realised(0.05) == pytest.approx(np.mean([(scores >= own).mean() <= 0.05 for own in scores]))
 
 
+@pytest.mark.parametrize("digits", [1, 12])
+def test_an_attacker_alone_succeeds_above_its_threshold_and_nowhere_else(digits):
+    generator = np.random.default_rng(4)
+    scores, values = generator.random(150).round(digits), generator.random(80).round(digits)
+    null = NullDistribution({"other": 1 - scores, "a": scores})
+    for rate in (0.01, 0.02, 0.1, 1 / 3, 0.9):
+        expected = [(1 + np.sum(scores >= value)) / 151 <= rate + 1e-12 for value in values]
+        assert null.success("a", values, rate).tolist() == expected
+        assert (values > null.threshold("a", rate)).tolist() == expected
+    assert null.mean("a") == pytest.approx(scores.mean(), abs=1e-15)
+    with pytest.raises(ValueError, match="needs at least 999 unrelated pairs, got 150"):
+        null.threshold("a", 0.001)
+
+
+def test_the_realised_rate_of_several_attackers_is_that_of_brute_force():
+    pool = np.random.default_rng(5).random((3, 99)).round(2)
+    null, maxima = NullDistribution(dict(zip("abc", pool, strict=True))), brute_force_maxima(pool)
+    for rate in (0.02, 0.1, 1 / 3, 33 / 99):
+        beaten = np.mean(maxima >= maxima[:, None] - 1e-12, axis=1)
+        assert null.realised(rate) == pytest.approx(np.mean(beaten <= rate + 1e-12), abs=1e-15)
+
+
+def test_an_image_beyond_as_many_pairs_as_the_rate_asks_for_is_read():
+    null = NullDistribution({"a": np.linspace(0, 0.5, 99), "b": np.linspace(0, 0.5, 99)[::-1]})
+    found = null.strongest({"a": np.array([0.9, 0.5, np.nan]), "b": np.array([0.0, 0.0, 0.9])})
+    assert found.p_value[0] == pytest.approx(0.01)
+    assert found.success(0.01).tolist() == [True, False, False]
+    assert found.scored.tolist() == [True, True, False]
+    assert found.level[0] == pytest.approx(1.8)  # of the way from 0.5 to 1, four fifths
+
+
+def test_pairs_without_a_score_of_every_attacker_are_left_out_and_counted():
+    generator = np.random.default_rng(6)
+    whole, images = generator.random((2, 40)), dict(zip("ab", generator.random((2, 9)), strict=True))
+    holed = np.insert(whole, [0, 7, 40], np.nan, axis=1)
+    holed[0, 0] = holed[1, 8] = 0.99
+    null, alone = (NullDistribution(dict(zip("ab", scores, strict=True))) for scores in (holed, whole))
+    assert (null.count, null.skipped, alone.count, alone.skipped) == (40, 3, 40, 0)
+    for field in ("p_value", "level", "percentile", "winner"):
+        assert getattr(null.strongest(images), field).tolist() == getattr(alone.strongest(images), field).tolist()
+
+
+def test_two_pairs_are_a_distribution_and_scores_of_one_or_more_a_level_of_two_at_most():
+    null = NullDistribution({"a": np.array([0.2, 0.4])})
+    found = null.strongest({"a": np.array([0.3, 0.7, 1.0, 1.1])})
+    np.testing.assert_allclose(found.level, [0.5, 1.5, 2, 2], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.p_value, [2 / 3, 1 / 3, 1 / 3, 1 / 3], rtol=0, atol=1e-12)
+    assert found.percentile.tolist() == [0.5] * 4  # no more than two pairs can tell
+    full = NullDistribution({"a": np.array([0.2, 1.0])}).strongest({"a": np.array([1.0, 1.5])})
+    assert full.level.tolist() == [0.75, 1.0]
+
+
 def test_the_winner_is_the_attacker_with_the_largest_percentile():
     ramp = np.arange(100) / 100
     null = NullDistribution({"low": ramp / 10, "high": 0.9 + ramp / 10})
@@ -222,8 +274,9 @@ def test_bad_tables_are_named():
         NullDistribution({"a": np.zeros((5, 2))})
     with pytest.raises(ValueError, match="different: b, c"):
         null.strongest({"a": np.zeros(2), "c": np.zeros(2)})
-    with pytest.raises(ValueError, match=r"rate must lie between 0 and 1, got 0"):
-        null.check_rate(0)
+    for rate in (0, 1, 1.5, np.nan):
+        with pytest.raises(ValueError, match=f"rate must lie between 0 and 1, got {rate}"):
+            null.check_rate(rate)
 
 
 def random_pictures(i):
