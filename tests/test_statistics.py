@@ -188,8 +188,11 @@ def test_the_same_seed_gives_the_same_interval_and_memory_is_chunked(monkeypatch
     whole = [mean_interval(scores, groups), mean_of_worst(scores, groups)]
     assert whole == [mean_interval(scores, groups), mean_of_worst(scores, groups)]
     assert whole[0] != mean_interval(scores, groups, seed=1)
-    monkeypatch.setattr("attacker_metrics.statistics.bootstrap._CHUNK", 1000)
-    np.testing.assert_allclose([mean_interval(scores, groups), mean_of_worst(scores, groups)], whole, atol=1e-12)
+    assert whole[1] != mean_of_worst(scores, groups, seed=1)
+    assert whole[0] == mean_interval(scores, groups, seed=0, resamples=2000)
+    for chunk in (1, 1000, 44_000):  # one resample at once; 4 or 25 with a rest; 200 or 1100
+        monkeypatch.setattr("attacker_metrics.statistics.bootstrap._CHUNK", chunk)
+        np.testing.assert_allclose([mean_interval(scores, groups), mean_of_worst(scores, groups)], whole, atol=1e-12)
 
 
 # Quantiles
@@ -357,6 +360,33 @@ def test_the_exact_sign_flip_test_is_scipys_and_that_of_every_flip():
             assert test.p_value == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
+def test_sums_that_round_differently_are_equal_and_every_flip_is_tried_if_they_are_not_more_than_the_draws(monkeypatch):
+    differences = np.array([0.1, 0.2, 0.3, 0.1, 0.2, 0.1, 0.7])
+    for order in itertools.permutations(range(7), 7):
+        if order[0] < 3:
+            assert sign_flip_test(differences[list(order)]).p_value == 2 / 2**7
+    skewed = np.random.default_rng(4).normal(0.4, 1, 9)
+    whole = sign_flip_test(skewed, resamples=512)
+    assert (whole.exact, sign_flip_test(skewed, resamples=511).exact) == (True, False)
+    monkeypatch.setattr("attacker_metrics.statistics.paired._CHUNK", 100)  # 11 flips at once, and a rest
+    assert sign_flip_test(skewed) == whole
+    monkeypatch.setattr("attacker_metrics.statistics.paired._CHUNK", 1)
+    assert sign_flip_test(skewed) == whole
+
+
+def test_the_random_sign_flip_test_never_gives_zero_and_estimates_the_exact_one(monkeypatch):
+    assert sign_flip_test(np.linspace(1, 2, 100)).p_value == 1e-4
+    assert sign_flip_test(np.linspace(1, 2, 100), resamples=999).p_value == 1e-3
+    differences = np.random.default_rng(6).normal(0.3, 1, 13)
+    exact = sign_flip_test(differences)
+    for chunk in (4_000_000, 13_000):
+        monkeypatch.setattr("attacker_metrics.statistics.paired._CHUNK", chunk)
+        drawn = sign_flip_test(differences, resamples=8191)
+        assert (exact.exact, drawn.exact, drawn.smallest) == (True, False, 1 / 8192)
+        assert drawn.p_value == pytest.approx(exact.p_value, abs=4 * np.sqrt(exact.p_value / 8191))
+    assert drawn != sign_flip_test(differences, resamples=8191, seed=1)
+
+
 def test_the_random_sign_flip_test_agrees_with_the_paired_t_test():
     differences = np.random.default_rng(1).normal(0.1, 1, 400)
     test = sign_flip_test(differences)
@@ -418,6 +448,23 @@ def test_a_summary_holds_what_n_supports_and_says_what_it_does_not():
     few = tail_summary(scores[:20], np.arange(20) // 2)
     assert list(few.refused) == ["p90", "p95", "p99", "cvar5"]
     assert (few.groups, few.cvar5, few.success) == (10, None, None)
+    assert few.refused["cvar5"] == few.refused["p95"].replace("p95", "the mean of the worst 5 %", 1)
+
+
+def test_a_summary_hands_groups_bounds_and_seed_on_and_a_score_at_the_threshold_is_a_success():
+    scores, groups = in_groups(np.random.default_rng(4), 80)
+    scores = 3 * scores.round(2) - 1
+    holed, names = np.append(scores, [np.nan] * 2), np.append(groups, [0, 99])  # nobody else is in group 99
+    at = np.median(scores).round(2)
+    summary = tail_summary(holed, names, threshold=at, bounds=(-1, 2), seed=3)
+    assert (summary.n, summary.left_out, summary.groups) == (len(scores), 2, 80)
+    assert summary.mean == mean_interval(scores, groups, bounds=(-1, 2), seed=3)
+    assert summary.cvar5 == mean_of_worst(scores, groups, bounds=(-1, 2), seed=3)
+    assert summary.quantiles["p95"] == quantile(scores, 0.95, groups)
+    assert summary.success == success_rate(scores >= at, groups)
+    assert summary.success.successes > (scores > at + 1e-9).sum()
+    with pytest.raises(ValueError, match="must lie in"):
+        tail_summary(scores, groups)
 
 
 # Wrong input
@@ -430,18 +477,27 @@ def test_a_summary_holds_what_n_supports_and_says_what_it_does_not():
         (lambda: mean_interval(np.zeros((2, 3))), r"got \(2, 3\)"),
         (lambda: mean_interval([0.1, np.nan, np.inf]), "2 of 3 scores are NaN or infinite"),
         (lambda: mean_interval([0.1, 1.5]), "must lie in .* got 0.1 to 1.5; pass their own range as bounds"),
+        (lambda: mean_interval([0.1, -0.5]), "must lie in .* got -0.5 to 0.1; pass their own range as bounds"),
+        (lambda: mean_of_worst([0.1, 1.5]), "must lie in .* got 0.1 to 1.5"),
         (lambda: mean_of_worst([0.1, 0.2], fraction=5), "fraction must be in .* got 5"),
+        (lambda: mean_of_worst([0.1, 0.2], fraction=0), "fraction must be in .* got 0"),
         (lambda: sign_flip_test([0.1, 0.2], ["a"]), r"groups must have the shape of scores, \(2,\), got \(1,\)"),
         (lambda: sign_flip_test([0.1, 0.2], ["a", None]), "1 of 2 scores have no group"),
         (lambda: sign_flip_test([0.1, 0.2], [1, np.nan]), "1 of 2 scores have no group"),
         (lambda: sign_flip_test([0.1, 0.2], np.array(["a", np.nan], object)), "1 of 2 scores have no group"),
         (lambda: success_rate([0, 0.5]), "hits must be 0 or 1"),
         (lambda: rate_of_counts(3, 2), "got 3 of 2"),
+        (lambda: rate_of_counts(-1, 2), "got -1 of 2"),
+        (lambda: rate_of_counts(0, 0), "got 0 of 0"),
         (lambda: quantile([0.1] * 100, 95), "q must be in .* got 95"),
         (lambda: pairs_needed(0), "q must be in .* got 0"),
         (lambda: pairs_needed(1), "q must be in .* got 1"),
         (lambda: pairs_needed(1.5), "q must be in .* got 1.5"),
         (lambda: holm([0.1, 1.1]), "lie in .* got .*1.1"),
+        (lambda: holm([0.1, -0.1]), "lie in .* got .*-0.1"),
+        (lambda: holm([0.1, np.nan]), "lie in .* got .*nan"),
+        (lambda: holm([]), r"shape \(m,\) .* got \[\]"),
+        (lambda: holm([[0.1, 0.2]]), r"shape \(m,\) .* got \[\["),
         (lambda: tail_summary([np.nan]), "n >= 1"),
         (lambda: tail_summary(np.zeros((2, 30))), r"got \(2, 30\)"),
         (lambda: tail_summary([0.1, 0.2], ["a"]), r"groups must have the shape of scores, \(2,\), got \(1,\)"),

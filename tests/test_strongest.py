@@ -214,6 +214,14 @@ def test_two_pairs_are_a_distribution_and_scores_of_one_or_more_a_level_of_two_a
     assert full.level.tolist() == [0.75, 1.0]
 
 
+def test_of_two_largest_scores_that_tie_none_is_beyond_the_other():
+    scores, values = np.array([0.1, 0.2, 0.6, 0.6]), np.array([0.15, 0.6, 0.6 + 1e-9, 0.7])
+    null = NullDistribution({"a": scores})
+    np.testing.assert_allclose(null.maxima, brute_force_maxima(scores[None]), rtol=0, atol=1e-15)
+    expected = [brute_force_p_value(scores[None], values[[i]]) for i in range(4)]
+    np.testing.assert_allclose(null.strongest({"a": values}).p_value, expected, rtol=0, atol=1e-12)
+
+
 def test_the_winner_is_the_attacker_with_the_largest_percentile():
     ramp = np.arange(100) / 100
     null = NullDistribution({"low": ramp / 10, "high": 0.9 + ramp / 10})
