@@ -205,6 +205,21 @@ def test_pairs_without_a_score_of_every_attacker_are_left_out_and_counted():
         assert getattr(null.strongest(images), field).tolist() == getattr(alone.strongest(images), field).tolist()
 
 
+def test_single_precision_and_lists_are_read_and_then_ranked_in_double():
+    null, images = np.random.default_rng(7).random((2, 2, 60)).astype(np.float32)
+    found = [
+        NullDistribution(dict(zip("ab", scores, strict=True))).strongest(dict(zip("ab", values, strict=True)))
+        for scores, values in (
+            (null, images),
+            (null.astype(np.float64), images.astype(np.float64)),
+            (null.tolist(), images.tolist()),
+        )
+    ]
+    for other in found[1:]:
+        assert other.level.tolist() == found[0].level.tolist()
+        assert other.p_value.tolist() == found[0].p_value.tolist()
+
+
 def test_two_pairs_are_a_distribution_and_scores_of_one_or_more_a_level_of_two_at_most():
     null = NullDistribution({"a": np.array([0.2, 0.4])})
     found = null.strongest({"a": np.array([0.3, 0.7, 1.0, 1.1])})
