@@ -353,6 +353,8 @@ def test_what_is_on_both_sides_is_found_however_far_apart_and_named_by_its_rows(
         fit_rows(Cells(id=clean, clean=far, split=side), count, None)
     with pytest.raises(SplitError, match=r"but 6 values of group .* and 1 more\. Put all pairs of one group"):
         fit_rows(Cells(id=clean, group=[f"g{i // 2}" for i in range(12)] + clean[12:], split=side), count, None)
+    with pytest.raises(SplitError, match=r"but 5 values of group .*scored\)\. Put all pairs of one group"):
+        fit_rows(Cells(id=clean, group=[f"g{i // 2}" for i in range(10)] + clean[10:], split=side), count, None)
     for empty in ("", None):  # no file, no group: shared by nobody
         fit_rows(Cells(id=clean, clean=[empty] * count, split=side), count, None)
 
@@ -364,6 +366,10 @@ def test_cells_of_the_column_that_are_neither_are_counted_from_the_first_row_on(
         fit_rows(cells, 8, None)
     with pytest.raises(SplitError, match=r"row 3: 'x'\."):
         fit_rows(Cells(id=list("abc"), split=["fit", "score", "x"]), 3, None)
+    late = ["fit"] * 5000
+    late[4999] = "x"
+    with pytest.raises(SplitError, match=r"row 5000: 'x'\."):
+        fit_rows(Cells(id=list(map(str, range(5000))), split=late), 5000, None)
     with pytest.raises(SplitError, match="all 2 pairs are for scoring, none is left to fit on"):
         fit_rows(Cells(id=list("ab"), split=["score", "score"]), 2, None)
 
