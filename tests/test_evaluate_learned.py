@@ -331,6 +331,68 @@ def test_splits_that_cannot_be_are_named(tmp_path, rows, head, share, message):
         fit_rows(source, 2, share)
 
 
+class Cells:
+    """A source whose rows are given."""
+
+    def __init__(self, **columns):
+        self.columns = columns
+
+    def rows(self, start, stop):
+        return pa.table({name: cells[start:stop] for name, cells in self.columns.items()})
+
+
+def test_what_is_on_both_sides_is_found_however_far_apart_and_named_by_its_rows():
+    count = 3 * 4096 + 5
+    side = ["fit" if i % 2 else "score" for i in range(count)]
+    clean = [f"c{i}" for i in range(count)]
+    fit, rule = fit_rows(Cells(id=clean, clean=clean, split=side), count, None)
+    assert (rule, fit.tolist()) == ("column split", [bool(i % 2) for i in range(count)])
+    far = [*clean[:-1], clean[1]]  # row 2 is for fitting, the last is scored
+    with pytest.raises(
+        SplitError, match=rf"but 1 values of clean .* 'c1' \(row 2 is for fitting, row {count} is scored\)\. Put"
+    ):
+        fit_rows(Cells(id=clean, clean=far, split=side), count, None)
+    with pytest.raises(SplitError, match=r"but 6 values of group .* and 1 more\. Put all pairs of one group"):
+        fit_rows(Cells(id=clean, group=[f"g{i // 2}" for i in range(12)] + clean[12:], split=side), count, None)
+    with pytest.raises(SplitError, match=r"but 5 values of group .*scored\)\. Put all pairs of one group"):
+        fit_rows(Cells(id=clean, group=[f"g{i // 2}" for i in range(10)] + clean[10:], split=side), count, None)
+    for empty in ("", None):  # no file, no group: shared by nobody
+        fit_rows(Cells(id=clean, clean=[empty] * count, split=side), count, None)
+
+
+def test_cells_of_the_column_that_are_neither_are_counted_from_the_first_row_on():
+    side = ["fit", "score", "Fit", "", None, "train", "test", "x"]
+    cells = Cells(id=list("abcdefgh"), split=side)
+    with pytest.raises(SplitError, match=r"row 3: 'Fit'; row 4: ''; row 5: ''; row 6: 'train'; row 7: 'test'; \.\.\.\."):
+        fit_rows(cells, 8, None)
+    with pytest.raises(SplitError, match=r"row 3: 'x'\."):
+        fit_rows(Cells(id=list("abc"), split=["fit", "score", "x"]), 3, None)
+    late = ["fit"] * 5000
+    late[4999] = "x"
+    with pytest.raises(SplitError, match=r"row 5000: 'x'\."):
+        fit_rows(Cells(id=list(map(str, range(5000))), split=late), 5000, None)
+    with pytest.raises(SplitError, match="all 2 pairs are for scoring, none is left to fit on"):
+        fit_rows(Cells(id=list("ab"), split=["score", "score"]), 2, None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "known"),
+    [
+        ({"group": "g", "clean": "c"}, "group"),
+        ({"group": None, "clean": "c"}, "clean"),
+        ({"group": "", "clean": "c"}, "clean"),
+        ({"clean": None}, "id"),
+        ({}, "id"),
+    ],
+)
+def test_the_first_that_is_known_of_group_clean_and_id_decides_and_half_is_the_default(columns, known):
+    cells = {name: [letter and f"{letter}{i // 2}" for i in range(400)] for name, letter in columns.items()}
+    cells["id"] = [f"id{i}" for i in range(400)]
+    fit, rule = fit_rows(Cells(**cells), 400, None)
+    assert rule == f"hash of {known}"
+    assert fit.tolist() == [in_fit_split(key, share=0.5) for key in cells[known]]
+
+
 def test_a_group_is_on_one_side_by_its_name(tmp_path):
     path = table(([f"{i}", f"c{i}", "n", f"g{i // 3}"] for i in range(600)), tmp_path / "pairs.csv")
     fit, rule = fit_rows(ManifestPairs(str(path)), 600, 0.3)

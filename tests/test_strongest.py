@@ -51,7 +51,7 @@ def test_unrelated_pairs_never_stay_in_a_group_or_mix_sizes(images, seed):
 def test_groups_of_tensors_and_arrays_are_groups_and_missing_ones_are_refused():
     for groups in (torch.tensor([0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 2]), list(torch.tensor([0, 0, 1, 1, 2]))):
         for seed in range(20):
-            noisy, clean = unrelated_pairs(groups, kinds=np.zeros(5), seed=seed)
+            noisy, clean = unrelated_pairs(groups, kinds=torch.zeros(5), seed=seed)
             assert all(int(groups[i]) != int(groups[j]) for i, j in zip(noisy, clean, strict=True))
     for missing in (np.array([np.nan, np.nan, 1.0]), ["a", None, "b"]):
         with pytest.raises(ValueError, match=r"images have no id or group"):
@@ -65,6 +65,36 @@ def test_images_without_groups_all_have_a_partner_and_the_limit_holds():
     noisy, _ = unrelated_pairs(range(500), limit=50)
     assert len(noisy) == 50
     assert len(unrelated_pairs(range(10_050))[0]) == 10_000
+
+
+def test_of_a_group_larger_than_all_others_as_many_are_matched_as_have_a_partner():
+    for groups in ([0] * 5 + [1], [1] + [0] * 5, [2] + [0] * 5 + [1]):
+        noisy, clean = unrelated_pairs(groups)
+        assert len(noisy) == 2 * (len(groups) - 5)
+        assert all(groups[i] != groups[j] for i, j in zip(noisy, clean, strict=True))
+
+
+def test_partners_are_drawn_and_are_not_the_neighbours_in_the_list():
+    """Pictures that follow each other, as in a film, may be alike."""
+    noisy, clean = unrelated_pairs(range(500))
+    assert np.mean(np.abs(noisy - clean) == 1) < 0.05
+    assert stats.pearsonr(noisy, clean).pvalue > 0.001
+    alone, drawn = unrelated_pairs(range(500), seed=0), unrelated_pairs(range(500), seed=1)
+    assert dict(zip(*alone, strict=True)) == dict(zip(noisy, clean, strict=True))
+    assert np.mean([dict(zip(*drawn, strict=True))[i] == j for i, j in zip(noisy, clean, strict=True)]) < 0.05
+    fewer = list(zip(*unrelated_pairs(range(500), limit=50), strict=True))
+    every = list(zip(noisy, clean, strict=True))
+    places = [every.index(pair) for pair in fewer]
+    assert places == sorted(places)  # in the order of all
+    assert np.mean(places) == pytest.approx(250, abs=80)  # a choice from all of them, not the first
+    assert unrelated_pairs(["a", "b"], limit=1)[0].size == 1
+
+
+def test_wrong_kinds_and_limits_of_unrelated_pairs_are_named():
+    with pytest.raises(ValueError, match="kinds must have one entry per image, got 2 for 3 images"):
+        unrelated_pairs(["a", "b", "c"], kinds=[1, 1])
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        unrelated_pairs(["a", "b", "c"], limit=0)
 
 
 def test_percentiles_are_scipys_mid_ranks():
@@ -132,6 +162,82 @@ def test_one_attackers_p_value_is_the_permutation_tests():
     assert null.realised(0.05) == pytest.approx(np.mean([(scores >= own).mean() <= 0.05 for own in scores]))
 
 
+@pytest.mark.parametrize("digits", [1, 12])
+def test_an_attacker_alone_succeeds_above_its_threshold_and_nowhere_else(digits):
+    generator = np.random.default_rng(4)
+    scores, values = generator.random(99).round(digits), generator.random(80).round(digits)
+    values[7] = np.nan  # no score says nothing
+    null = NullDistribution({"other": 1 - scores, "a": scores})
+    for rate in (0.01, 0.02, 0.1, 0.29, 0.57, 1 / 3, 0.9):  # 0.29 * 100 is less than 29 in floating point
+        expected = [bool(value == value and (1 + np.sum(scores >= value)) / 100 <= rate + 1e-12) for value in values]
+        assert null.success("a", values, rate).tolist() == expected
+        assert (values > null.threshold("a", rate)).tolist() == expected
+    assert null.mean("a") == pytest.approx(scores.mean(), abs=1e-15)
+    with pytest.raises(ValueError, match="needs at least 999 unrelated pairs, got 99"):
+        null.threshold("a", 0.001)
+
+
+def test_the_realised_rate_of_several_attackers_is_that_of_brute_force():
+    pool = np.random.default_rng(5).random((3, 99)).round(2)
+    null, maxima = NullDistribution(dict(zip("abc", pool, strict=True))), brute_force_maxima(pool)
+    for rate in (0.02, 0.1, 1 / 3, 33 / 99):
+        beaten = np.mean(maxima >= maxima[:, None] - 1e-12, axis=1)
+        assert null.realised(rate) == pytest.approx(np.mean(beaten <= rate + 1e-12), abs=1e-15)
+
+
+def test_an_image_beyond_as_many_pairs_as_the_rate_asks_for_is_read():
+    null = NullDistribution({"a": np.linspace(0, 0.5, 99), "b": np.linspace(0, 0.5, 99)[::-1]})
+    found = null.strongest({"a": np.array([0.9, 0.5, np.nan]), "b": np.array([0.0, 0.0, 0.9])})
+    assert found.p_value[0] == pytest.approx(0.01)
+    assert found.success(0.01).tolist() == [True, False, False]
+    assert found.scored.tolist() == [True, True, False]
+    assert found.level[0] == pytest.approx(1.8)  # of the way from 0.5 to 1, four fifths
+
+
+def test_pairs_without_a_score_of_every_attacker_are_left_out_and_counted():
+    generator = np.random.default_rng(6)
+    whole, images = generator.random((2, 40)), dict(zip("ab", generator.random((2, 9)), strict=True))
+    holed = np.insert(whole, [0, 7, 40], np.nan, axis=1)
+    holed[0, 0] = holed[1, 8] = 0.99
+    null, alone = (NullDistribution(dict(zip("ab", scores, strict=True))) for scores in (holed, whole))
+    assert (null.count, null.skipped, alone.count, alone.skipped) == (40, 3, 40, 0)
+    for field in ("p_value", "level", "percentile", "winner"):
+        assert getattr(null.strongest(images), field).tolist() == getattr(alone.strongest(images), field).tolist()
+
+
+def test_single_precision_and_lists_are_read_and_then_ranked_in_double():
+    null, images = np.random.default_rng(7).random((2, 2, 60)).astype(np.float32)
+    found = [
+        NullDistribution(dict(zip("ab", scores, strict=True))).strongest(dict(zip("ab", values, strict=True)))
+        for scores, values in (
+            (null, images),
+            (null.astype(np.float64), images.astype(np.float64)),
+            (null.tolist(), images.tolist()),
+        )
+    ]
+    for other in found[1:]:
+        assert other.level.tolist() == found[0].level.tolist()
+        assert other.p_value.tolist() == found[0].p_value.tolist()
+
+
+def test_two_pairs_are_a_distribution_and_scores_of_one_or_more_a_level_of_two_at_most():
+    null = NullDistribution({"a": np.array([0.2, 0.4])})
+    found = null.strongest({"a": np.array([0.3, 0.7, 1.0, 1.1])})
+    np.testing.assert_allclose(found.level, [0.5, 1.5, 2, 2], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.p_value, [2 / 3, 1 / 3, 1 / 3, 1 / 3], rtol=0, atol=1e-12)
+    assert found.percentile.tolist() == [0.5] * 4  # no more than two pairs can tell
+    full = NullDistribution({"a": np.array([0.2, 1.0])}).strongest({"a": np.array([1.0, 1.5])})
+    assert full.level.tolist() == [0.75, 1.0]
+
+
+def test_of_two_largest_scores_that_tie_none_is_beyond_the_other():
+    scores, values = np.array([0.1, 0.2, 0.6, 0.6]), np.array([0.15, 0.6, 0.6 + 1e-9, 0.7])
+    null = NullDistribution({"a": scores})
+    np.testing.assert_allclose(null.maxima, brute_force_maxima(scores[None]), rtol=0, atol=1e-15)
+    expected = [brute_force_p_value(scores[None], values[[i]]) for i in range(4)]
+    np.testing.assert_allclose(null.strongest({"a": values}).p_value, expected, rtol=0, atol=1e-12)
+
+
 def test_the_winner_is_the_attacker_with_the_largest_percentile():
     ramp = np.arange(100) / 100
     null = NullDistribution({"low": ramp / 10, "high": 0.9 + ramp / 10})
@@ -192,8 +298,9 @@ def test_bad_tables_are_named():
         NullDistribution({"a": np.zeros((5, 2))})
     with pytest.raises(ValueError, match="different: b, c"):
         null.strongest({"a": np.zeros(2), "c": np.zeros(2)})
-    with pytest.raises(ValueError, match=r"rate must lie between 0 and 1, got 0"):
-        null.check_rate(0)
+    for rate in (0, 1, 1.5, np.nan):
+        with pytest.raises(ValueError, match=f"rate must lie between 0 and 1, got {rate}"):
+            null.check_rate(rate)
 
 
 def random_pictures(i):
