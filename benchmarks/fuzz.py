@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 GUIDED = importlib.util.find_spec("atheris") is not None
 if GUIDED and "--worker" in sys.argv:
@@ -37,9 +39,6 @@ if GUIDED and "--worker" in sys.argv:
         import fuzz_targets
 else:
     import fuzz_targets
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 MEMORY, HANGING = 2 << 30, 20
 _LARGEST = 1 << 20
@@ -282,6 +281,8 @@ def watch(name: str, keep: Path, seconds: float, seed: int) -> dict[str, Any]:
             hangs = _waited(process, keep / "last")
         if hangs or process.returncode:
             text = (keep / "log").read_text(errors="replace")
+            if not (keep / "last").exists():
+                raise RuntimeError(f"{name} does not begin: {text[-2000:]}")
             where = next((line.strip() for line in text.splitlines() if line.strip().startswith("File ")), "")
             key = f"{'hangs' if hangs else f'dies {process.returncode}'} {where}"
             shutil.copy(keep / "last", keep / f"death-{seed}")
@@ -298,18 +299,35 @@ def watch(name: str, keep: Path, seconds: float, seed: int) -> dict[str, Any]:
 
 
 def _waited(process: subprocess.Popen[bytes], last: Path) -> bool:
-    """Wait for the end of a process; whether it was killed because one input took it too long."""
-    begin = time.time()
+    """Wait for the end of a process; whether it was killed because one input took it too long.
+
+    Too long are 20 seconds of the processor, or three minutes on the clock of a machine that has other work.
+    """
+    begun = read = time.time()
+    used = 0.0
     while process.poll() is None:
         time.sleep(0.5)
-        read = max(begin + 60, last.stat().st_mtime if last.exists() else 0)
-        if time.time() - read > HANGING:
+        now, busy = last.stat().st_mtime if last.exists() else 0.0, _seconds_of(process.pid)
+        if now < begun:
+            continue  # it is still importing
+        if now != read:
+            read, used = now, busy
+        if busy - used > HANGING or time.time() - read > 9 * HANGING:
             process.send_signal(signal.SIGABRT)
             time.sleep(2)
             process.kill()
             process.wait()
             return True
     return False
+
+
+def _seconds_of(process: int) -> float:
+    """The processor's time that a process has used."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(arguments: list[str] | None = None) -> int:
