@@ -32,14 +32,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 GUIDED = importlib.util.find_spec("atheris") is not None
-if GUIDED and "--worker" in sys.argv:
-    import atheris
-
-    with atheris.instrument_imports(include=["attacker_metrics"]):
-        import fuzz_targets
-else:
-    import fuzz_targets
-
+WEIGHTS = dict(picture=3, tiff=2, tensor=2, table=3, run=5, compare=4, checkpoint=2, study=2, votes=3, output=1)  # noqa: C408
+"""Target -> its share of the time."""
 MEMORY, HANGING = 2 << 30, 20
 _LARGEST = 1 << 20
 _EXTREMES = (b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\0\0")
@@ -164,6 +158,8 @@ class Worker:
     """
 
     def __init__(self, name: str, keep: Path) -> None:
+        import fuzz_targets  # takes seconds: only here, and watched where Atheris is to see its branches
+
         self.target, self.keep, self.count = fuzz_targets.TARGETS[name], keep, Counter[str]()
         self._outside: list[str] = []
         self._folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -241,8 +237,13 @@ class Worker:
 def work(name: str, keep: Path, seconds: float, seed: int) -> None:
     """Read inputs in this process."""
     faulthandler.enable()
-    worker = Worker(name, keep)
-    if not GUIDED:
+    if GUIDED:
+        import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+        with atheris.instrument_imports(include=["attacker_metrics"]):
+            worker = Worker(name, keep)
+    else:
+        worker = Worker(name, keep)
         random, until, inputs = np.random.default_rng(seed), time.monotonic() + seconds, worker.inputs()
         while time.monotonic() < until:
             worker.read(worker.changed(inputs[int(random.integers(len(inputs)))], random))
@@ -286,8 +287,8 @@ def watch(name: str, keep: Path, seconds: float, seed: int) -> dict[str, Any]:
             where = next((line.strip() for line in text.splitlines() if line.strip().startswith("File ")), "")
             key = f"{'hangs' if hangs else f'dies {process.returncode}'} {where}"
             shutil.copy(keep / "last", keep / f"death-{seed}")
-            with (keep / "found").open("a") as found:
-                found.write(json.dumps({"key": key, "error": text[-2000:]}) + "\n")
+            with (keep / "found").open("a") as file:
+                file.write(json.dumps({"key": key, "error": text[-2000:]}) + "\n")
         seed += 1
     counts = [int(file.read_text() or 0) for file in keep.glob("count-*")]
     found = [json.loads(line) for line in (keep / "found").read_text().splitlines()] if (keep / "found").exists() else []
@@ -332,21 +333,18 @@ def _seconds_of(process: int) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run for the time that was asked for."""
-    import frame
-
-    parser = frame.parser(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together (default: %(default)s)")
-    parser.add_argument("--only", choices=sorted(fuzz_targets.TARGETS), action="append", help="these targets; repeatable")
+    parser.add_argument("--only", choices=sorted(WEIGHTS), action="append", help="these targets; repeatable")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"), help="where inputs that are findings go")
-    parser.add_argument("--output", type=Path, default=frame.RESULTS, help="folder of the JSON file")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of the JSON file")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
         work(options.worker, options.keep, options.seconds, options.seed)
         return 0
-    names = options.only or list(fuzz_targets.TARGETS)
-    weights = {name: fuzz_targets.TARGETS[name].weight for name in names}
+    weights = {name: WEIGHTS[name] for name in options.only or WEIGHTS}
     results = {}
     for name, weight in weights.items():
         share = options.seconds * weight / sum(weights.values())
@@ -354,6 +352,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{name}: {results[name]['inputs']} inputs, {len(results[name]['found'])} distinct findings", flush=True)
         for key, error in results[name]["found"].items():
             print(f"  {key}: {error[-200:]!r}", flush=True)
+    import frame
+
     frame.save("fuzz", {"coverage_guided": GUIDED, "targets": results}, options.output)
     return 1 if any(result["found"] for result in results.values()) else 0
 

@@ -67,13 +67,11 @@ class Target:
     Args:
         seeds: makes the intact files, by name, in the folder in which they will be read.
         read: of a file of this name and content, in a folder of its own.
-        weight: its share of the time.
         repair: makes checksums right again; by default there are none.
     """
 
     seeds: Callable[[Path], Files]
     read: Callable[[Path, str, bytes], None]
-    weight: int
     repair: Callable[[bytes], bytes] = bytes
 
 
@@ -234,7 +232,7 @@ def run_seeds(folder: Path) -> Files:
     """What ``evaluate`` leaves: the settings and parts of an unfinished run and of its stages, and its outputs."""
     _make_pairs(folder)
     remove = UnfinishedRun.remove
-    UnfinishedRun.remove = lambda _: None  # type: ignore[method-assign]
+    UnfinishedRun.remove = lambda self: None  # type: ignore[method-assign]  # noqa: ARG005
     try:
         command(*_EVALUATE)
     finally:
@@ -373,16 +371,16 @@ def read_output(folder: Path, name: str, content: bytes) -> None:
 
 
 TARGETS = {
-    "picture": Target(picture_seeds, read_image, 3, with_checksums),
-    "tiff": Target(tiff_seeds, read_image, 2),
-    "tensor": Target(tensor_seeds, read_image, 2),
-    "table": Target(table_seeds, read_table, 3),
-    "run": Target(run_seeds, read_run, 5),
-    "compare": Target(compare_seeds, read_compared, 4),
-    "checkpoint": Target(checkpoint_seeds, read_checkpoint, 2),
-    "study": Target(study_seeds, read_study, 2, with_digest),
-    "votes": Target(votes_seeds, read_votes, 3),
-    "output": Target(output_seeds, read_output, 1),
+    "picture": Target(picture_seeds, read_image, with_checksums),
+    "tiff": Target(tiff_seeds, read_image),
+    "tensor": Target(tensor_seeds, read_image),
+    "table": Target(table_seeds, read_table),
+    "run": Target(run_seeds, read_run),
+    "compare": Target(compare_seeds, read_compared),
+    "checkpoint": Target(checkpoint_seeds, read_checkpoint),
+    "study": Target(study_seeds, read_study, with_digest),
+    "votes": Target(votes_seeds, read_votes),
+    "output": Target(output_seeds, read_output),
 }
 
 

@@ -16,10 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from attacker_metrics.evaluation.images import is_url
-from attacker_metrics.evaluation.locations import LocationError, open_location, reason
+from attacker_metrics.evaluation.locations import open_location, reason
 from attacker_metrics.evaluation.manifest_rows import COLUMNS, CSVRows, ManifestError, ParquetRows
 from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, Unused, load_draws, load_pair_or_failure
 from attacker_metrics.evaluation.reading import DEFAULT, Reading
+from attacker_metrics.files.regular import LocationError
 
 __all__ = ["ManifestError", "ManifestPairs"]
 _SEPARATOR = ";"

@@ -246,6 +246,8 @@ def _most_leaking(scores: Scores) -> list[tuple[str, str, str]]:
     rows = []
     for index in most_leaking_pairs(scores, 25):
         values = [scores.columns[name][index] for name in names]
+        if np.isnan(values).all():
+            continue
         best = int(np.nanargmax(values))
         rows.append((scores.id(index), names[best], _number(float(values[best]))))
     return rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from attacker_metrics.files.regular import open_regular
 
 MARK = "attacker-metrics output"
 """Stands in every text or picture that this package writes, for people and for :func:`is_ours`."""
@@ -124,7 +127,8 @@ def is_ours(path: Path) -> bool:
 def earlier_release(index: Path, *keys: str) -> bool:
     """Whether a JSON file has these keys and no mark: those beside it have none either, as in earlier releases."""
     try:
-        found = json.loads(index.read_text(encoding="utf-8"))
+        with open_regular(index) as file:
+            found = json.loads(file.read())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and all(key in found for key in keys) and CODE not in found
@@ -133,7 +137,7 @@ def earlier_release(index: Path, *keys: str) -> bool:
 def has_header(path: Path, *headers: Iterable[str]) -> bool:
     """Whether a CSV file has one of these headers, column by column: tables of ours have no room for a mark."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
             found = next(csv.reader(file), [])
     except (OSError, ValueError, csv.Error):
         return False

@@ -60,7 +60,7 @@ from attacker_metrics.strongest.null import MOST_PAIRS
 _HOW_NOT_WHAT = ("command", "json", "resume", "fail_above", "overwrite")
 """Options that are no settings of the summary, or are written there in another form."""
 
-_MISTAKES = (UsageError, ManifestError, OSError)
+_MISTAKES = (UsageError, ManifestError, ResumeError, OSError)
 
 
 def add(commands: Any) -> None:
@@ -129,8 +129,7 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
         everyone = processes.gather("seconds", asdict(seconds), tell)
 
     def collect() -> Scores | None:
-        with bad_usage(ResumeError):
-            return Scores.of_tables(run.tables(plan), columns, plan.total, source.groups) if processes.is_first else None
+        return Scores.of_tables(run.tables(plan), columns, plan.total, source.groups) if processes.is_first else None
 
     scores = processes.agree("collect", collect, *_MISTAKES)
     calibrated: Calibration | str | None = None
@@ -356,10 +355,10 @@ def _status_of_finished(output: Path, settings: dict[str, Any]) -> int | None:
     """The exit status of this very run if its outputs are there: a launcher starts anew after a status that is not 0."""
     try:
         summary = json.loads((output / report.SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        same = {name: summary["settings"].get(name) for name in settings} == json.loads(json.dumps(settings))
+        return _status(summary) if same else None
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, RecursionError):  # no summary of ours
         return None
-    then = summary["settings"]
-    return _status(summary) if {name: then.get(name) for name in settings} == json.loads(json.dumps(settings)) else None
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
