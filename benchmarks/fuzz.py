@@ -274,12 +274,13 @@ def work(name: str, keep: Path, seconds: float, seed: int) -> None:
 def watch(name: str, keep: Path, seconds: float, seed: int) -> dict[str, Any]:
     """Fuzz a target in other processes, begin anew after each that dies, and count."""
     keep.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
-    while (left := seconds - (time.monotonic() - begin)) > 1:
+    left = seconds
+    while left > 1:
         command = [sys.executable, __file__, "--worker", name, "--keep", str(keep), "--seed", str(seed)]
         with (keep / "log").open("wb") as log:
             process = subprocess.Popen([*command, "--seconds", str(min(left, 300))], stdout=log, stderr=log)
-            hangs = _waited(process, keep / "last")
+            hangs, read = _waited(process, keep / "last")
+        left -= max(read, 1.0)
         if hangs or process.returncode:
             text = (keep / "log").read_text(errors="replace")
             if not (keep / "last").exists():
@@ -293,33 +294,33 @@ def watch(name: str, keep: Path, seconds: float, seed: int) -> dict[str, Any]:
     counts = [int(file.read_text() or 0) for file in keep.glob("count-*")]
     found = [json.loads(line) for line in (keep / "found").read_text().splitlines()] if (keep / "found").exists() else []
     return {
-        "seconds": round(time.monotonic() - begin),
+        "seconds": round(seconds - left),
         "inputs": sum(counts),
         "found": {f["key"]: f["error"] for f in found},
     }
 
 
-def _waited(process: subprocess.Popen[bytes], last: Path) -> bool:
-    """Wait for the end of a process; whether it was killed because one input took it too long.
+def _waited(process: subprocess.Popen[bytes], last: Path) -> tuple[bool, float]:
+    """Wait for the end of a process; whether it was killed because an input took it too long, and how long it has read.
 
     Too long are 20 seconds of the processor, or three minutes on the clock of a machine that has other work.
     """
-    begun = read = time.time()
-    used = 0.0
+    begun, first, latest, used = time.time(), 0.0, 0.0, 0.0
     while process.poll() is None:
         time.sleep(0.5)
         now, busy = last.stat().st_mtime if last.exists() else 0.0, _seconds_of(process.pid)
         if now < begun:
             continue  # it is still importing
-        if now != read:
-            read, used = now, busy
-        if busy - used > HANGING or time.time() - read > 9 * HANGING:
+        first = first or now
+        if now != latest:
+            latest, used = now, busy
+        if busy - used > HANGING or time.time() - latest > 9 * HANGING:
             process.send_signal(signal.SIGABRT)
             time.sleep(2)
             process.kill()
             process.wait()
-            return True
-    return False
+            return True, time.time() - first
+    return False, time.time() - first if first else 0.0
 
 
 def _seconds_of(process: int) -> float:
