@@ -79,7 +79,7 @@ def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
                 raise ComparisonError(f"{path} needs the columns run and utility, got {', '.join(columns) or 'none'}.")
             return [(f"{path}, line {rows.line_num}", row) for row in rows]
     except (UnicodeDecodeError, csv.Error, LocationError) as error:
-        raise ComparisonError(f"{path} is no CSV file in UTF-8: {error}; save it as one.") from error
+        raise ComparisonError(f"{path} is no CSV file in UTF-8: {str(error).rstrip('.')}; save it as one.") from error
 
 
 def _number(text: str | None, where: str, name: str) -> float:

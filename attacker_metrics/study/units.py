@@ -204,7 +204,8 @@ def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, also if the machine stops: beside it first, to the disk, then in its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    partial.unlink(missing_ok=True)  # what a killed run left, or a link that somebody planted
+    with partial.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

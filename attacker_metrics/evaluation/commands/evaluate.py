@@ -228,7 +228,7 @@ def _begin(
     if not processes.is_first:
         return None
     check_apart(options.output, (options.clean, options.noisy))
-    _check_writable(options, fits=fits)
+    _check_writable(options, source, fits=fits)
     with bad_usage(ValueError):
         total, digest = source.check()
         in_fit, rule = fit_rows(source, total, options.fit_split) if fits else (np.zeros(total, bool), None)
@@ -255,9 +255,10 @@ def _begin(
     return {**asdict(plan), "settings": {**settings, "part_size": plan.part_size}}
 
 
-def _check_writable(options: argparse.Namespace, *, fits: bool) -> None:
+def _check_writable(options: argparse.Namespace, source: PairSource, *, fits: bool) -> None:
     names = [report.SUMMARY, report.SCORES, report.REPORT, *([FIT_PAIRS] if fits else [])]
-    report.check_writable(options.output, names, [options.manifest], overwrite=options.overwrite)
+    many = source.files if isinstance(source, (FolderPairs, ManifestPairs)) else tuple
+    report.check_writable(options.output, names, [options.manifest], overwrite=options.overwrite, many=many)
 
 
 def _calibrated(
@@ -335,7 +336,7 @@ def _finish(
         "fit_digest": None if learned is None else learned.fit.digest,
     }
     summary = {**summarize(scores, settings, gates, null, learned, measured), "throughput": speed}
-    _check_writable(options, fits=learned is not None)  # hours may have passed
+    _check_writable(options, source, fits=learned is not None)  # hours may have passed
     with run.publish() as stage:
         report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy), more, drawing)
         if learned is not None:
