@@ -547,3 +547,10 @@ def test_damage_under_a_running_server_tells_an_annotator_no_file_name(store, cl
     assert answer.status_code == 503
     assert "sqlite" not in answer.text
     assert "no such table: votes" in caplog.text
+
+
+def test_a_database_whose_tables_have_names_that_are_no_text_is_told(voted):
+    content = voted.read_bytes()
+    voted.write_bytes(content.replace(b"annotators", b"annot\xc7\xc7\xc7rs"))
+    with pytest.raises(DatabaseFileError, match=r"cannot be (used as a database|read as a study)"):
+        read_votes(voted)

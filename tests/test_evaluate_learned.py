@@ -1,6 +1,7 @@
 """``evaluate --learned``: fitted on one side of a split, scored on the other, the same for any number of processes."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.commands import cli
 from attacker_metrics.evaluation import fitting, run
-from attacker_metrics.jobs.parts import FOLDER
+from attacker_metrics.jobs.parts import FOLDER, ResumeError, UnfinishedRun
 from attacker_metrics.pairs.manifest import ManifestPairs
 from attacker_metrics.pairs.split import Side, SplitError, fit_rows, sides
 from attacker_metrics.reading.learned import LinearAttacker, in_fit_split, standard_learned
@@ -431,3 +432,17 @@ def test_the_built_in_settings_of_the_standard_attackers():
     assert tuple(metric.name for metric in standard_learned()) == STANDARD_V1.learned
     with pytest.raises(ValueError, match="kinds must be among linear, block, cnn, keyed, got 'gan'"):
         standard_learned(["gan"])
+
+
+@pytest.mark.parametrize("forged", [b"no state", None, {"linear": {}}, {"linear": None}, {"other": {}}, [1]])
+def test_a_fit_of_a_stranger_with_a_right_digest_is_refused_in_words(tmp_path, forged):
+    content = io.BytesIO()
+    torch.save(forged, content)
+    cell = forged if isinstance(forged, bytes) else content.getvalue()
+    rows = {"id": pa.array(["a"]), "fit_failure": pa.array([None], pa.string())}
+    fitted = UnfinishedRun(tmp_path)
+    fitted.begin({}, 1, 1, 1, resume=False)
+    fitted.write(0, pa.table({**rows, fitting._STATE: pa.array([cell], pa.large_binary())}))
+    attackers = {"linear": standard_learned(["linear"])[0].attacker}
+    with pytest.raises(ResumeError, match="is no fit of this run"):
+        fitting._load(attackers, fitted)

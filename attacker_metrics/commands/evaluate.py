@@ -61,7 +61,7 @@ from attacker_metrics.scoring.components import SPEC_VERSION
 _HOW_NOT_WHAT = ("command", "json", "resume", "fail_above", "overwrite")
 """Options that are no settings of the summary, or are written there in another form."""
 
-_MISTAKES = (UsageError, ManifestError, OSError)
+_MISTAKES = (UsageError, ManifestError, ResumeError, OSError)
 
 
 def add(commands: Any) -> None:
@@ -130,8 +130,7 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
         everyone = processes.gather("seconds", asdict(seconds), tell)
 
     def collect() -> Scores | None:
-        with bad_usage(ResumeError):
-            return Scores.of_tables(run.tables(plan), columns, plan.total, source.groups) if processes.is_first else None
+        return Scores.of_tables(run.tables(plan), columns, plan.total, source.groups) if processes.is_first else None
 
     scores = processes.agree("collect", collect, *_MISTAKES)
     calibrated: Calibration | str | None = None
@@ -230,7 +229,7 @@ def _begin(
     if not processes.is_first:
         return None
     check_apart(options.output, (options.clean, options.noisy))
-    _check_writable(options, fits=fits)
+    _check_writable(options, source, fits=fits)
     with bad_usage(ValueError):
         total, digest = source.check()
         in_fit, rule = fit_rows(source, total, options.fit_split) if fits else (np.zeros(total, bool), None)
@@ -257,9 +256,10 @@ def _begin(
     return {**asdict(plan), "settings": {**settings, "part_size": plan.part_size}}
 
 
-def _check_writable(options: argparse.Namespace, *, fits: bool) -> None:
+def _check_writable(options: argparse.Namespace, source: PairSource, *, fits: bool) -> None:
     names = [report.SUMMARY, report.SCORES, report.REPORT, *([FIT_PAIRS] if fits else [])]
-    report.check_writable(options.output, names, [options.manifest], overwrite=options.overwrite)
+    many = source.files if isinstance(source, (FolderPairs, ManifestPairs)) else tuple
+    report.check_writable(options.output, names, [options.manifest], overwrite=options.overwrite, many=many)
 
 
 def _calibrated(
@@ -337,7 +337,7 @@ def _finish(
         "fit_digest": None if learned is None else learned.fit.digest,
     }
     summary = {**summarize(scores, settings, gates, null, learned, measured), "throughput": speed}
-    _check_writable(options, fits=learned is not None)  # hours may have passed
+    _check_writable(options, source, fits=learned is not None)  # hours may have passed
     with run.publish() as stage:
         report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy), more, drawing)
         if learned is not None:
@@ -357,10 +357,10 @@ def _status_of_finished(output: Path, settings: dict[str, Any]) -> int | None:
     """The exit status of this very run if its outputs are there: a launcher starts anew after a status that is not 0."""
     try:
         summary = json.loads((output / report.SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        same = {name: summary["settings"].get(name) for name in settings} == json.loads(json.dumps(settings))
+        return _status(summary) if same else None
+    except (OSError, LookupError, TypeError, AttributeError, ValueError, RecursionError):  # no summary of ours
         return None
-    then = summary["settings"]
-    return _status(summary) if {name: then.get(name) for name in settings} == json.loads(json.dumps(settings)) else None
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,9 @@ def _train(options: argparse.Namespace) -> None:
         hold_out=options.hold_out,
         seed=options.seed,
     )
-    training.check_writable(options.output, [options.annotations], overwrite=options.overwrite)
+    training.check_writable(
+        options.output, [options.annotations], overwrite=options.overwrite, many=lambda: _pictures(options)
+    )
     report = training.train(
         read_annotations(options.annotations),
         options.images,
@@ -168,4 +171,14 @@ def _check_table(options: argparse.Namespace, output: Path) -> None:
         inputs=[options.annotations, options.checkpoint],
         overwrite=options.overwrite,
         ours=lambda path: has_header(path, scores, (*scores, "flipped", "shift_y", "shift_x")),
+        many=lambda: _pictures(options),
     )
+
+
+def _pictures(options: argparse.Namespace) -> Iterator[Path]:
+    """The pictures that the table of annotations names."""
+    from attacker_metrics.faithfulness import read_annotations
+
+    table = read_annotations(options.annotations)
+    for name in {*map(str, table.original), *map(str, table.reconstruction)}:
+        yield options.images / name

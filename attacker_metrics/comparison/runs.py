@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from attacker_metrics.files.parquet import read_parquet
 from attacker_metrics.report.outputs import SCORES, SUMMARY
 
 MUST_AGREE = ("gamma", "blur_sigma", "wavelet_threshold", "betas", "resize", "suite", "draws")
@@ -165,8 +165,8 @@ def _load(path: Path, name: str) -> Run:
             raise ComparisonError(f"{path} holds no {file}; pass folders that attacker-metrics evaluate wrote.")
     try:
         summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
-        table = pq.ParquetFile(path / SCORES).read()
-    except (ValueError, RecursionError, pa.ArrowException) as error:  # pyarrow's are not all ValueErrors
+        table = read_parquet(path / SCORES)
+    except (ValueError, RecursionError) as error:
         raise ComparisonError(f"{path} cannot be read: {error}; evaluate again.") from error
     twice = [name for name, count in Counter(table.column_names).items() if count > 1]
     if "id" not in table.column_names or twice or not _is_summary(summary):

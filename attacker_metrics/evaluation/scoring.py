@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from attacker_metrics.jobs.parts import ResumeError
 from attacker_metrics.metrics.attacker_metric import AttackerMetric
 from attacker_metrics.metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.pairs.conventions import Note
@@ -153,6 +154,9 @@ class Scores:
             names: the columns, as :func:`columns_of` names them.
             total: number of pairs.
             groups: group of every pair, or None.
+
+        Raises:
+            ResumeError: if a table is none of such a run.
         """
         columns = {name: np.full(total, np.nan, np.float32) for name in names}
         scores = cls(
@@ -165,9 +169,10 @@ class Scores:
             clipped=np.full(total, np.nan, np.float32),
             random=np.full(total, np.nan, np.float32),
         )
-        rows, start = [], 0
+        rows, start = list[pa.Table](), 0
         for table in tables:
             stop = start + len(table)
+            _check_part(table, len(names), rows[:1], total - start)
             values, collapsed = (
                 table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(names))
                 for name in (_SCORES, _COLLAPSED)
@@ -189,6 +194,8 @@ class Scores:
             scores.noisy_eight_bit += int(table[_EIGHT_BIT].to_numpy().sum())
             rows.append(table.drop_columns(list(RESERVED)))
             start = stop
+        if start != total:
+            raise _foreign(f"there are {start} pairs of {total}")
         scores.rows = pa.concat_tables(rows)
         return scores
 
@@ -214,6 +221,42 @@ class Scores:
         mask = ~self.skipped
         mask[list(self.failures)] = False
         return mask
+
+
+def _check_part(table: pa.Table, members: int, others: list[pa.Table], room: int) -> None:
+    """Refuse a part that is not what :meth:`PartScores.beside` makes: its digest tells mix-ups, not who wrote it.
+
+    Raises:
+        ResumeError: naming what it holds.
+    """
+    schema = PartScores.empty(0, 0, members).beside(pa.table({"id": pa.array([], pa.string())})).schema
+    for wanted in schema:
+        place = table.schema.get_field_index(wanted.name)  # -1 also where it is there twice
+        if place < 0 or table.schema.field(place).type != wanted.type:
+            raise _foreign(f"the column {wanted.name} is missing or of another kind")
+        column = table[place].combine_chunks()
+        if wanted.name != _FAILURE and any(cells.null_count for cells in _levels(column)):
+            raise _foreign(f"the column {wanted.name} has gaps")
+    if any(table.drop_columns(list(RESERVED)).schema != other.schema for other in others):
+        raise _foreign("two parts have other columns")
+    if len(table) > room:
+        raise _foreign("there are more pairs than in the run")
+
+
+def _levels(column: pa.Array) -> Iterator[pa.Array]:
+    """An array, and those that it is made of."""
+    yield column
+    if pa.types.is_struct(column.type):
+        for child in column.flatten():
+            yield from _levels(child)
+    elif pa.types.is_nested(column.type):
+        yield from _levels(column.flatten())
+
+
+def _foreign(reason: str) -> ResumeError:
+    return ResumeError(
+        f"the finished parts are not those of this run: {reason}. Delete .unfinished in the output to start over."
+    )
 
 
 def score_part(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,14 @@ __all__ = [
 ]
 
 
-def check_writable(output: Path, names: Iterable[str], inputs: Iterable[str | Path | None], *, overwrite: bool) -> None:
+def check_writable(
+    output: Path,
+    names: Iterable[str],
+    inputs: Iterable[str | Path | None],
+    *,
+    overwrite: bool,
+    many: Callable[[], Iterable[str | Path]] = tuple,
+) -> None:
     """Refuse an output folder in which files of these names are somebody else's, or read by the run.
 
     Raises:
@@ -47,6 +54,7 @@ def check_writable(output: Path, names: Iterable[str], inputs: Iterable[str | Pa
         inputs=inputs,
         overwrite=overwrite,
         ours=lambda path: old or is_ours(path),
+        many=many,
     )
 
 
@@ -246,6 +254,8 @@ def _most_leaking(scores: Scores) -> list[tuple[str, str, str]]:
     rows = []
     for index in most_leaking_pairs(scores, 25):
         values = [scores.columns[name][index] for name in names]
+        if np.isnan(values).all():
+            continue
         best = int(np.nanargmax(values))
         rows.append((scores.id(index), names[best], _number(float(values[best]))))
     return rows
