@@ -197,6 +197,7 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "torchmetrics": torchmetrics.__version__,
         "python": platform.python_version(),
+        "backend": str(attacker_metrics.backend()),
     }
 
 

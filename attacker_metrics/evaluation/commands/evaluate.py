@@ -16,6 +16,7 @@ import torch
 
 import attacker_metrics
 from attacker_metrics._extras import how_to_install
+from attacker_metrics.backends import backend
 from attacker_metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.components import SPEC_VERSION
 from attacker_metrics.evaluation import calibration, fitting, report
@@ -126,7 +127,7 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
             on_done=on_done,
         )
         tell()
-        everyone = processes.gather("seconds", asdict(seconds), tell)
+        everyone = processes.gather("seconds", {**asdict(seconds), "backend": str(backend(device))}, tell)
 
     def collect() -> Scores | None:
         with bad_usage(ResumeError):
@@ -142,9 +143,12 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
     def finish() -> int:
         if scores is None:
             return OK
-        speed = throughput(everyone, workers, torch.get_num_threads())
+        ran = {
+            "backend": ", ".join(sorted({part["backend"] for part in everyone})),
+            "throughput": throughput(everyone, workers, torch.get_num_threads()),
+        }
         learned = None if fit is None else Learned(fit, attackers, settings["split_by"])
-        return _finish(options, source, privacy, run, plan, scores, calibrated, learned, settings, gates, speed)
+        return _finish(options, source, privacy, run, plan, scores, calibrated, learned, settings, gates, ran)
 
     status: int = processes.tell("status", processes.agree("finish", finish, *_MISTAKES))
     if processes.is_first:
@@ -320,10 +324,10 @@ def _finish(
     learned: Learned | None,
     settings: dict[str, Any],
     gates: list[Gate],
-    speed: dict[str, Any],
+    ran: dict[str, Any],
 ) -> int:
     """Write the outputs, print what a person wants to know."""
-    speed = {**speed, "pairs_resumed": plan.total - plan.remaining_pairs}
+    ran["throughput"]["pairs_resumed"] = plan.total - plan.remaining_pairs
     null = calibration.refused(calibrated) if isinstance(calibrated, str) else None
     more, drawing = {}, None
     measured = calibrated if isinstance(calibrated, Calibration) else None
@@ -335,7 +339,7 @@ def _finish(
         "null_digest": None if null is None else null.get("digest"),
         "fit_digest": None if learned is None else learned.fit.digest,
     }
-    summary = {**summarize(scores, settings, gates, null, learned, measured), "throughput": speed}
+    summary = {**summarize(scores, settings, gates, null, learned, measured), **ran}
     _check_writable(options, fits=learned is not None)  # hours may have passed
     with run.publish() as stage:
         report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy), more, drawing)
