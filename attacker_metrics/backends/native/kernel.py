@@ -30,7 +30,7 @@ class Kernel:
         library: that holds them.
 
     Attributes:
-        isa: the name of the variant: ``avx512``, ``avx2``, ``baseline`` on x86-64, ``neon`` on 64-bit ARM, else ``baseline``.
+        isa: the name of the variant: ``avx512``, ``avx2`` or ``baseline``; ``neon`` on 64-bit ARM.
 
     Raises:
         AttributeError: if it does not.
