@@ -30,7 +30,8 @@ class Kernel:
         library: that holds them.
 
     Attributes:
-        isa: the name of the variant: ``avx512``, ``avx2`` or ``baseline``; ``neon`` on 64-bit ARM.
+        isas: the variants that the processor can run, the best first.
+        isa: the name of the one that runs: ``avx512``, ``avx2`` or ``baseline``; ``neon`` on 64-bit ARM.
 
     Raises:
         AttributeError: if it does not.
@@ -39,12 +40,11 @@ class Kernel:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         library.attacker_metrics_isas.restype = ctypes.c_char_p
-        able = library.attacker_metrics_isas().decode().split()
-        self.isa = os.environ.get(ISA) or able[0]
-        if self.isa not in able:
-            raise ValueError(
-                f"{ISA} must be unset or what this processor can run, {', '.join(map(repr, able))}, got {self.isa!r}."
-            )
+        self.isas: tuple[str, ...] = tuple(library.attacker_metrics_isas().decode().split())
+        self.isa = os.environ.get(ISA) or self.isas[0]
+        if self.isa not in self.isas:
+            able = ", ".join(map(repr, self.isas))
+            raise ValueError(f"{ISA} must be unset or what this processor can run, {able}, got {self.isa!r}.")
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         images = (pointer, pointer, pointer, number, number, number, number, ctypes.c_int)
         self._forward = library[f"attacker_metrics_forward_{self.isa}"]
