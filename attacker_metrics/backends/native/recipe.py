@@ -15,8 +15,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SHIPPED = "attacker_metrics_kernel.so"
@@ -118,33 +120,39 @@ def run(*commands: Sequence[str], name: str = "") -> None:
     Raises:
         RuntimeError: if one fails; the message holds what it said.
     """
-    running: list[tuple[str, subprocess.Popen[str]]] = []
-    end = time.monotonic() + PATIENCE
-    try:
-        for command in commands:
-            process = subprocess.Popen(  # noqa: S603 - the user's compiler, and Python
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-                env={**os.environ, "ATTACKER_METRICS_BACKEND": "torch"},
-            )
-            running.append((name or shlex.join(command), process))
-        for called, process in running:
-            try:
-                said, _ = process.communicate(timeout=max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired as error:
-                raise RuntimeError(f"{called} did not end within {PATIENCE} s.") from error
-            if process.returncode:
-                raise RuntimeError(f"{called} failed with exit status {process.returncode}:\n{said[-4000:]}")
-    finally:  # also after Ctrl-C, which does not reach another session
-        for _, process in running:
-            if process.poll() is None:
+    end, stop = time.monotonic() + PATIENCE, threading.Event()
+    with ThreadPoolExecutor(
+        len(commands)
+    ) as pool:  # Ctrl-C, which does not reach other sessions, interrupts no thread of it
+        try:
+            for done in [pool.submit(_run, command, name or shlex.join(command), end, stop) for command in commands]:
+                done.result()
+        finally:
+            stop.set()
+
+
+def _run(command: Sequence[str], name: str, end: float, stop: threading.Event) -> None:
+    process = subprocess.Popen(  # noqa: S603 - the user's compiler, and Python
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        env={**os.environ, "ATTACKER_METRICS_BACKEND": "torch"},
+    )
+    said = None
+    while said is None:
+        try:
+            said, _ = process.communicate(timeout=0.1)
+        except subprocess.TimeoutExpired as error:  # noqa: PERF203 - of a look at the others
+            if stop.is_set() or time.monotonic() > end:
                 _kill(process)
-            process.communicate()
+                process.communicate()
+                raise RuntimeError(f"{name} did not end within {PATIENCE} s.") from error
+    if process.returncode:
+        raise RuntimeError(f"{name} failed with exit status {process.returncode}:\n{said[-4000:]}")
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
