@@ -19,7 +19,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDER = "attacker_metrics/backends/native"
+FOLDER = "attacker_metrics/engine/native"
 VARIABLE = "ATTACKER_METRICS_NATIVE"
 
 

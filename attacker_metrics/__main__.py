@@ -30,7 +30,7 @@ def main() -> int:
     """Run the command line, or say which extra it needs."""
     _open_streams()
     try:
-        from attacker_metrics.evaluation import cli
+        from attacker_metrics.commands import cli
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in _EXTRAS:
             raise

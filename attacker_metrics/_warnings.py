@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacker_metrics.transforms import transforming
+from attacker_metrics._transforms import transforming
 
 _PACKAGES_BETWEEN_US_AND_THE_USER = ("attacker_metrics", "torchmetrics", "torch", "contextlib")
 _on_the_way: deque[tuple[torch.cuda.Event, Tensor, str]] = deque()

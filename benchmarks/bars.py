@@ -19,7 +19,7 @@ from torch import Tensor
 
 import attacker_metrics
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
-from attacker_metrics.backends import backend
+from attacker_metrics.engine.backends import backend
 
 BATCH, LARGE = (8, 3, 224, 224), (1, 3, 1024, 1024)
 ROUNDS = 9

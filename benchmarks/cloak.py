@@ -25,10 +25,10 @@ from cloak_photographs import HELD_OUT, TRAINING, classifier, crops
 from torch import Tensor, nn
 
 from attacker_metrics import MS_SSIM_COMPONENT_NAMES, MultiAttackerPrivacyLoss, multi_attacker_scores
-from attacker_metrics.attackers import clamp, luma
-from attacker_metrics.filters import Equalize, invert, median
-from attacker_metrics.learned import CNNAttacker, LinearAttacker
-from attacker_metrics.similarity import MSSSIM, SquaredPearson
+from attacker_metrics.attackers.filters import Equalize, invert, median
+from attacker_metrics.attackers.standard import clamp, luma
+from attacker_metrics.reading.learned import CNNAttacker, LinearAttacker
+from attacker_metrics.scoring.similarity import MSSSIM, SquaredPearson
 
 ALPHA = 0.8
 BATCH = 4

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from attacker_metrics.attackers import Blur
+from attacker_metrics.attackers.standard import Blur
 from attacker_metrics.faithfulness import Annotations
 
 SIDE = 64

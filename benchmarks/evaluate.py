@@ -31,11 +31,11 @@ import torch
 from PIL import Image
 
 from attacker_metrics import MultiAttackerPrivacy
-from attacker_metrics.backends import backend
-from attacker_metrics.evaluation.manifest import ManifestPairs
-from attacker_metrics.evaluation.pairs import LoadedPair
-from attacker_metrics.evaluation.parts import UnfinishedRun
+from attacker_metrics.engine.backends import backend
 from attacker_metrics.evaluation.scoring import PartScores, Scores
+from attacker_metrics.jobs.parts import UnfinishedRun
+from attacker_metrics.pairs.manifest import ManifestPairs
+from attacker_metrics.pairs.sources import LoadedPair
 
 BATCH = 16
 BASELINE = "plain script"

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 import attacker_metrics
-from attacker_metrics.backends import VARIABLE
+from attacker_metrics.engine.backends import VARIABLE
 
 Step = Callable[[], object]
 Factory = Callable[[], Step]

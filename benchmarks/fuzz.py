@@ -25,8 +25,8 @@ import tifffile
 import torch
 from PIL import Image, features
 
-from attacker_metrics.evaluation.images import ImageError, Reading, decode_image
-from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
+from attacker_metrics.files.images import ImageError, Reading, decode_image
+from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
 
 LIMITS = Reading(max_pixels=1_000_000)
 _PIXELS = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)

@@ -27,7 +27,7 @@ from compositions import COMPOSITIONS
 from torch import Tensor
 
 from attacker_metrics import multi_attacker_privacy_loss, safe_ms_ssim
-from attacker_metrics.backends import VARIABLE
+from attacker_metrics.engine.backends import VARIABLE
 
 SHAPES = ((64, 3, 224, 224), (16, 3, 512, 512), (4, 3, 1024, 1024))
 PROMISED = SHAPES[:2]

@@ -22,7 +22,7 @@ import loss
 import torch
 
 import attacker_metrics
-from attacker_metrics.backends import backend
+from attacker_metrics.engine.backends import backend
 
 SHAPE = (8, 3, 224, 224)
 ROUNDS = 9

@@ -13,7 +13,7 @@ import frame
 import loss
 import torch
 
-from attacker_metrics.backends import backend
+from attacker_metrics.engine.backends import backend
 
 SHAPES: dict[str, tuple[loss.Shape, ...]] = {
     "batch": ((1, 3, 224, 224), (8, 3, 224, 224), (64, 3, 224, 224)),

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from attacker_metrics import multi_attacker_scores
 from attacker_metrics.faithfulness import Annotations, Comparison, Scores, faithfulness
-from attacker_metrics.quality import quality_scores
+from attacker_metrics.quality.metrics import quality_scores
 from attacker_metrics.semsim import Encoder, Preprocessing, load_encoder, semsim, small_image_resnet
 from attacker_metrics.semsim.scoring import score_table
 from attacker_metrics.semsim.training import CHECKPOINT, Recipe, train

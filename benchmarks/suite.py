@@ -20,8 +20,8 @@ from loss import photographs
 from torch import Tensor
 
 from attacker_metrics import MultiAttackerPrivacy, backend
-from attacker_metrics.learned import STANDARD_LEARNED, standard_learned
-from attacker_metrics.pair import Pair
+from attacker_metrics.reading.learned import STANDARD_LEARNED, standard_learned
+from attacker_metrics.scoring.pair import Pair
 
 BAR = 2.5
 """The most that ``standard-v1`` may cost, as a multiple of the fifteen."""

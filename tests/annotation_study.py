@@ -7,7 +7,7 @@ from PIL import Image, ImageFilter
 
 import attacker_metrics
 
-PHOTOGRAPHS = Path(attacker_metrics.__file__).parent / "evaluation" / "photographs"
+PHOTOGRAPHS = Path(attacker_metrics.__file__).parent / "files" / "photographs"
 CLASSES = ("astronaut", "chelsea", "coffee", "rocket")
 COLUMNS = ("dataset", "model", "attack", "original", "reconstruction", "class")
 

@@ -9,8 +9,8 @@ from conftest import SMALL, pictures
 from process_group import leave
 
 from attacker_metrics import MultiAttackerPrivacy
-from attacker_metrics.learned import CNNAttacker, CNNAttackerPearson, LinearAttacker, LinearAttackerMSSSIM
-from attacker_metrics.strongest import assess
+from attacker_metrics.reading.learned import CNNAttacker, CNNAttackerPearson, LinearAttacker, LinearAttackerMSSSIM
+from attacker_metrics.reading.strongest import assess
 
 COUNT = 37
 

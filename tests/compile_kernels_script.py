@@ -5,8 +5,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from attacker_metrics import standard_components
-from attacker_metrics.backends import triton_kernels
-from attacker_metrics.components import program_of
+from attacker_metrics.engine import triton_kernels
+from attacker_metrics.scoring.components import program_of
 
 
 class AbsentDevice:

@@ -19,7 +19,7 @@ from reference import OBFUSCATIONS, photographs
 from torchmetrics import Metric
 
 import attacker_metrics as am
-from attacker_metrics.backends import native
+from attacker_metrics.engine import native
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 if not native.SHIPPED.exists():  # then what was built on this machine, or would be on the way, is not meant

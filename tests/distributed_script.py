@@ -20,7 +20,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 import attacker_metrics as am
 from attacker_metrics import MultiAttackerPrivacy
-from attacker_metrics.guarded_metric import GuardedMetric
+from attacker_metrics.metrics.guarded_metric import GuardedMetric
 
 SETTINGS = {"betas": (0.5, 0.5), "nan_strategy": "ignore"}
 SIZES = (3, 1, 2)

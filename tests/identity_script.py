@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 import attacker_metrics as am
-from attacker_metrics.learned import LinearAttackerPearson
+from attacker_metrics.reading.learned import LinearAttackerPearson
 
 
 class Power:

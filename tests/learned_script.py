@@ -7,7 +7,7 @@ import torch.distributed as dist
 from conftest import pictures
 from process_group import leave
 
-from attacker_metrics.learned import CNNAttacker, LinearAttacker
+from attacker_metrics.reading.learned import CNNAttacker, LinearAttacker
 
 SIDE = 40
 

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from attacker_metrics.evaluation import cli
+from attacker_metrics.commands import cli
 
 
 def main(twice, *arguments):

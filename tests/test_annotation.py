@@ -41,7 +41,7 @@ from attacker_metrics.annotation.answers import read_answers
 from attacker_metrics.annotation.database import Trial, Vote
 from attacker_metrics.annotation.order import main_order, plan
 from attacker_metrics.annotation.server import _LOCAL_NAMES
-from attacker_metrics.evaluation.cli import main
+from attacker_metrics.commands.cli import main
 from attacker_metrics.faithfulness import TableError, human_agreement, read_annotations
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "semsim_cifar100_annotations.csv"
@@ -938,7 +938,7 @@ def test_the_owners_figures_of_the_published_annotations(opened):
 
 def test_without_its_extra_the_command_says_what_to_install_and_others_do_without(tmp_path):
     code = (
-        "import sys; from attacker_metrics.evaluation.cli import main;"
+        "import sys; from attacker_metrics.commands.cli import main;"
         "print({'starlette', 'sqlalchemy', 'uvicorn'} & set(sys.modules)); sys.modules['starlette'] = None;"
         "sys.exit(main(['annotate', 'tasks.csv', '--database', 'votes.sqlite']))"
     )

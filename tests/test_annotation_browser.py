@@ -19,7 +19,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from attacker_metrics.annotation import Database, Store, create_app, open_study, read_votes
 from attacker_metrics.annotation.answers import read_answers
-from attacker_metrics.evaluation.cli import main
+from attacker_metrics.commands.cli import main
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

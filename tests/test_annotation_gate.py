@@ -23,7 +23,7 @@ from attacker_metrics.annotation.answers import read_answers
 from attacker_metrics.annotation.connections import most_connections
 from attacker_metrics.annotation.gate import Guesses, TooManyGuessesError, check_host
 from attacker_metrics.annotation.server import configured, hosts_of
-from attacker_metrics.evaluation.cli import main
+from attacker_metrics.commands.cli import main
 
 OWNER = "a-token-of-the-owner"
 ADDRESS = "http://127.0.0.1:8000"

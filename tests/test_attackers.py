@@ -10,8 +10,8 @@ import torch
 from conftest import photo_pair
 from torch.autograd import gradcheck
 
-from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, luma, minmax, pull_back, sobel, standardize
-from attacker_metrics.filters import JPEG, Unsharp
+from attacker_metrics.attackers.filters import JPEG, Unsharp
+from attacker_metrics.attackers.standard import Blur, Gamma, Wavelet, clamp, luma, minmax, pull_back, sobel, standardize
 
 ATTACKERS = {
     "clamp": (clamp, reference.clamp),

@@ -5,7 +5,7 @@ import torch
 from conftest import pictures, spoil
 
 from attacker_metrics import multi_attacker_privacy_loss, multi_attacker_scores
-from attacker_metrics.batch_means import batch_means
+from attacker_metrics.scoring.batch_means import batch_means
 
 FAMILIES = (slice(0, 2), slice(2, 5))
 YES, NO = torch.tensor(True), torch.tensor(False)
@@ -65,7 +65,7 @@ def test_without_gradients(mode):
 @pytest.mark.parametrize("backend", ["torch", "native"])
 def test_a_pair_without_scores_gets_no_slope_whatever_is_asked_of_them(monkeypatch, weight, backend):
     if backend == "native":
-        from attacker_metrics.backends import native
+        from attacker_metrics.engine import native
 
         if native.loaded() is None:
             pytest.skip("the native kernel is not built here")

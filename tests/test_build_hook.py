@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from attacker_metrics.backends import native
-from attacker_metrics.backends.native import recipe, trust
+from attacker_metrics.engine import native
+from attacker_metrics.engine.native import recipe, trust
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path(native.__file__).parent.relative_to(ROOT)

@@ -19,11 +19,11 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from attacker_metrics import MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
+from attacker_metrics.commands import cli
 from attacker_metrics.comparison.differences import LEVEL, Difference, compare_runs
 from attacker_metrics.comparison.outputs import Comparison, draw_differences
 from attacker_metrics.comparison.runs import aligned, load_runs
-from attacker_metrics.components import SPEC_VERSION
-from attacker_metrics.evaluation import cli
+from attacker_metrics.scoring.components import SPEC_VERSION
 from attacker_metrics.statistics import Estimate, SignFlipTest
 
 FIFTEEN = [*MS_SSIM_COMPONENT_NAMES, *PEARSON_COMPONENT_NAMES]

@@ -10,7 +10,7 @@ from conftest import SMALL, photo_pair, pictures
 
 import attacker_metrics as am
 from attacker_metrics import Component, Pair, SquaredPearson, standard_components
-from attacker_metrics.attackers import Blur, Gamma, clamp, luma, minmax
+from attacker_metrics.attackers.standard import Blur, Gamma, clamp, luma, minmax
 
 
 class Counting:

@@ -7,8 +7,8 @@ import torch
 pytest.importorskip("imagecodecs", reason="needs the cli extra")
 from PIL import Image
 
-from attacker_metrics.evaluation.images import ImageError, Reading
-from attacker_metrics.evaluation.pairs import load_pair
+from attacker_metrics.files.images import ImageError, Reading
+from attacker_metrics.pairs.sources import load_pair
 
 PICTURE = np.random.default_rng(0).random((3, 16, 16), np.float32)
 PICTURE[0, 0, :2] = 0, 1

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from attacker_metrics.attacks import ConvNet, InvertingGradients, Normalize, SigmoidLeNet, share_gradients
-from attacker_metrics.learned import CNNAttacker, LinearAttacker
+from attacker_metrics.reading.learned import CNNAttacker, LinearAttacker
 from attacker_metrics.semsim import Encoder, Preprocessing, SemSim
 
 

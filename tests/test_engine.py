@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from conftest import in_one_graph
 from torch.autograd import forward_ad
 
-import attacker_metrics.engine as engine
-import attacker_metrics.moments as moments
-import attacker_metrics.ms_ssim as ms_ssim
+import attacker_metrics.attackers.moments as moments
+import attacker_metrics.engine.eager.ms_ssim as ms_ssim
+import attacker_metrics.engine.operators as engine
 from attacker_metrics import MSSSIM, Component, Pair, multi_attacker_privacy_loss, multi_attacker_scores, standard_components
-from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
-from attacker_metrics.backends import eager
-from attacker_metrics.components import program_of
-from attacker_metrics.program import from_numbers
-from attacker_metrics.similarity import SquaredPearson
+from attacker_metrics.attackers.standard import Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
+from attacker_metrics.engine.eager import scores as eager
+from attacker_metrics.engine.program import from_numbers
+from attacker_metrics.scoring.components import program_of
+from attacker_metrics.scoring.similarity import SquaredPearson
 
 SMALL = ((5, 2, 50, 47, (0.3, 0.3, 0.4)), (1, 3, 23, 31, (0.5, 0.5)), (1, 1, 11, 12, (1.0,)), (2, 1, 12, 11, (0.7,)))
 FIVE = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from attacker_metrics import MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, AttackerMetricsWarning, multi_attacker_scores
-from attacker_metrics.evaluation import cli, report
-from attacker_metrics.evaluation.obfuscations import OBFUSCATIONS
-from attacker_metrics.evaluation.pairs import BuiltInPairs, LoadedPair, batches_of_one_size
+from attacker_metrics.commands import cli
 from attacker_metrics.evaluation.tails import estimate_as_json
+from attacker_metrics.pairs.demonstration import OBFUSCATIONS
+from attacker_metrics.pairs.sources import BuiltInPairs, LoadedPair, batches_of_one_size
+from attacker_metrics.report import outputs as report
 from attacker_metrics.statistics import mean_interval
 
 SEVENTEEN = [*MS_SSIM_COMPONENT_NAMES, *PEARSON_COMPONENT_NAMES, "ms_ssim", "pearson"]
@@ -290,7 +291,7 @@ def test_a_failed_write_leaves_the_old_report_and_the_scores_to_resume_with(fold
     def full_disk(*_arguments):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("attacker_metrics.evaluation.report.as_html", full_disk)
+    monkeypatch.setattr("attacker_metrics.report.outputs.as_html", full_disk)
     assert evaluate(folders, "--gamma", "3") == cli.BAD_USAGE
     assert {path: path.read_bytes() for path in (folders / "out").iterdir() if path.is_file()} == before
     assert sorted(path.name for path in folders.iterdir()) == ["clean", "noisy", "out"]

@@ -19,8 +19,8 @@ pytest.importorskip("rich", reason="needs the cli extra")
 import pyarrow.parquet as pq
 from two_hosts import two_hosts
 
-from attacker_metrics.evaluation import cli
-from attacker_metrics.evaluation.parts import FOLDER
+from attacker_metrics.commands import cli
+from attacker_metrics.jobs.parts import FOLDER
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
 

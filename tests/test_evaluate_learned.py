@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attacker_metrics import MultiAttackerPrivacy
-from attacker_metrics.evaluation import cli, fitting, run
-from attacker_metrics.evaluation.manifest import ManifestPairs
-from attacker_metrics.evaluation.parts import FOLDER
-from attacker_metrics.evaluation.split import Side, SplitError, fit_rows, sides
-from attacker_metrics.learned import LinearAttacker, in_fit_split, standard_learned
-from attacker_metrics.strongest.known_leaks import secret_filter
-from attacker_metrics.suites import STANDARD_V1
+from attacker_metrics.commands import cli
+from attacker_metrics.evaluation import fitting, run
+from attacker_metrics.jobs.parts import FOLDER
+from attacker_metrics.pairs.manifest import ManifestPairs
+from attacker_metrics.pairs.split import Side, SplitError, fit_rows, sides
+from attacker_metrics.reading.learned import LinearAttacker, in_fit_split, standard_learned
+from attacker_metrics.reading.strongest.known_leaks import secret_filter
+from attacker_metrics.scoring.suites import STANDARD_V1
 
 SIDE, PAIRS, PEOPLE, BAD, NAN = 32, 240, 40, 3, 6
 ASKED = ("--betas", "1", "--gamma", "2", "--part-size", "16", "--batch-size", "8")
@@ -215,7 +216,7 @@ def test_a_finished_fit_is_not_repeated(manifest, alone, tmp_path, monkeypatch):
 
 
 FEW_STEPS = """
-from attacker_metrics.learned import CNNAttacker, CNNAttackerMSSSIM
+from attacker_metrics.reading.learned import CNNAttacker, CNNAttackerMSSSIM
 
 class Network(CNNAttackerMSSSIM):
     def __init__(self):
@@ -242,7 +243,7 @@ def test_two_processes_have_one_network_and_tell_that_it_had_not_converged(tmp_p
 def test_a_column_decides_and_one_of_your_own_metrics_may_learn(manifest, tmp_path):
     rows = [[*named(row)[:3], "fit" if row < 100 else "score"] for row in range(8, 130)]
     path = table(rows, manifest.parent / "column.csv", "id,clean,noisy,split")
-    extra = ("--extra", "attacker_metrics.learned:LinearAttackerPearson", "--null", "0")
+    extra = ("--extra", "attacker_metrics.reading.learned:LinearAttackerPearson", "--null", "0")
     assert cli.main(arguments(path, tmp_path / "out", *extra)) == cli.OK
     summary, scores = summary_of(tmp_path / "out"), columns_of(tmp_path / "out")
     assert (summary["learned"]["split"], summary["learned"]["pairs"]) == ("column split", 92)

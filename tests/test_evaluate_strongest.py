@@ -18,11 +18,12 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
-from attacker_metrics.evaluation import cli, run
-from attacker_metrics.evaluation.commands import evaluate as command
-from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
-from attacker_metrics.strongest import NullDistribution, attackers_of, noise_of_equal_error, score
-from attacker_metrics.suites import STANDARD_V1
+from attacker_metrics.commands import cli
+from attacker_metrics.commands import evaluate as command
+from attacker_metrics.evaluation import run
+from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
+from attacker_metrics.reading.strongest import NullDistribution, attackers_of, noise_of_equal_error, score
+from attacker_metrics.scoring.suites import STANDARD_V1
 
 SIDE, PAIRS, PEOPLE, NULL = 16, 117, 50, 105
 SMALL = ("--betas", "1", "--suite", "standard-v1")

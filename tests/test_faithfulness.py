@@ -18,7 +18,7 @@ from sklearn.calibration import calibration_curve
 from statsmodels.stats.inter_rater import fleiss_kappa
 
 from attacker_metrics import AttackerMetricsWarning, MeanMSSSIM, MultiAttackerPrivacy
-from attacker_metrics.evaluation.cli import main
+from attacker_metrics.commands.cli import main
 from attacker_metrics.faithfulness import (
     Annotations,
     Scores,
@@ -34,7 +34,7 @@ from attacker_metrics.faithfulness import (
 )
 from attacker_metrics.faithfulness.bootstrap import draw_weights, interval, two_sided_p
 from attacker_metrics.faithfulness.rank_statistics import RankStatistics
-from attacker_metrics.leakage_direction import METRIC_FACTS, leakage_direction
+from attacker_metrics.metrics.leakage_direction import METRIC_FACTS, leakage_direction
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "semsim_cifar100_annotations.csv"
 DIRECTIONS = {

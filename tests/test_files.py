@@ -160,7 +160,7 @@ def test_the_digest_follows_every_source_file_and_nothing_else(tmp_path):
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     before = sources_digest(copy)
     assert before == package_digest()
-    for name in ("study/steps.py", "evaluation/images.py", "backends/native/kernel.cpp", "backends/native/ms_ssim.h"):
+    for name in ("study/steps.py", "files/images.py", "engine/native/kernel.cpp", "engine/native/ms_ssim.h"):
         content = (copy / name).read_bytes()
         (copy / name).write_bytes(content + b"\n")
         assert sources_digest(copy) != before, name

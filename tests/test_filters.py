@@ -11,9 +11,19 @@ from PIL import Image
 from scipy import fft, ndimage
 from skimage import exposure
 
-from attacker_metrics.attackers import Blur, luma
-from attacker_metrics.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, draw, invert, mean_of_draws, median
-from attacker_metrics.similarity import SquaredPearson
+from attacker_metrics.attackers.filters import (
+    JPEG,
+    AffineFit,
+    Equalize,
+    Unsharp,
+    Wiener,
+    draw,
+    invert,
+    mean_of_draws,
+    median,
+)
+from attacker_metrics.attackers.standard import Blur, luma
+from attacker_metrics.scoring.similarity import SquaredPearson
 
 SIZES = [(176, 176), (61, 90)]
 EVERY = (invert, Equalize(), median, Unsharp(), Wiener(), JPEG())

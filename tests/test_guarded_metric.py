@@ -18,8 +18,8 @@ from torchmetrics.wrappers import MinMaxMetric
 
 import attacker_metrics as am
 from attacker_metrics import MultiAttackerPrivacy
-from attacker_metrics.learned import CNNAttackerPearson, LinearAttackerPearson
 from attacker_metrics.quality import LPIPS
+from attacker_metrics.reading.learned import CNNAttackerPearson, LinearAttackerPearson
 
 BATCH = pictures(2, seed=2)
 

@@ -19,8 +19,8 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 import attacker_metrics as am
-from attacker_metrics.identity import identity_of
-from attacker_metrics.learned import LinearAttacker, LinearAttackerMSSSIM, LinearAttackerPearson
+from attacker_metrics.metrics.identity import identity_of
+from attacker_metrics.reading.learned import LinearAttacker, LinearAttackerMSSSIM, LinearAttackerPearson
 
 BATCH = pictures(3, seed=3)
 FLAT = (BATCH[1].round(), BATCH[1].round())  # 0 and 1: powers, squares and roots change nothing
@@ -294,9 +294,9 @@ def test_the_main_module_has_one_name_and_what_it_defines_again_is_another(name)
 
 def test_the_module_of_a_class_or_function_of_the_library_does_not_count(monkeypatch):
     before = set(am.GrayPearson()._defaults)
-    monkeypatch.setattr(am.GrayPearson, "__module__", "attacker_metrics.metrics.elsewhere")
-    monkeypatch.setattr(am.attackers.luma, "__module__", "attacker_metrics.attackers.elsewhere")
-    monkeypatch.setattr(am.attackers.clamp, "__module__", "attacker_metrics.attackers.elsewhere")
+    monkeypatch.setattr(am.GrayPearson, "__module__", "attacker_metrics.metrics.standard.elsewhere")
+    monkeypatch.setattr(am.attackers.luma, "__module__", "attacker_metrics.attackers.standard.elsewhere")
+    monkeypatch.setattr(am.attackers.clamp, "__module__", "attacker_metrics.attackers.standard.elsewhere")
     assert set(am.GrayPearson()._defaults) == before
 
 

@@ -9,7 +9,7 @@ import imagecodecs
 import tifffile
 from PIL import Image, ImageFilter, features
 
-from attacker_metrics.evaluation.images import ImageError, Reading, read_image, resize
+from attacker_metrics.files.images import ImageError, Reading, read_image, resize
 
 RAMP = np.linspace(0, 255, 12 * 10 * 3).reshape(12, 10, 3).astype(np.uint8)
 

@@ -7,8 +7,8 @@ import torch
 from reference import photographs
 
 from attacker_metrics import SquaredPearson
-from attacker_metrics.learned import KeyedAttacker, standard_learned
-from attacker_metrics.learned.places import matched
+from attacker_metrics.reading.learned import KeyedAttacker, standard_learned
+from attacker_metrics.reading.learned.places import matched
 
 SIDE, FITTED = 16, 100
 SECRET = torch.Generator().manual_seed(5)

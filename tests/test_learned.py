@@ -16,7 +16,7 @@ from conftest import SMALL, photo_pair, pictures, spoil
 from torchmetrics import MetricCollection
 
 from attacker_metrics import MultiAttackerPrivacy
-from attacker_metrics.learned import (
+from attacker_metrics.reading.learned import (
     CNNAttacker,
     CNNAttackerMSSSIM,
     CNNAttackerPearson,
@@ -392,7 +392,7 @@ def test_no_thread_of_a_process_group_outlives_it(tmp_path):
     script = f"""
 import torch
 from pathlib import Path
-from attacker_metrics.learned import CNNAttacker
+from attacker_metrics.reading.learned import CNNAttacker
 
 names = lambda: [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
 torch.distributed.init_process_group("gloo", init_method="file://{tmp_path}/store", rank=0, world_size=1)

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from attacker_metrics.evaluation import cli
-from attacker_metrics.evaluation.manifest import ManifestError, ManifestPairs
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair
+from attacker_metrics.commands import cli
+from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
+from attacker_metrics.pairs.sources import FailedPair, LoadedPair
 
 
 def table(count: int, **extra) -> pa.Table:

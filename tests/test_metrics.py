@@ -46,7 +46,7 @@ def test_the_seventeen_classes_are_public_and_named_after_their_components():
         assert getattr(am, case.cls.__name__) is case.cls
         assert case.make().name == case.name
         assert issubclass(case.cls, am.AttackerMetric)
-        assert case.cls.__module__ == "attacker_metrics.metrics"
+        assert case.cls.__module__ == "attacker_metrics.metrics.standard"
         assert case.cls.__doc__
 
 

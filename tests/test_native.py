@@ -24,18 +24,17 @@ from attacker_metrics import (
     multi_attacker_scores,
     standard_components,
 )
-from attacker_metrics.attackers import Blur, clamp, luma, minmax
-from attacker_metrics.backends import native
-from attacker_metrics.backends.native import recipe, trust
-from attacker_metrics.components import program_of
-from attacker_metrics.engine import evaluate
-from attacker_metrics.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, invert, median
-from attacker_metrics.suites import added_components
+from attacker_metrics.attackers.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, invert, median
+from attacker_metrics.attackers.standard import Blur, clamp, luma, minmax
+from attacker_metrics.engine import evaluate, native
+from attacker_metrics.engine.native import recipe, trust
+from attacker_metrics.scoring.components import program_of
+from attacker_metrics.scoring.suites import added_components
 
 NOTHING_SHIPPED = """
 from pathlib import Path
 import attacker_metrics as am
-from attacker_metrics.backends import native
+from attacker_metrics.engine import native
 native.SHIPPED = Path("nothing")
 """
 SETTINGS = {"betas": (0.3, 0.3, 0.4), "gamma_values": (0.5, 2.0, 1.3), "blur_sigma": 1.7, "wavelet_threshold": 0.05}

@@ -10,8 +10,8 @@ import torch
 from conftest import pictures
 
 from attacker_metrics import Pair, standard_components
-from attacker_metrics.backends.native import recipe
-from attacker_metrics.components import program_of
+from attacker_metrics.engine.native import recipe
+from attacker_metrics.scoring.components import program_of
 
 DRIVER = Path(__file__).with_name("kernel_driver.cpp")
 COMPONENTS = standard_components(betas=(0.5, 0.5))

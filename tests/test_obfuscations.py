@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from reference import photographs
 
-from attacker_metrics.evaluation import cli
+from attacker_metrics.commands import cli
 from attacker_metrics.obfuscations import (
     FAMILIES,
     KEYS,

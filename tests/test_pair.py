@@ -7,7 +7,7 @@ from conftest import SMALL, pictures, warns_once
 
 import attacker_metrics as am
 from attacker_metrics import MSSSIM, AttackerMetric, Component, Pair, SquaredPearson
-from attacker_metrics.attackers import luma
+from attacker_metrics.attackers.standard import luma
 
 RIGHT = Component("right", SquaredPearson(), (luma, lambda x: x + 0.0), (luma, lambda x: x + 0.0))
 

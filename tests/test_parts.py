@@ -17,12 +17,12 @@ pytest.importorskip("rich", reason="needs the cli extra")
 import pyarrow as pa
 import torch
 
-from attacker_metrics.evaluation.loading import PartRows, load_ahead, share_cores
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair
-from attacker_metrics.evaluation.parts import FOLDER, ResumeError, UnfinishedRun
-from attacker_metrics.evaluation.processes import AgreedError, Processes, _OwnStore
 from attacker_metrics.evaluation.run import default_part_size
 from attacker_metrics.evaluation.scoring import PartScores, Scores
+from attacker_metrics.jobs.parts import FOLDER, ResumeError, UnfinishedRun
+from attacker_metrics.jobs.processes import AgreedError, Processes, _OwnStore
+from attacker_metrics.pairs.loading import PartRows, load_ahead, share_cores
+from attacker_metrics.pairs.sources import FailedPair, LoadedPair
 
 
 def table(start: int, stop: int) -> pa.Table:
@@ -188,7 +188,7 @@ def test_loading_and_computing_get_no_more_cores_than_there_are(monkeypatch):
 def test_loading_threads_leave_the_computation_its_threads():
     code = (
         "import torch; torch.set_num_threads(3)\n"
-        "from attacker_metrics.evaluation.loading import load_ahead, PartRows\n"
+        "from attacker_metrics.pairs.loading import load_ahead, PartRows\n"
         "import pyarrow as pa\n"
         "class Source:\n"
         "    def load(self, index, row): return torch.get_num_threads()\n"

@@ -16,9 +16,9 @@ import pytest
 pytest.importorskip("imagecodecs", reason="needs the cli extra")
 from PIL import Image
 
-from attacker_metrics.evaluation.folders import FolderPairs, PairingError
-from attacker_metrics.evaluation.images import ImageError, Reading, read_bytes
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair
+from attacker_metrics.files.images import ImageError, Reading, read_bytes
+from attacker_metrics.pairs.folders import FolderPairs, PairingError
+from attacker_metrics.pairs.sources import FailedPair, LoadedPair
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 
@@ -60,7 +60,7 @@ def test_whatever_is_not_used_is_counted_and_named_by_kind(folders):
 
 
 def test_unused_files_are_a_flag_of_the_summary(folders):
-    from attacker_metrics.evaluation import cli
+    from attacker_metrics.commands import cli
 
     (folders / "clean" / "x.heic").write_bytes(b"?")
     sides = ["--clean", str(folders / "clean"), "--noisy", str(folders / "noisy")]

@@ -17,7 +17,7 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from attacker_metrics import BlurMSSSIM, MultiAttackerPrivacy
-from attacker_metrics.leakage_direction import METRIC_FACTS
+from attacker_metrics.metrics.leakage_direction import METRIC_FACTS
 from attacker_metrics.quality import FID, LPIPS, MSE, PSNR, SSIM, ReconstructionQuality, quality_scores
 
 needs_torchvision = pytest.mark.skipif(

@@ -20,9 +20,9 @@ from reference import photographs
 from torch import nn
 from torchmetrics import MetricCollection
 
-from attacker_metrics.evaluation.cli import main
-from attacker_metrics.evaluation.images import read_image
+from attacker_metrics.commands.cli import main
 from attacker_metrics.faithfulness import Annotations, Scores, faithfulness, read_annotations, read_scores
+from attacker_metrics.files.images import read_image
 from attacker_metrics.quality import ReconstructionQuality
 from attacker_metrics.semsim import Encoder, Preprocessing, SemSim, load_encoder, save_encoder, semsim, small_image_resnet
 from attacker_metrics.semsim.checkpoint import CheckpointError, read_training

@@ -10,9 +10,9 @@ from torch import nn
 
 import attacker_metrics as am
 from attacker_metrics import MSSSIM, SquaredPearson
-from attacker_metrics.attackers import Blur, Gamma, Wavelet
-from attacker_metrics.filters import JPEG, Equalize, Unsharp, Wiener
-from attacker_metrics.suites import added_components
+from attacker_metrics.attackers.filters import JPEG, Equalize, Unsharp, Wiener
+from attacker_metrics.attackers.standard import Blur, Gamma, Wavelet
+from attacker_metrics.scoring.suites import added_components
 
 NUMBERS = {
     "blur_sigma": Blur,

@@ -12,9 +12,9 @@ from scipy import stats
 from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 from attacker_metrics import DEFAULT_BETAS, MSSSIM, SquaredPearson, pearson_sq_mean, safe_ms_ssim
-from attacker_metrics.attackers import minmax
-from attacker_metrics.ms_ssim import _product_of_powers
-from attacker_metrics.similarity import betas_for
+from attacker_metrics.attackers.standard import minmax
+from attacker_metrics.engine.eager.ms_ssim import _product_of_powers
+from attacker_metrics.scoring.similarity import betas_for
 
 SMALLEST = {1: 11, 2: 22, 3: 44, 4: 88, 5: 176}
 BETAS = {

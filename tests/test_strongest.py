@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
-from attacker_metrics.learned import FitOverlapError, LinearAttacker, LinearAttackerMSSSIM
-from attacker_metrics.strongest import (
+from attacker_metrics.reading.learned import FitOverlapError, LinearAttacker, LinearAttackerMSSSIM
+from attacker_metrics.reading.strongest import (
     KNOWN_CASES,
     NullDistribution,
     assess,
@@ -392,7 +392,7 @@ def test_too_few_photographs_are_refused():
 
 def test_the_command_shows_the_matrix_and_every_verdict_is_right(capsys):
     pytest.importorskip("rich", reason="needs the cli extra")
-    from attacker_metrics.evaluation import cli
+    from attacker_metrics.commands import cli
 
     assert cli.main(["selftest", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -405,8 +405,8 @@ def test_the_command_shows_the_matrix_and_every_verdict_is_right(capsys):
 
 def test_a_wrong_verdict_is_an_exit_status(known, monkeypatch, capsys):
     pytest.importorskip("rich", reason="needs the cli extra")
-    from attacker_metrics.evaluation import cli
-    from attacker_metrics.strongest import selftest
+    from attacker_metrics.commands import cli
+    from attacker_metrics.reading.strongest import selftest
 
     monkeypatch.setattr(selftest, "evaluate_known_cases", lambda *_, **__: {**known, "identity": known["random noise"]})
     assert cli.main(["selftest"]) == 1

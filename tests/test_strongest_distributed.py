@@ -6,7 +6,7 @@ import torch
 from assessment_script import COUNT, as_tensors, assessed, images
 from conftest import launch
 
-from attacker_metrics.strongest.distributed import share, together
+from attacker_metrics.reading.strongest.distributed import share, together
 
 
 @pytest.fixture(scope="module")

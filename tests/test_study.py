@@ -25,12 +25,12 @@ from torch import nn
 import attacker_metrics
 from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.attacks import ATTACKS, InvertingGradients, digest, share_gradients
+from attacker_metrics.commands.cli import main
 from attacker_metrics.defenses import MagnitudePruning
-from attacker_metrics.evaluation.cli import main
 from attacker_metrics.faithfulness import Annotations, Scores, faithfulness, read_annotations, read_scores
 from attacker_metrics.files.tensors import save_tensors
 from attacker_metrics.quality import quality_scores
-from attacker_metrics.similarity import betas_for
+from attacker_metrics.scoring.similarity import betas_for
 from attacker_metrics.statistics import rate_of_counts
 from attacker_metrics.study import ConfigError, builtin_text, parse_config, read_config, units
 from attacker_metrics.study.annotating import classes_to_choose_from, copy_of_people
@@ -278,7 +278,7 @@ def test_the_builtin_images_are_the_photographs_cut_up():
     images = Photographs(64)
     assert (len(images), len(images.classes)) == (64, 4)
     assert images.classes == sorted(images.classes)
-    folder = Path(attacker_metrics.__file__).parent / "evaluation" / "photographs"
+    folder = Path(attacker_metrics.__file__).parent / "files" / "photographs"
     for index in (0, 21, 63):
         name, place = images.names[index].split("/")
         top, left = map(int, place.split("-"))

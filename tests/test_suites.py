@@ -9,7 +9,7 @@ from conftest import NAMES, SMALL, photo_pair, pictures, spoil
 
 import attacker_metrics as am
 from attacker_metrics import AttackerMetric, MultiAttackerPrivacy, Pair
-from attacker_metrics.suites import STANDARD_V1, added_components
+from attacker_metrics.scoring.suites import STANDARD_V1, added_components
 
 GOLDEN = {
     "identity_gray": 0.637603,

@@ -7,8 +7,8 @@ from torch.func import grad, grad_and_value, hessian, jacfwd, jacrev, vjp, vmap
 
 import attacker_metrics as am
 from attacker_metrics import MSSSIM, Component, Pair
-from attacker_metrics.attackers import Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
-from attacker_metrics.filters import JPEG, Equalize, Unsharp, Wiener, invert, median
+from attacker_metrics.attackers.filters import JPEG, Equalize, Unsharp, Wiener, invert, median
+from attacker_metrics.attackers.standard import Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
 
 ATTACKERS = (luma, clamp, minmax, sobel, standardize, Blur(), Gamma(0.5), Wavelet(), invert, Equalize(16), median)
 ATTACKERS += (Unsharp(), Wiener(), JPEG())

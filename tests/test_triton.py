@@ -16,16 +16,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from attacker_metrics import Pair, engine, multi_attacker_privacy_loss, standard_components
-from attacker_metrics.attackers import Blur, Gamma, clamp, luma, minmax
-from attacker_metrics.backends import backend, self_check
-from attacker_metrics.components import program_of
-from attacker_metrics.program import MSSSIMComparison, PearsonComparison, Program
-from attacker_metrics.similarity import DEFAULT_BETAS
+from attacker_metrics import Pair, multi_attacker_privacy_loss, standard_components
+from attacker_metrics.attackers.standard import Blur, Gamma, clamp, luma, minmax
+from attacker_metrics.engine import operators as engine
+from attacker_metrics.engine import self_check
+from attacker_metrics.engine.backends import backend
+from attacker_metrics.engine.program import MSSSIMComparison, PearsonComparison, Program
+from attacker_metrics.scoring.components import program_of
+from attacker_metrics.scoring.similarity import DEFAULT_BETAS
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if INTERPRETED or torch.cuda.is_available():
-    from attacker_metrics.backends import triton_kernels
+    from attacker_metrics.engine import triton_kernels
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")  # of numpy, on values never used
 here = pytest.mark.skipif(
@@ -33,7 +35,7 @@ here = pytest.mark.skipif(
     reason="needs a CUDA device or TRITON_INTERPRET=1; run in a process below",
 )
 DEVICE = "cpu" if INTERPRETED else "cuda"
-SOURCES = Path(engine.__file__).parent / "backends" / "triton_kernels"
+SOURCES = Path(engine.__file__).parent / "triton_kernels"
 TWO = (0.5, 0.5)
 PEARSON = tuple(name for name in standard_components() if name.startswith("pearson"))
 

@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from attacker_metrics.evaluation import cli
-from attacker_metrics.evaluation.parts import FOLDER, LOCK, ResumeError, UnfinishedRun
+from attacker_metrics.commands import cli
 from attacker_metrics.files.drawing import drawn, plain
 from attacker_metrics.files.lock import InUseError, held
 from attacker_metrics.files.spreadsheet import escaped, unescaped
 from attacker_metrics.files.terminal import json_escaped, printable
 from attacker_metrics.files.writing import OutputError, check_outputs, write_whole
+from attacker_metrics.jobs.parts import FOLDER, LOCK, ResumeError, UnfinishedRun
 
 SMALL = ["--betas", "1"]
 
@@ -248,7 +248,7 @@ def test_an_unexpected_error_has_a_status_and_words_of_its_own(folders, monkeypa
     def broken(*_arguments):
         raise RuntimeError("odd \x1b[31m")
 
-    monkeypatch.setattr("attacker_metrics.evaluation.report.as_html", broken)
+    monkeypatch.setattr("attacker_metrics.report.outputs.as_html", broken)
     assert evaluate() == cli.BUG == 70
     errors = capsys.readouterr().err
     assert "this is a bug, nothing was lost: RuntimeError: odd \\x1b[31m" in errors

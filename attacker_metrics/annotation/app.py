@@ -34,7 +34,7 @@ from attacker_metrics.annotation.database import (
 )
 from attacker_metrics.annotation.gate import Guesses, KnownHosts, SameOrigin, TooManyGuessesError
 from attacker_metrics.annotation.store import DIFFERENT, SAME, RefusedError, Store, Turn, new_token
-from attacker_metrics.evaluation.images import ImageError
+from attacker_metrics.files.images import ImageError
 
 LETTERS = "1234567890qwertasdfg"
 """Keys of the candidates, in their order; u, p and x are taken."""

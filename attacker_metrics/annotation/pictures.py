@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from attacker_metrics.annotation.database import Trial
 from attacker_metrics.annotation.tasks import Item, TaskName, digest
-from attacker_metrics.evaluation.images import ImageError, decode_image, read_bytes
+from attacker_metrics.files.images import ImageError, decode_image, read_bytes
 
 
 def judged_png(folder: Path, items: list[Item], task: TaskName, trial: Trial) -> bytes:

@@ -11,10 +11,10 @@ from typing import Literal, get_args
 import numpy as np
 from torch import Tensor
 
-from attacker_metrics.evaluation.images import ImageError, decode_image, one_spelling, read_bytes
 from attacker_metrics.faithfulness.annotations import CANNOT_TELL, CLASS, KEYS
 from attacker_metrics.faithfulness.spellings import is_missing, is_unclear, named, one_class, spelled_differently
 from attacker_metrics.faithfulness.tables import Column, TableError, read_table, shown
+from attacker_metrics.files.images import ImageError, decode_image, one_spelling, read_bytes
 
 TaskName = Literal["category", "pair"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)

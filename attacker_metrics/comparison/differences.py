@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from attacker_metrics.comparison.runs import STRONGEST, Run
-from attacker_metrics.components import MEANS
 from attacker_metrics.evaluation.scoring import DRAWS
 from attacker_metrics.evaluation.summary import OURS
+from attacker_metrics.scoring.components import MEANS
 from attacker_metrics.statistics import Estimate, SignFlipTest, holm, mean_interval, sign_flip_test
 from attacker_metrics.statistics.paired import RESAMPLES
 

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-import attacker_metrics
+from attacker_metrics._version import __version__
 from attacker_metrics.comparison.differences import LEVEL, Difference
 from attacker_metrics.comparison.runs import STRONGEST, Run
-from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
 from attacker_metrics.files.digest import package_digest
 from attacker_metrics.files.drawing import drawn, plain
 from attacker_metrics.files.spreadsheet import escaped
 from attacker_metrics.files.terminal import json_escaped, printable
 from attacker_metrics.files.writing import CODE, MARK, VERSION, check_outputs, earlier_release, has_header, is_ours
+from attacker_metrics.scoring.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
 from attacker_metrics.statistics import Estimate, mean_interval
 
 JSON, CSV, LATEX = "comparison.json", "comparison.csv", "comparison.tex"
@@ -139,7 +139,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
             facts["utility"] = _numbers(comparison.utility[run.name])
         runs.append(facts)
     return {
-        "attacker_metrics_version": attacker_metrics.__version__,
+        "attacker_metrics_version": __version__,
         "spec_version": baseline.summary.get("spec_version"),
         CODE: package_digest(),
         "level": LEVEL,

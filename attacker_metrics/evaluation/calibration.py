@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from attacker_metrics.evaluation.scoring import Scores
 from attacker_metrics.evaluation.unrelated import SEED, Selection
+from attacker_metrics.reading.strongest import TIE_RULE, NullDistribution, Strongest
+from attacker_metrics.reading.strongest.null import Floats
 from attacker_metrics.statistics import success_rate
-from attacker_metrics.strongest import TIE_RULE, NullDistribution, Strongest
-from attacker_metrics.strongest.null import Floats
 
 RATES = (0.01, 0.001)
 """The false-positive rates at which success is counted."""

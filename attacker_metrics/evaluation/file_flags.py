@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attacker_metrics.evaluation.conventions import DAMAGED, SCALE
 from attacker_metrics.evaluation.scoring import Scores
-from attacker_metrics.strongest import Flag
+from attacker_metrics.pairs.conventions import DAMAGED, SCALE
+from attacker_metrics.reading.strongest import Flag
 
 _NAMED = 3
 

@@ -20,14 +20,14 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from attacker_metrics.collection import MultiAttackerPrivacy
-from attacker_metrics.evaluation.loading import PartRows, load_ahead
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource
-from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
-from attacker_metrics.evaluation.processes import Processes
 from attacker_metrics.files.tensors import load_tensors
-from attacker_metrics.learned import LearnedAttacker, LearnedAttackerMetric
-from attacker_metrics.strongest import attackers_of
+from attacker_metrics.jobs.parts import Plan, ResumeError, UnfinishedRun
+from attacker_metrics.jobs.processes import Processes
+from attacker_metrics.metrics.collection import MultiAttackerPrivacy
+from attacker_metrics.pairs.loading import PartRows, load_ahead
+from attacker_metrics.pairs.sources import FailedPair, LoadedPair, PairSource
+from attacker_metrics.reading.learned import LearnedAttacker, LearnedAttackerMetric
+from attacker_metrics.reading.strongest import attackers_of
 
 FAILURE = "fit_failure"
 """Column of the fit split's rows: why no attacker, or not every one, has learned from the pair; null if all have."""

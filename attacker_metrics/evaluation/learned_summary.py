@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from attacker_metrics.evaluation.fitting import FAILURE, Fit
 from attacker_metrics.files.writing import marked
-from attacker_metrics.learned import LearnedAttacker
+from attacker_metrics.reading.learned import LearnedAttacker
 
 FIT_PAIRS = "fit_pairs.parquet"
 

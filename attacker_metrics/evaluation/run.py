@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from attacker_metrics.collection import MultiAttackerPrivacy
-from attacker_metrics.evaluation.loading import PartRows, load_ahead
-from attacker_metrics.evaluation.pairs import PairSource
-from attacker_metrics.evaluation.parts import Plan, ResumeError, UnfinishedRun
-from attacker_metrics.evaluation.processes import Processes
 from attacker_metrics.evaluation.scoring import PartScores, Scores, Seconds, score_part
 from attacker_metrics.evaluation.unrelated import Selection, UnrelatedPairs
+from attacker_metrics.jobs.parts import Plan, ResumeError, UnfinishedRun
+from attacker_metrics.jobs.processes import Processes
+from attacker_metrics.metrics.collection import MultiAttackerPrivacy
+from attacker_metrics.pairs.loading import PartRows, load_ahead
+from attacker_metrics.pairs.sources import PairSource
 
 OnDone = Callable[[int], None]
 Tell = Callable[[], None]

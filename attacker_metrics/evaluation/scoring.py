@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from attacker_metrics.attacker_metric import AttackerMetric
-from attacker_metrics.collection import MultiAttackerPrivacy
-from attacker_metrics.evaluation.conventions import Note
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, batches_of_one_size
-from attacker_metrics.pair import Pair
-from attacker_metrics.strongest import attackers_of, clipped_share
+from attacker_metrics.metrics.attacker_metric import AttackerMetric
+from attacker_metrics.metrics.collection import MultiAttackerPrivacy
+from attacker_metrics.pairs.conventions import Note
+from attacker_metrics.pairs.sources import FailedPair, LoadedPair, batches_of_one_size
+from attacker_metrics.reading.strongest import attackers_of, clipped_share
+from attacker_metrics.scoring.pair import Pair
 
 _SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED, _RANDOM, _NOTES = RESERVED = tuple(
     f"_{name}" for name in ("scores", "collapsed", "finite", "failure", "8bit", "size", "clipped", "random", "notes")

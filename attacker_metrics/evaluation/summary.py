@@ -12,8 +12,7 @@ import torch
 import torchmetrics
 from numpy.typing import NDArray
 
-import attacker_metrics
-from attacker_metrics.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, SPEC_VERSION
+from attacker_metrics._version import __version__
 from attacker_metrics.evaluation.calibration import RATES, Calibration
 from attacker_metrics.evaluation.file_flags import file_flags, notes_of
 from attacker_metrics.evaluation.learned_summary import Learned, in_words
@@ -21,9 +20,10 @@ from attacker_metrics.evaluation.scoring import DRAWS, Scores
 from attacker_metrics.evaluation.tails import tails_among, why_refused
 from attacker_metrics.files.digest import package_digest
 from attacker_metrics.files.writing import CODE
+from attacker_metrics.reading.strongest import flags
+from attacker_metrics.scoring.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, SPEC_VERSION
+from attacker_metrics.scoring.suites import SUITES
 from attacker_metrics.statistics import Rate
-from attacker_metrics.strongest import flags
-from attacker_metrics.suites import SUITES
 
 STATISTICS = ("mean", "p95", "max")
 STRONGEST, READ = "strongest", "read"
@@ -71,7 +71,7 @@ def summarize(
     scored = scores.scored
     tails = tails_among(scores, scored, BOUNDED)
     summary: dict[str, Any] = {
-        "attacker_metrics_version": attacker_metrics.__version__,
+        "attacker_metrics_version": __version__,
         "spec_version": SPEC_VERSION,
         CODE: package_digest(),
         "torch_version": str(torch.__version__),

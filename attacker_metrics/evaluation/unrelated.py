@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from attacker_metrics.evaluation.images import one_spelling
-from attacker_metrics.evaluation.pairs import FailedPair, LoadedPair, PairSource, Unused
 from attacker_metrics.evaluation.scoring import Scores
-from attacker_metrics.strongest import noise_of_equal_error, unrelated_pairs
+from attacker_metrics.files.images import one_spelling
+from attacker_metrics.pairs.sources import FailedPair, LoadedPair, PairSource, Unused
+from attacker_metrics.reading.strongest import noise_of_equal_error, unrelated_pairs
 
 SEED = 0
 MOST_ANCHORS = 200

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-import attacker_metrics
-from attacker_metrics.evaluation.report import as_json
+from attacker_metrics._version import __version__
 from attacker_metrics.faithfulness.analysis import Comparison, Faithfulness, LevelResult
 from attacker_metrics.faithfulness.calibration import Calibration
 from attacker_metrics.faithfulness.rank_statistics import STATISTICS
@@ -23,6 +22,7 @@ from attacker_metrics.files.digest import package_digest
 from attacker_metrics.files.drawing import drawn, plain
 from attacker_metrics.files.terminal import printable
 from attacker_metrics.files.writing import CODE, MARK, VERSION, check_outputs, earlier_release, is_ours
+from attacker_metrics.report.outputs import as_json
 from attacker_metrics.statistics import Estimate
 
 SUMMARY, PAGE, RELIABILITY = "faithfulness.json", "faithfulness.md", "reliability.png"
@@ -128,7 +128,7 @@ def as_dict(outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> 
 
 def summary(outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> dict[str, Any]:
     """The same, and which version and sources of this package made it."""
-    return {VERSION: attacker_metrics.__version__, CODE: package_digest(), **as_dict(outcome, calibrations)}
+    return {VERSION: __version__, CODE: package_digest(), **as_dict(outcome, calibrations)}
 
 
 def write_outputs(stage: Path, outcome: Faithfulness, calibrations: Sequence[Calibration] = ()) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from attacker_metrics.faithfulness.annotations import Annotations, Floats
 from attacker_metrics.faithfulness.spellings import is_missing
 from attacker_metrics.faithfulness.tables import TableError, read_table, shown
-from attacker_metrics.leakage_direction import METRIC_FACTS, Direction, leakage_direction
+from attacker_metrics.metrics.leakage_direction import METRIC_FACTS, Direction, leakage_direction
 
 ID_COLUMNS = ("reconstruction", "id")
 ALIGNMENT_COLUMNS = ("flipped", "shift_y", "shift_x")
@@ -29,7 +29,7 @@ class Scores:
         ids: ``(N,)`` names of the reconstructions, unique.
         columns: metric -> ``(N,)`` scores; NaN where a metric has none, infinity is a value.
         directions: metric -> ``"higher"`` or ``"lower"`` = more leakage; only for metrics that declare none of their own in
-            :data:`attacker_metrics.leakage_direction.METRIC_FACTS`.
+            :data:`attacker_metrics.metrics.METRIC_FACTS`.
         aligned: ``(N,)`` whether the original was flipped or shifted to fit before scoring, if alignment was asked for.
 
     Raises:

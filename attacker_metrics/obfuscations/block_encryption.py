@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from attacker_metrics.filters import JPEG
+from attacker_metrics.attackers.filters import JPEG
 from attacker_metrics.obfuscations.geometry import oriented, reoriented
 from attacker_metrics.obfuscations.keys import Key
 from attacker_metrics.obfuscations.obfuscation import Obfuscation, Strength, Transform

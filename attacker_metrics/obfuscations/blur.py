@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacker_metrics.attackers import gaussian_taps
+from attacker_metrics.attackers.standard import gaussian_taps
 from attacker_metrics.obfuscations.keys import Key
 from attacker_metrics.obfuscations.obfuscation import Obfuscation, Strength
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from attacker_metrics.attackers import luma
+from attacker_metrics.attackers.standard import luma
 from attacker_metrics.obfuscations.keys import Key
 from attacker_metrics.obfuscations.obfuscation import Obfuscation, Strength
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attacker_metrics.filters import Equalize
+from attacker_metrics.attackers.filters import Equalize
 from attacker_metrics.obfuscations.keys import Key
 from attacker_metrics.obfuscations.obfuscation import Obfuscation, Strength
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from attacker_metrics.leakage_direction import METRIC_FACTS, Direction
-from attacker_metrics.mean_over_images import MeanOverImages, check_reconstructions
+from attacker_metrics.metrics.leakage_direction import METRIC_FACTS, Direction
+from attacker_metrics.quality.mean_over_images import MeanOverImages, check_reconstructions
 from attacker_metrics.semsim.checkpoint import load_encoder
 from attacker_metrics.semsim.encoder import Encoder
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from attacker_metrics.evaluation.images import read_image
 from attacker_metrics.faithfulness.annotations import Annotations
+from attacker_metrics.files.images import read_image
 
 _PADDING = 4
 

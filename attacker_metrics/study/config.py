@@ -27,7 +27,7 @@ from torch import nn
 from attacker_metrics.attacks import ATTACKS
 from attacker_metrics.attacks.networks import ConvNet, SigmoidLeNet
 from attacker_metrics.defenses import DEFENSES, POLICIES
-from attacker_metrics.similarity import MSSSIM
+from attacker_metrics.scoring.similarity import MSSSIM
 from attacker_metrics.study.machines import DESCRIPTORS
 
 ALL = "all"

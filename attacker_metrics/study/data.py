@@ -7,7 +7,6 @@ import hashlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from attacker_metrics._extras import missing_extra
-from attacker_metrics.evaluation.images import PICTURE_SUFFIXES, ImageError, read_image, resize
+from attacker_metrics.files import built_in
+from attacker_metrics.files.images import PICTURE_SUFFIXES, ImageError, read_image, resize
 from attacker_metrics.study.config import Config, Data
 
 _GRID = 4
@@ -65,16 +65,11 @@ class Photographs(TrainingImages):
     """
 
     def __init__(self, size: int) -> None:
-        folder = resources.files("attacker_metrics.evaluation") / "photographs"
         crops: list[Tensor] = []
-        names, labels, classes, digest = [], [], [], hashlib.sha256(f"{size}".encode())
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
-            if not entry.name.endswith(".jpg"):
-                continue
-            digest.update(entry.read_bytes())
-            with resources.as_file(entry) as path:
-                photograph = read_image(path).pixels
-                classes.append(path.stem)
+        names, labels, classes, digest = [], [], built_in.names(), hashlib.sha256(f"{size}".encode())
+        for label, name in enumerate(classes):
+            digest.update(built_in.content(name))
+            photograph = built_in.photograph(name)
             side = min(photograph.shape[-2:])
             if size > side:
                 raise DataError(f"data.size is {size}; the built-in photographs have {side} pixels.")
@@ -82,8 +77,8 @@ class Photographs(TrainingImages):
             for top in range(0, scaled.shape[1] - size + 1, size):
                 for left in range(0, scaled.shape[2] - size + 1, size):
                     crops.append(scaled[:, top : top + size, left : left + size].clone())
-                    names.append(f"{classes[-1]}/{top}-{left}")
-                    labels.append(len(classes) - 1)
+                    names.append(f"{name}/{top}-{left}")
+                    labels.append(label)
         self.names, self.labels, self.classes = names, labels, classes
         self._crops, self._digest = crops, digest.hexdigest()
 

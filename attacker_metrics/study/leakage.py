@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from attacker_metrics.faithfulness import Annotations, Scores
-from attacker_metrics.leakage_direction import METRIC_FACTS
+from attacker_metrics.metrics.leakage_direction import METRIC_FACTS
 from attacker_metrics.statistics import Estimate, Rate, mean_interval, success_rate
 from attacker_metrics.study.config import ALL
 from attacker_metrics.study.files import Cell

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attacker_metrics._extras import missing_extra
-from attacker_metrics.attackers import luma
+from attacker_metrics.attackers.standard import luma
 
 CANNOT_TELL = -1
 _FIELDS, _BINS = 8, 4

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from attacker_metrics.evaluation.processes import Processes
+from attacker_metrics.jobs.processes import Processes
 from attacker_metrics.study.config import Config
 from attacker_metrics.study.data import open_images
 from attacker_metrics.study.steps import STEPS, Study

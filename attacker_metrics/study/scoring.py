@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacker_metrics.functional import multi_attacker_scores
-from attacker_metrics.quality import LPIPS, quality_scores
+from attacker_metrics.quality.metrics import LPIPS, quality_scores
+from attacker_metrics.scoring.functional import multi_attacker_scores
 
 
 @torch.no_grad()

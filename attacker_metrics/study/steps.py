@@ -14,8 +14,8 @@ import torch
 from attacker_metrics.attacks import digest, share_gradients
 from attacker_metrics.defenses import AugmentationPolicy
 from attacker_metrics.files.spreadsheet import unescaped
-from attacker_metrics.quality import LPIPS
-from attacker_metrics.similarity import betas_for
+from attacker_metrics.quality.metrics import LPIPS
+from attacker_metrics.scoring.similarity import betas_for
 from attacker_metrics.study.annotating import annotate_by_machines, copy_of_people, write_tasks
 from attacker_metrics.study.classifiers import accuracy, build, check_batch_statistics, check_torchvision, load, weights_of
 from attacker_metrics.study.config import Attack, Config, Defence, Model, Training

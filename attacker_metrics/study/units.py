@@ -18,7 +18,8 @@ import filelock
 import torch
 import torchmetrics
 
-import attacker_metrics
+from attacker_metrics._version import __version__
+from attacker_metrics.engine import backend
 from attacker_metrics.files.digest import package_digest
 
 MANIFESTS = "manifests"
@@ -193,11 +194,11 @@ class Folder:
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
     return {
-        "attacker_metrics": attacker_metrics.__version__,
+        "attacker_metrics": __version__,
         "torch": torch.__version__,
         "torchmetrics": torchmetrics.__version__,
         "python": platform.python_version(),
-        "backend": str(attacker_metrics.backend()),
+        "backend": str(backend()),
     }
 
 

@@ -1,0 +1,214 @@
+"""Path or URL -> bytes, from regular files and a fixed list of schemes, within limits of size and time."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import posixpath
+import re
+import stat
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem, sync
+
+from attacker_metrics.files.reading import DEFAULT, ImageError, Reading
+
+SCHEMES = ("file", "http", "https", "s3", "gs", "memory")
+"""Where URLs may lead. Other file systems of fsspec unpack, cache or chain; some of them run code that a file names."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
+_IPV6 = re.compile(r"^[A-Za-z]+://(?:[^/\[\]]*@)?\[[0-9A-Fa-f:.%]+\]")
+_MOST_REDIRECTS = 5
+_CHUNK = 2**20
+
+
+class LocationError(ValueError):
+    """A place that is not read from; the message says why."""
+
+
+def is_url(location: Path | str) -> bool:
+    """Whether this is a URL, not a path.
+
+    Example:
+        >>> is_url("S3://bucket/a.png"), is_url("a::b.png"), is_url("./http://a.png")
+        (True, False, False)
+    """
+    return isinstance(location, str) and _SCHEME.match(location) is not None
+
+
+def one_spelling(location: str) -> str:
+    """A path without detours, so that a file has one name; a URL as it is.
+
+    Example:
+        >>> one_spelling("./clean//../clean/a.png")
+        'clean/a.png'
+    """
+    return posixpath.normpath(location) if location and not is_url(location) else location
+
+
+def read_bytes(location: Path | str, reading: Reading = DEFAULT) -> bytes:
+    """The content of a file or URL.
+
+    Args:
+        location: a path, or a URL of one of :data:`SCHEMES`.
+        reading: how large it may be, and how long a server may take.
+
+    Raises:
+        ImageError: if it cannot be read: it is no regular file, too large, too late, or of another scheme.
+    """
+    try:
+        if not is_url(location):
+            return _read_file(location, reading)
+        scheme, url = _allowed(str(location))
+        if scheme == "file":
+            return _read_file(_local_path(url), reading, location)
+        return _fetched(scheme, url, reading)
+    except ImageError:
+        raise
+    except Exception as error:  # file systems of fsspec raise errors of their own
+        raise ImageError(f"{location} cannot be read as an image: {reason(error)}") from error
+
+
+def open_location(location: str, timeout: float = DEFAULT.timeout) -> BinaryIO:
+    """Open a file or URL for reading at any position.
+
+    Args:
+        location: a path, or a URL of one of :data:`SCHEMES`.
+        timeout: seconds that a server may be silent.
+
+    Raises:
+        LocationError: if it is no regular file, or of another scheme.
+        OSError: if it cannot be opened.
+        ImportError: if fsspec lacks a package for the scheme.
+    """
+    if not is_url(location):
+        return _open_regular(location)
+    scheme, url = _allowed(location)
+    if scheme == "file":
+        return _open_regular(_local_path(url))
+    opened: BinaryIO = _file_system(scheme, timeout).open(url, "rb")
+    return opened
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _allowed(url: str) -> tuple[str, str]:
+    """The scheme of a URL, and the URL with its scheme in lower case."""
+    found = _SCHEME.match(url)
+    scheme = found.group(1).lower() if found else ""
+    address = _IPV6.match(url)
+    if "::" in (url[address.end() :] if address else url):
+        raise LocationError(
+            f"{url} chains file systems by '::', which could run code that a file names; name the file itself (a path may"
+            " contain '::')."
+        )
+    if scheme not in SCHEMES:
+        raise LocationError(
+            f"{url} is of scheme {scheme}://; files are read from a path or {', '.join(f'{name}://' for name in SCHEMES)}."
+        )
+    return scheme, scheme + url[len(scheme) :]
+
+
+def _local_path(url: str) -> str:
+    path: str = fsspec.get_filesystem_class("file")._strip_protocol(url)
+    return path
+
+
+def _open_regular(path: Path | str) -> BinaryIO:
+    """Open without waiting: a pipe or device would hold whoever opens it, and might have been put there after a look."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            raise LocationError(f"it is {_kind(mode)}, not a regular file.")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((name for test, name in kinds if test(mode)), "a device")
+
+
+def _read_file(path: Path | str, reading: Reading, named: Path | str | None = None) -> bytes:
+    try:
+        with _open_regular(path) as file:
+            reading.check_bytes(named or path, os.fstat(file.fileno()).st_size)
+            content = file.read(reading.max_bytes + 1)  # it may have grown
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # what opening a socket says
+            raise LocationError("it is a socket, not a regular file.") from error
+        raise
+    reading.check_bytes(named or path, len(content))
+    return content
+
+
+def _file_system(scheme: str, timeout: float) -> Any:
+    """By its scheme alone: fsspec's own way from a URL to its file system also follows chains."""
+    settings: dict[str, Any] = {}
+    if scheme in ("http", "https"):
+        import aiohttp
+
+        silent = aiohttp.ClientTimeout(total=None, connect=timeout, sock_connect=timeout, sock_read=timeout)
+        settings = {"client_kwargs": {"timeout": silent}}
+    elif scheme == "s3":
+        settings = {"config_kwargs": {"connect_timeout": timeout, "read_timeout": timeout}}
+    return fsspec.filesystem(scheme, **settings)
+
+
+def _fetched(scheme: str, url: str, reading: Reading) -> bytes:
+    system = _file_system(scheme, reading.timeout)
+    content: bytes
+    if not isinstance(system, AsyncFileSystem):  # memory://
+        reading.check_bytes(url, system.size(url))
+        content = system.cat_file(url)
+        return content
+    fetch = _http(system, url, reading) if scheme in ("http", "https") else _object(system, url, reading)
+
+    async def cancelled_at_the_limit() -> bytes:
+        import asyncio
+
+        return await asyncio.wait_for(fetch, reading.timeout)
+
+    begin = time.monotonic()
+    try:
+        content = sync(system.loop, cancelled_at_the_limit, timeout=math.ceil(reading.timeout) + 1)
+    except Exception as error:
+        # fsspec and the standard library name such an error differently from version to version
+        if "Timeout" in type(error).__name__ or time.monotonic() - begin >= reading.timeout:
+            raise ImageError(
+                f"{url} had not arrived after {reading.timeout:g} s; raise --timeout (in Python: timeout) if the server is"
+                " slow."
+            ) from error
+        raise
+    reading.check_bytes(url, len(content))
+    return content
+
+
+async def _http(system: Any, url: str, reading: Reading) -> bytes:
+    """Piece by piece: a server may send more than it says, or without an end. aiohttp redirects to http(s) only."""
+    session = await system.set_session()
+    content = io.BytesIO()
+    async with session.get(system.encode_url(url), max_redirects=_MOST_REDIRECTS, **system.kwargs) as response:
+        response.raise_for_status()
+        reading.check_bytes(url, response.content_length or 0)
+        async for piece in response.content.iter_chunked(_CHUNK):
+            content.write(piece)
+            reading.check_bytes(url, content.tell())
+    return content.getvalue()
+
+
+async def _object(system: Any, url: str, reading: Reading) -> bytes:
+    """No more of an object than the limit and a byte, by which one sees that it is larger."""
+    content: bytes = await system._cat_file(system._strip_protocol(url), start=0, end=reading.max_bytes + 1)
+    return content

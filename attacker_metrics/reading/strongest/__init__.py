@@ -1,0 +1,26 @@
+"""The strongest attacker per image, on a scale calibrated by unrelated pairs, and the self-test of known leaks."""
+
+from attacker_metrics.reading.strongest.assessment import Assessment, assess, attackers_of, noise_of_equal_error, score
+from attacker_metrics.reading.strongest.flags import Flag, clipped_share, flags, images_needed
+from attacker_metrics.reading.strongest.known_leaks import KNOWN_CASES, KnownCase, evaluate_known_cases, is_called_leaking
+from attacker_metrics.reading.strongest.null import TIE_RULE, NullDistribution, Strongest, unrelated_pairs
+
+__all__ = [
+    "KNOWN_CASES",
+    "TIE_RULE",
+    "Assessment",
+    "Flag",
+    "KnownCase",
+    "NullDistribution",
+    "Strongest",
+    "assess",
+    "attackers_of",
+    "clipped_share",
+    "evaluate_known_cases",
+    "flags",
+    "images_needed",
+    "is_called_leaking",
+    "noise_of_equal_error",
+    "score",
+    "unrelated_pairs",
+]

@@ -1,0 +1,107 @@
+"""Versioned suites of attackers: tables of components that never change, so that runs of different years compare.
+
+A suite changes only under a new name. :data:`STANDARD_V1` holds the fifteen components of
+:mod:`attacker_metrics.scoring.components` at their default settings, those added below, and the names of the learned
+attackers (:mod:`attacker_metrics.reading.learned`) that an evaluation with a fit split adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attacker_metrics.attackers.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, invert, median
+from attacker_metrics.attackers.standard import clamp, luma
+from attacker_metrics.scoring.components import Component
+from attacker_metrics.scoring.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A frozen choice of attackers.
+
+    Args:
+        name: with its version, such as ``"standard-v1"``.
+        added: names of the components beyond the fifteen, in the order of reports; see :func:`added_components`.
+        learned: names of the scores of learned attackers, which need a fit split.
+    """
+
+    name: str
+    added: tuple[str, ...]
+    learned: tuple[str, ...]
+
+
+STANDARD_V1 = Suite(
+    "standard-v1",
+    added=(
+        "identity_gray",
+        "invert_gray",
+        "equalize_gray",
+        "median_gray",
+        "unsharp_gray",
+        "wiener_gray",
+        "jpeg_gray",
+        "affine_gray",
+        "pearson_identity",
+        "pearson_equalize",
+        "pearson_median",
+        "pearson_unsharp",
+        "pearson_wiener",
+        "pearson_jpeg",
+        "pearson_affine",
+    ),
+    learned=("linear_gray", "block_gray", "cnn_gray", "pearson_linear", "pearson_block", "pearson_cnn"),
+)
+SUITES: dict[str, Suite] = {STANDARD_V1.name: STANDARD_V1}
+
+
+def added_components(suite: str, *, betas: Sequence[float] = DEFAULT_BETAS) -> dict[str, Component]:
+    """The components that a suite adds to the fifteen, by name, in the order of reports.
+
+    MS-SSIM is taken of luma views, so that a component costs a third of a colour one. Restoring attackers (inversion,
+    unsharp mask, Wiener, affine fit) act on the noisy side alone, lossy ones (equalisation, median, JPEG) on both.
+    ``identity`` is the
+    control: the luma as it was sent, not even clamped. ``affine`` is an oracle that knows the clean picture
+    (:class:`~attacker_metrics.attackers.filters.AffineFit`).
+
+    Args:
+        suite: ``"standard-v1"``.
+        betas: MS-SSIM's exponents, one per scale; all that may differ from the suite's table, for images below 176 pixels.
+
+    Raises:
+        ValueError: if there is no such suite, or a beta is not positive.
+
+    Example:
+        >>> list(added_components("standard-v1"))[:3]
+        ['identity_gray', 'invert_gray', 'equalize_gray']
+    """
+    if not isinstance(suite, str) or suite not in SUITES:
+        raise ValueError(f"suite must be one of {', '.join(map(repr, SUITES))}, got {suite!r}.")
+    ms_ssim, pearson = MSSSIM(betas), SquaredPearson()  # type: ignore[arg-type]
+    raw, gray, clean_gray = (luma,), (luma, clamp), (luma,)
+    equalize, jpeg, unsharp, wiener = Equalize(), JPEG(50), Unsharp(2.0, 1.0), Wiener(2.0, 1e-2)
+    rows = (
+        Component("identity_gray", ms_ssim, raw, clean_gray, undoes="nothing: the control"),
+        Component("invert_gray", ms_ssim, (*gray, invert), clean_gray, undoes="inversion"),
+        Component(
+            "equalize_gray",
+            ms_ssim,
+            (*raw, equalize),
+            (*clean_gray, equalize),
+            undoes="any rising tone curve, lost contrast",
+        ),
+        Component("median_gray", ms_ssim, (*gray, median), (*clean_gray, median), undoes="lone wrong pixels"),
+        Component("unsharp_gray", ms_ssim, (*gray, unsharp), clean_gray, undoes="soft edges"),
+        Component("wiener_gray", ms_ssim, (*gray, wiener), clean_gray, undoes="a Gaussian blur of 2 pixels"),
+        Component("jpeg_gray", ms_ssim, (*gray, jpeg), (*clean_gray, jpeg), undoes="noise that compression drops"),
+        Component("affine_gray", AffineFit(ms_ssim), undoes="brightness, contrast and sign of every channel (oracle)"),
+        Component("pearson_identity", pearson, raw, clean_gray, undoes="affine changes, also far out of [0, 1]"),
+        Component("pearson_equalize", pearson, (*raw, equalize), (*clean_gray, equalize), undoes="tone curves, inversion"),
+        Component("pearson_median", pearson, (*gray, median), (*clean_gray, median), undoes="lone wrong pixels, inversion"),
+        Component("pearson_unsharp", pearson, (*gray, unsharp), clean_gray, undoes="soft edges, inversion"),
+        Component("pearson_wiener", pearson, (*gray, wiener), clean_gray, undoes="a Gaussian blur of 2 pixels, inversion"),
+        Component("pearson_jpeg", pearson, (*gray, jpeg), (*clean_gray, jpeg), undoes="noise that compression drops"),
+        Component("pearson_affine", AffineFit(pearson), undoes="contrast and sign of every channel (oracle)"),
+    )
+    table = {row.name: row for row in rows}
+    return {name: table[name] for name in SUITES[suite].added}
