@@ -32,6 +32,7 @@ from attacker_metrics.commands.options import (
 )
 from attacker_metrics.commands.reading_options import reading_of
 from attacker_metrics.commands.terminal import progress, show
+from attacker_metrics.engine.backends import backend
 from attacker_metrics.evaluation import calibration, fitting
 from attacker_metrics.evaluation.calibration import Calibration
 from attacker_metrics.evaluation.fitting import Fit, fit_together, fittable
@@ -127,7 +128,7 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
             on_done=on_done,
         )
         tell()
-        everyone = processes.gather("seconds", asdict(seconds), tell)
+        everyone = processes.gather("seconds", {**asdict(seconds), "backend": str(backend(device))}, tell)
 
     def collect() -> Scores | None:
         return Scores.of_tables(run.tables(plan), columns, plan.total, source.groups) if processes.is_first else None
@@ -142,9 +143,12 @@ def _evaluate_together(options: argparse.Namespace, processes: Processes, run: U
     def finish() -> int:
         if scores is None:
             return OK
-        speed = throughput(everyone, workers, torch.get_num_threads())
+        ran = {
+            "backend": ", ".join(sorted({part["backend"] for part in everyone})),
+            "throughput": throughput(everyone, workers, torch.get_num_threads()),
+        }
         learned = None if fit is None else Learned(fit, attackers, settings["split_by"])
-        return _finish(options, source, privacy, run, plan, scores, calibrated, learned, settings, gates, speed)
+        return _finish(options, source, privacy, run, plan, scores, calibrated, learned, settings, gates, ran)
 
     status: int = processes.tell("status", processes.agree("finish", finish, *_MISTAKES))
     if processes.is_first:
@@ -321,10 +325,10 @@ def _finish(
     learned: Learned | None,
     settings: dict[str, Any],
     gates: list[Gate],
-    speed: dict[str, Any],
+    ran: dict[str, Any],
 ) -> int:
     """Write the outputs, print what a person wants to know."""
-    speed = {**speed, "pairs_resumed": plan.total - plan.remaining_pairs}
+    ran["throughput"]["pairs_resumed"] = plan.total - plan.remaining_pairs
     null = calibration.refused(calibrated) if isinstance(calibrated, str) else None
     more, drawing = {}, None
     measured = calibrated if isinstance(calibrated, Calibration) else None
@@ -336,7 +340,7 @@ def _finish(
         "null_digest": None if null is None else null.get("digest"),
         "fit_digest": None if learned is None else learned.fit.digest,
     }
-    summary = {**summarize(scores, settings, gates, null, learned, measured), "throughput": speed}
+    summary = {**summarize(scores, settings, gates, null, learned, measured), **ran}
     _check_writable(options, source, fits=learned is not None)  # hours may have passed
     with run.publish() as stage:
         report.write_outputs(stage, scores, summary, _gallery(options.gallery, source, scores, privacy), more, drawing)

@@ -152,7 +152,7 @@ def throughput(seconds: list[dict[str, Any]], workers: int, threads: int) -> dic
     """What ``summary.json`` says about speed.
 
     Args:
-        seconds: every process's :class:`~attacker_metrics.evaluation.scoring.Seconds`.
+        seconds: every process's :class:`~attacker_metrics.evaluation.scoring.Seconds`, as mappings.
         workers: loading threads of each process.
         threads: torch's threads in each process.
     """
