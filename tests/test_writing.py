@@ -430,3 +430,12 @@ def test_a_pipe_in_the_place_of_an_output_is_told_and_never_waited_for(folders, 
     os.mkfifo(folders / "out" / name)
     assert cli.main(["evaluate", "--clean", "clean", "--noisy", "noisy", "--output", "out", *SMALL]) == cli.BAD_USAGE
     assert f"{name} exists and is no regular file" in capsys.readouterr().err
+
+
+def test_a_name_commands_no_terminal_out_of_a_report(folders):
+    clean, noisy = (next((folders / side).glob("*.png")) for side in ("clean", "noisy"))
+    (folders / "m.csv").write_text(f"id,clean,noisy\na\x1b[31m\x9b\u202eb,{clean},{noisy}\n", "utf-8")
+    assert cli.main(["evaluate", "--manifest", "m.csv", "--output", "out", *SMALL]) == cli.OK
+    page = (folders / "out" / "report.html").read_text("utf-8")
+    assert r"a\u001b[31m\u009b\u202eb" in page
+    assert not {"\x1b", "\x9b", "\u202e"} & set(page)

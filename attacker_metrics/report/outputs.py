@@ -83,7 +83,8 @@ def write_outputs(
     for name, array in (more or {}).items():
         table = table.append_column(name, array)
     pq.write_table(marked(table), stage / SCORES)
-    (stage / REPORT).write_text(as_html(scores, summary, gallery, null_drawing), encoding="utf-8")
+    page = as_html(scores, summary, gallery, null_drawing)
+    (stage / REPORT).write_text(json_escaped(page), encoding="utf-8")  # a page is looked at in terminals, too
 
 
 def as_json(summary: dict[str, Any]) -> str:
