@@ -86,7 +86,7 @@ def test_a_wheel_carries_the_kernel_for_one_platform_and_every_python(project, t
         ({"ATTACKER_METRICS_NATIVE": "0"}, ""),
         ({"CXX": "no-such-compiler"}, "The CPU kernel is not compiled, the engine will run in torch: no C++ compiler"),
         ({"CXX": "false"}, "The CPU kernel is not compiled, the engine will run in torch: .*exit status 1"),
-        ({"PATH": ""}, "no C++ compiler: c++, g++, clang++ not found"),
+        ({"PATH": "", "CXX": ""}, "no C++ compiler: c++, g++, clang++ not found"),
     ],
     ids=["not wanted", "no such compiler", "a failing compiler", "an empty path"],
 )
