@@ -17,7 +17,7 @@ from attacker_metrics.metrics.attacker_metric import AttackerMetric
 from attacker_metrics.metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.scoring.components import Component
 from attacker_metrics.scoring.similarity import SquaredPearson
-from attacker_metrics.testing.subject import Subject, broken, demand_equal
+from attacker_metrics.testing.subject import Subject, broken, copied, demand_equal
 
 _AT_THE_TOP = "define its class and its attackers at the top of a module, not as a lambda or inside of a function"
 
@@ -123,7 +123,7 @@ def plain_collections_keep_metrics_apart(subject: Subject) -> None:
     for name, metric in members.items():
         demand_equal(
             together[name],
-            after(copy.deepcopy(metric)),
+            after(copied(metric)),
             (
                 f"in a plain MetricCollection {'it' if name == 'own' else name!r} has the value {{found}}, alone {{wanted}}:"
                 " torchmetrics took two metrics for the same after a flat first batch; leave the names of the states"
