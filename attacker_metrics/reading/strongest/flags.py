@@ -142,7 +142,7 @@ def _structure(scores: Scores) -> list[Flag]:
     for name, pearson in scores.items():
         kind = kinds().get(name)
         partner = None if kind is None or kind.family != "pearson" else names().get(Kind("ms_ssim", kind.attacker))
-        if partner in scores:
+        if partner is not None and partner in scores:
             both = ~np.isnan(pearson) & ~np.isnan(scores[partner])
             shares[partner] = _share(((pearson > HIGH_PEARSON) & (scores[partner] < LOW_MS_SSIM))[both])
     raised = {name: share for name, share in shares.items() if share >= COLLAPSED}
