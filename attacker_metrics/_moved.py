@@ -70,7 +70,11 @@ class _Loader:
         """Nothing to make: the module is there, or is imported under its new name."""
 
     def exec_module(self, module: ModuleType) -> None:
-        sys.modules[module.__name__] = importlib.import_module(self._new)
+        new = importlib.import_module(self._new)
+        inside = module.__name__.partition(".")[2] + "."
+        if not hasattr(new, "__path__") and any(old.startswith(inside) for old in _MOVED):
+            new.__path__ = []  # it was a package: old names inside of it are looked for
+        sys.modules[module.__name__] = new
 
 
 def install() -> None:

@@ -25,6 +25,8 @@ from attacker_metrics.scoring.components import MEANS, MS_SSIM_COMPONENT_NAMES, 
 from attacker_metrics.scoring.suites import SUITES
 from attacker_metrics.statistics import Rate
 
+SCHEMA_VERSION = 1
+"""Of ``report/summary.schema.json``: it rises when a key changes its meaning or is taken away."""
 STATISTICS = ("mean", "p95", "max")
 STRONGEST, READ = "strongest", "read"
 """What a limit may be on beside the components: the strongest attacker's percentile, and the share of pictures it reads."""
@@ -71,6 +73,7 @@ def summarize(
     scored = scores.scored
     tails = tails_among(scores, scored, BOUNDED)
     summary: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "attacker_metrics_version": __version__,
         "spec_version": SPEC_VERSION,
         CODE: package_digest(),

@@ -81,27 +81,78 @@ def added_components(suite: str, *, betas: Sequence[float] = DEFAULT_BETAS) -> d
     raw, gray, clean_gray = (luma,), (luma, clamp), (luma,)
     equalize, jpeg, unsharp, wiener = Equalize(), JPEG(50), Unsharp(2.0, 1.0), Wiener(2.0, 1e-2)
     rows = (
-        Component("identity_gray", ms_ssim, raw, clean_gray, undoes="nothing: the control"),
-        Component("invert_gray", ms_ssim, (*gray, invert), clean_gray, undoes="inversion"),
+        Component("identity_gray", ms_ssim, raw, clean_gray, undoes="nothing: the control", attacker="identity"),
+        Component("invert_gray", ms_ssim, (*gray, invert), clean_gray, undoes="inversion", attacker="invert"),
         Component(
             "equalize_gray",
             ms_ssim,
             (*raw, equalize),
             (*clean_gray, equalize),
             undoes="any rising tone curve, lost contrast",
+            attacker="equalize",
         ),
-        Component("median_gray", ms_ssim, (*gray, median), (*clean_gray, median), undoes="lone wrong pixels"),
-        Component("unsharp_gray", ms_ssim, (*gray, unsharp), clean_gray, undoes="soft edges"),
-        Component("wiener_gray", ms_ssim, (*gray, wiener), clean_gray, undoes="a Gaussian blur of 2 pixels"),
-        Component("jpeg_gray", ms_ssim, (*gray, jpeg), (*clean_gray, jpeg), undoes="noise that compression drops"),
-        Component("affine_gray", AffineFit(ms_ssim), undoes="brightness, contrast and sign of every channel (oracle)"),
-        Component("pearson_identity", pearson, raw, clean_gray, undoes="affine changes, also far out of [0, 1]"),
-        Component("pearson_equalize", pearson, (*raw, equalize), (*clean_gray, equalize), undoes="tone curves, inversion"),
-        Component("pearson_median", pearson, (*gray, median), (*clean_gray, median), undoes="lone wrong pixels, inversion"),
-        Component("pearson_unsharp", pearson, (*gray, unsharp), clean_gray, undoes="soft edges, inversion"),
-        Component("pearson_wiener", pearson, (*gray, wiener), clean_gray, undoes="a Gaussian blur of 2 pixels, inversion"),
-        Component("pearson_jpeg", pearson, (*gray, jpeg), (*clean_gray, jpeg), undoes="noise that compression drops"),
-        Component("pearson_affine", AffineFit(pearson), undoes="contrast and sign of every channel (oracle)"),
+        Component(
+            "median_gray", ms_ssim, (*gray, median), (*clean_gray, median), undoes="lone wrong pixels", attacker="median"
+        ),
+        Component("unsharp_gray", ms_ssim, (*gray, unsharp), clean_gray, undoes="soft edges", attacker="unsharp"),
+        Component(
+            "wiener_gray", ms_ssim, (*gray, wiener), clean_gray, undoes="a Gaussian blur of 2 pixels", attacker="wiener"
+        ),
+        Component(
+            "jpeg_gray", ms_ssim, (*gray, jpeg), (*clean_gray, jpeg), undoes="noise that compression drops", attacker="jpeg"
+        ),
+        Component(
+            "affine_gray",
+            AffineFit(ms_ssim),
+            undoes="brightness, contrast and sign of every channel (oracle)",
+            attacker="affine",
+        ),
+        Component(
+            "pearson_identity",
+            pearson,
+            raw,
+            clean_gray,
+            undoes="affine changes, also far out of [0, 1]",
+            attacker="identity",
+        ),
+        Component(
+            "pearson_equalize",
+            pearson,
+            (*raw, equalize),
+            (*clean_gray, equalize),
+            undoes="tone curves, inversion",
+            attacker="equalize",
+        ),
+        Component(
+            "pearson_median",
+            pearson,
+            (*gray, median),
+            (*clean_gray, median),
+            undoes="lone wrong pixels, inversion",
+            attacker="median",
+        ),
+        Component(
+            "pearson_unsharp", pearson, (*gray, unsharp), clean_gray, undoes="soft edges, inversion", attacker="unsharp"
+        ),
+        Component(
+            "pearson_wiener",
+            pearson,
+            (*gray, wiener),
+            clean_gray,
+            undoes="a Gaussian blur of 2 pixels, inversion",
+            attacker="wiener",
+        ),
+        Component(
+            "pearson_jpeg",
+            pearson,
+            (*gray, jpeg),
+            (*clean_gray, jpeg),
+            undoes="noise that compression drops",
+            attacker="jpeg",
+        ),
+        Component(
+            "pearson_affine", AffineFit(pearson), undoes="contrast and sign of every channel (oracle)", attacker="affine"
+        ),
     )
     table = {row.name: row for row in rows}
     return {name: table[name] for name in SUITES[suite].added}

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attacker_metrics.reading.kinds import Kind, family_of, kinds, names
 from attacker_metrics.reading.learned.attacker import LearnedAttacker
 from attacker_metrics.reading.strongest.null import Floats, Scores
 
 COLLAPSED, HIGH_PEARSON, LOW_MS_SSIM, NOTICEABLE, CLIPPED = 0.05, 0.5, 0.05, 0.05, 0.01
 """Where the flags begin; see :func:`flags`."""
 FILTERS = ("blur", "wavelet", "median", "unsharp", "wiener", "jpeg")
-"""Attackers that filter the picture, as they are called in the names of components."""
+"""Attackers that filter the picture, by the names in components' ``attacker``."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ def images_needed(rate: float) -> int:
 
 def _collapsed(scores: Scores) -> list[Flag]:
     # The negative of any readable picture collapses: only where other attackers do is it news.
-    names = [name for name in scores if not name.startswith("pearson") and name != "invert_gray"]
-    shares = {name: _share(scores[name] == 0) for name in names}
+    chosen = [name for name in scores if family_of(name) != "pearson" and name != "invert_gray"]
+    shares = {name: _share(scores[name] == 0) for name in chosen}
     raised = {name: share for name, share in shares.items() if share >= COLLAPSED}
     if not raised:
         return []
@@ -139,9 +140,9 @@ def _collapsed(scores: Scores) -> list[Flag]:
 def _structure(scores: Scores) -> list[Flag]:
     shares = {}
     for name, pearson in scores.items():
-        view = name.removeprefix("pearson_")
-        partner = {"rgb": "rgb_clamp", "gray": "gray_clamp"}.get(view, f"{view}_gray")
-        if name != view and partner in scores:
+        kind = kinds().get(name)
+        partner = None if kind is None or kind.family != "pearson" else names().get(Kind("ms_ssim", kind.attacker))
+        if partner is not None and partner in scores:
             both = ~np.isnan(pearson) & ~np.isnan(scores[partner])
             shares[partner] = _share(((pearson > HIGH_PEARSON) & (scores[partner] < LOW_MS_SSIM))[both])
     raised = {name: share for name, share in shares.items() if share >= COLLAPSED}
@@ -157,11 +158,9 @@ def _structure(scores: Scores) -> list[Flag]:
 
 def _filters(scores: Scores) -> list[Flag]:
     gains = {}
-    for control, names in (
-        ("gray_clamp", [f"{kind}_gray" for kind in FILTERS]),
-        ("pearson_gray", [f"pearson_{kind}" for kind in FILTERS]),
-    ):
-        for name in names:
+    for control in ("gray_clamp", "pearson_gray"):
+        for word in FILTERS:
+            name = names()[Kind(kinds()[control].family, word)]
             if name in scores and control in scores:
                 gains[name, control] = _mean(scores[name] - scores[control])
     if not gains:
