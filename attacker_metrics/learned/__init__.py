@@ -11,6 +11,7 @@ from attacker_metrics.learned.metrics import (
     LinearAttackerMSSSIM,
     LinearAttackerPearson,
 )
+from attacker_metrics.learned.spectrum import SpectrumAttacker
 from attacker_metrics.learned.standard import STANDARD_LEARNED, standard_learned
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LinearAttackerPearson",
     "NormalEquations",
     "NotFittedError",
+    "SpectrumAttacker",
     "in_fit_split",
     "standard_learned",
 ]

@@ -68,9 +68,12 @@ class PairSample:
 
     def of_all_processes(self) -> Tensor:
         """``(n, 2, 3, H, W)`` float32: noisy and clean of the sample over all processes, in one order everywhere."""
-        whole = PairSample(self.limit)
-        for state in gathered(self.state()):
-            whole.merge(state)
+        distributed = torch.distributed
+        whole = self
+        if distributed.is_available() and distributed.is_initialized():
+            whole = PairSample(self.limit)
+            for state in gathered(self.state()):
+                whole.merge(state)
         if not whole._pairs:
             raise ValueError("the attacker saw no finite pair: call fit_update on the fit split first.")
         return torch.stack([pair for *_, pair in whole._pairs])
