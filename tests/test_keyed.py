@@ -145,7 +145,7 @@ def test_what_it_cannot_learn_from_is_told():
     attacker.fit_update(clean[:4], clean[:4])
     with pytest.raises(ValueError, match=r"pictures of one size: \(16, 16\) before, got \(8, 16\)"):
         attacker.fit_update(clean[:2, :, :8], clean[:2, :, :8])
-    with pytest.raises(ValueError, match="4 pairs are too few to learn a key from: at least 8"):
+    with pytest.raises(ValueError, match=r"4 pairs are too few for KeyedAttacker\(\) to learn from: at least 8"):
         attacker.fit_compute()
     attacker.fit_update(clean, clean)
     attacker.fit_compute()

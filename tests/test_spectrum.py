@@ -180,7 +180,7 @@ def test_what_it_cannot_learn_from_is_told():
     clean = crops(20)
     attacker = SpectrumAttacker()
     attacker.fit_update(clean[:4], clean[:4])
-    with pytest.raises(ValueError, match="4 pairs are too few to learn a filter from: at least 8"):
+    with pytest.raises(ValueError, match=r"4 pairs are too few for SpectrumAttacker\(\) to learn from: at least 8"):
         attacker.fit_compute()
     attacker.fit_update(clean, clean)
     attacker.fit_compute()

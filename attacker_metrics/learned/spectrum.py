@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from attacker_metrics.learned.attacker import LearnedAttacker
 from attacker_metrics.learned.bases import BASES, Basis
 from attacker_metrics.learned.curves import apply_curve, fit_curve
-from attacker_metrics.learned.sample import PairSample
+from attacker_metrics.learned.sample import SampledAttacker
 
-_PAIRS = 256
-_LEAST_PAIRS = 8
 _CHUNK, _JUDGED = 16, 32
 """Pairs that are worked on at once, and held-out pairs by which a choice is judged."""
 _RIDGES = (1e-5, 1e-2, 0.1)
-_PLAIN = (_RIDGES[1], True)
+PLAIN = (_RIDGES[1], True)
 _WORTH, _SIMPLER = 0.01, 1e-3
 """What share of the variance has to be explained at all, and by how much to beat a choice that is named before it."""
 _TURNS = 4
 _CURVES = ("", "after", "before")
-_BUFFERS = ("weights", "level", "target", "curve")
+_CURVE = ", a curve "
 
 
-class SpectrumAttacker(LearnedAttacker):
+class SpectrumAttacker(SampledAttacker):
     """The linear map of every coefficient of a transform, across colours, that restores the clean pictures best (Wiener).
 
     It undoes whatever a fixed key does to coefficients one by one: turned Fourier phases, a filter of any size, circular
@@ -61,82 +58,46 @@ class SpectrumAttacker(LearnedAttacker):
     level: Tensor
     target: Tensor
     curve: Tensor
+    _stored: ClassVar[tuple[str, ...]] = ("target", "level", "weights", "curve")
 
     def __init__(self) -> None:
         super().__init__()
         self.found: str | None = None
-        """The transform, with where a tone curve is applied; None if nothing was found."""
-        self._curve = ""
-        self._sample = PairSample(_PAIRS)
-        for name in _BUFFERS:
-            self.register_buffer(name, torch.zeros(0))
-
-    def __repr__(self) -> str:
-        return "SpectrumAttacker()"
+        """The transform, and where a tone curve is applied; None if nothing was found."""
 
     def get_extra_state(self) -> dict[str, Any]:
         """Also what was found."""
-        return {**super().get_extra_state(), "found": self.found, "curve": self._curve}
+        return {**super().get_extra_state(), "found": self.found}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`get_extra_state` returned."""
         super().set_extra_state(state)
-        self.found, self._curve = state["found"], state["curve"]
+        self.found = state["found"]
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
-        for name in _BUFFERS:  # sizes and dtypes are those of the pictures and the transform
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.level.device))
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _observe(self, noisy: Tensor, clean: Tensor, keys: Sequence[str]) -> None:
-        self._sample.add(noisy, clean, keys)
-
-    def _observed(self) -> dict[str, Any]:
-        return self._sample.state()
-
-    def _take_over(self, observed: Mapping[str, Any]) -> None:
-        self._sample.merge(observed)
-
-    def _forget(self) -> None:
-        self._sample.clear()
-
-    def _solve(self) -> None:
-        pairs = self._sample.of_all_processes()
-        if len(pairs) < _LEAST_PAIRS:
-            raise ValueError(f"{len(pairs)} pairs are too few to learn a filter from: at least {_LEAST_PAIRS} are needed.")
-        self._sample.clear()
-        x, y = pairs[:, 0].to(self.level.device), pairs[:, 1].to(self.level.device)
-        found = _best(x, y)
+    def _learn(self, noisy: Tensor, clean: Tensor) -> dict[str, Tensor]:
+        found = _best(noisy, clean)
         if found is None:
-            nothing = x.new_zeros(0)
-            self.weights, self.level, self.target, self.curve = nothing, x.mean(dim=0), y.mean(dim=0), nothing
-            return
-        name, self._curve, fit = found
-        self.found = f"{name}, a curve {self._curve}" if self._curve else name
-        self.weights, self.level, self.target, self.curve = torch.view_as_real(fit.weights), fit.level, fit.target, fit.curve
+            return {"target": clean.mean(dim=0)}
+        name, where, fit = found
+        self.found = f"{name}{_CURVE}{where}" if where else name
+        return {
+            "target": fit.target,
+            "level": fit.level,
+            "weights": torch.view_as_real(fit.weights),
+            "curve": fit.curve,
+        }
 
-    def _view(self, x: Tensor) -> Tensor:
-        if x.shape[1:] != self.level.shape:
-            size = tuple(self.level.shape[1:])
-            raise ValueError(f"SpectrumAttacker was fitted on pictures of {size} pixels, got {tuple(x.shape[2:])}.")
+    def _restored(self, x: Tensor) -> Tensor:
         if self.found is None:
-            return self.target.to(x).expand_as(x) + 0 * x
-        basis = BASES[self.found.partition(", ")[0]]
-        weights = torch.view_as_complex(self.weights)
-        fit = _Fit(weights, self.level.to(x.device), self.target.to(x.device), self.curve)
-        return fit.restored(x.to(torch.promote_types(x.dtype, torch.float32)), basis, self._curve).to(x.dtype)
-
-    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> torch.nn.Module:
-        """Follow ``fn`` to its device, but keep float32: the weights of faint pictures are beyond float16."""
-        device = fn(self.level.new_zeros(())).device
-        moved: torch.nn.Module = super()._apply(lambda value: value.to(device), *args, **kwargs)  # type: ignore[no-untyped-call]
-        return moved
+            return self.target.to(x) + 0 * x
+        name, _, where = self.found.partition(_CURVE)
+        fit = Filter(torch.view_as_complex(self.weights), self.level, self.target, self.curve)
+        return fit.restored(x, BASES[name], where)
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """A fitted map.
+class Filter:
+    """A fitted map of the coefficients of a transform.
 
     Args:
         weights: complex ``(K, 3, 3)``, clean by noisy channels.
@@ -166,7 +127,7 @@ def mapped(x: Tensor, weights: Tensor, basis: Basis) -> Tensor:
     return basis.picture(torch.einsum("kcd,ndk->nck", weights.to(coefficients), coefficients), *x.shape[2:])
 
 
-class _Sums:
+class Sums:
     """Second moments of coefficients, of pairs that were centred by a common picture."""
 
     def __init__(self, x: Tensor, y: Tensor, basis: Basis) -> None:
@@ -179,13 +140,14 @@ class _Sums:
             xx, xy, yy = xx + a @ a.mH, xy + b @ a.mH, yy + b @ b.mH
         self.xx, self.xy, self.yy = xx, xy, yy
 
-    def fit(self, ridge: float, mixed: bool, curve: Tensor | None = None) -> _Fit:
+    def fit(self, ridge: float, mixed: bool, curve: Tensor | None = None) -> Filter:
+        """The map by a ridge, a share of the mean power; with ``mixed`` false every channel from itself only."""
         weights = _least_squares(self.xx, self.xy, ridge, mixed)
-        return _Fit(weights, self.level, self.target, self.level.new_zeros(0) if curve is None else curve)
+        return Filter(weights, self.level, self.target, self.level.new_zeros(0) if curve is None else curve)
 
     def forward(self) -> Tensor:
         """The weights that make noisy pictures of clean ones."""
-        return _least_squares(self.yy, self.xy.mH, *_PLAIN)
+        return _least_squares(self.yy, self.xy.mH, *PLAIN)
 
 
 def _least_squares(xx: Tensor, xy: Tensor, ridge: float, mixed: bool) -> Tensor:
@@ -202,7 +164,7 @@ def _least_squares(xx: Tensor, xy: Tensor, ridge: float, mixed: bool) -> Tensor:
     return weights.to(torch.complex64)
 
 
-def _best(x: Tensor, y: Tensor) -> tuple[str, str, _Fit] | None:
+def _best(x: Tensor, y: Tensor) -> tuple[str, str, Filter] | None:
     """Transform, place of the curve and fit to all pairs; the choice is that which restores held-out halves best."""
     halves = slice(0, None, 2), slice(1, None, 2)
     folds = [
@@ -210,21 +172,21 @@ def _best(x: Tensor, y: Tensor) -> tuple[str, str, _Fit] | None:
     ]
     variance = sum(float((b.mean(dim=0) - d).square().sum(dtype=torch.float64)) for _, b, _, d in folds)
 
-    def left(fits: Sequence[_Fit], basis: Basis, where: str = "") -> float:
+    def left(fits: Sequence[Filter], basis: Basis, where: str = "") -> float:
         error = 0.0
         for fit, (_, _, c, d) in zip(fits, folds, strict=True):
             error += float((fit.restored(c, basis, where).clamp(0, 1) - d).square().sum(dtype=torch.float64))
         return error / max(variance, 1e-12)
 
     name, least = "", 1 - _WORTH
-    sums: list[_Sums] = []
+    sums: list[Sums] = []
     for candidate, basis in BASES.items():
-        tried = [_Sums(a, b, basis) for a, b, _, _ in folds]
-        if (now := left([one.fit(*_PLAIN) for one in tried], basis)) < least - _SIMPLER:
+        tried = [Sums(a, b, basis) for a, b, _, _ in folds]
+        if (now := left([one.fit(*PLAIN) for one in tried], basis)) < least - _SIMPLER:
             name, least, sums = candidate, now, tried
     if not name:
         return None
-    basis, setting, where = BASES[name], _PLAIN, ""
+    basis, setting, where = BASES[name], PLAIN, ""
     for other in [(ridge, mixed) for mixed in (True, False) for ridge in _RIDGES]:
         if (now := left([one.fit(*other) for one in sums], basis)) < least - _SIMPLER * least:
             least, setting = now, other
@@ -232,20 +194,20 @@ def _best(x: Tensor, y: Tensor) -> tuple[str, str, _Fit] | None:
         fits = [_with_curve(a, b, basis, setting, curve, one) for one, (a, b, _, _) in zip(sums, folds, strict=True)]
         if (now := left(fits, basis, curve)) < least - _SIMPLER:
             least, where = now, curve
-    sums_of_all = _Sums(x, y, basis)
+    sums_of_all = Sums(x, y, basis)
     fit = _with_curve(x, y, basis, setting, where, sums_of_all) if where else sums_of_all.fit(*setting)
     return name, where, fit
 
 
-def _with_curve(x: Tensor, y: Tensor, basis: Basis, setting: tuple[float, bool], where: str, sums: _Sums) -> _Fit:
+def _with_curve(x: Tensor, y: Tensor, basis: Basis, setting: tuple[float, bool], where: str, sums: Sums) -> Filter:
     # Least squares find the map up to a factor through whatever curve comes with it. What it makes of one side says what the
     # curve takes the other side to, and the map is fitted to that; in turns, as in alternating conditional expectations.
     if where == "after":
         fit = sums.fit(*setting)
         for _ in range(_TURNS):
-            fit = _Sums(x, apply_curve(y, fit_curve(y, fit.restored(x, basis, ""))), basis).fit(*setting)
+            fit = Sums(x, apply_curve(y, fit_curve(y, fit.restored(x, basis, ""))), basis).fit(*setting)
         return replace(fit, curve=fit_curve(fit.restored(x, basis, ""), y))
     for _ in range(_TURNS):
         curve = fit_curve(x, mapped(y - sums.target, sums.forward(), basis) + sums.level)
-        sums = _Sums(apply_curve(x, curve), y, basis)
+        sums = Sums(apply_curve(x, curve), y, basis)
     return sums.fit(*setting, curve=curve)
