@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attacker_metrics.learned.blocks import Grid, likely_grids, matched_blocks
 from attacker_metrics.learned.chains import CHAINS
+from attacker_metrics.learned.counts import looked_up, tables_by_counts
 from attacker_metrics.learned.finishes import FINISHES
 from attacker_metrics.learned.places import FEATURES, matched
 from attacker_metrics.learned.sample import SampledAttacker, numbered
@@ -65,13 +66,17 @@ class KeyedAttacker(SampledAttacker):
     """
 
     source: Tensor
-    _stored: ClassVar[tuple[str, ...]] = ("source", *(f"{name}_{k}" for name in ("key", "finish") for k in range(8)))
+    _stored: ClassVar[tuple[str, ...]] = (
+        "source",
+        "table",
+        *(f"{name}_{k}" for name in ("key", "finish") for k in range(8)),
+    )
 
     def __init__(self) -> None:
         super().__init__()
         self.found: tuple[str, ...] | None = None
         """By what places were matched ("stayed" if they were not), the kind of key, of
-        :data:`~attacker_metrics.learned.value_keys.VALUE_KEYS`, and the kind of chain if there was one."""
+        :data:`~attacker_metrics.learned.value_keys.VALUE_KEYS`, and the chain or table that is undone before, if any."""
         self.finish = ""
         """How what the key leaves open is restored, of :data:`~attacker_metrics.learned.finishes.FINISHES`; "" if not."""
 
@@ -90,13 +95,15 @@ class KeyedAttacker(SampledAttacker):
         source = best.source(noisy, clean, slice(None))
         key = best.key(noisy, clean, source)
         self.finish, learned = _best_finish(noisy, clean, best, source)
-        self.found = (best.placement, best.kind, *([best.chain] if best.chain else []))
-        return {"source": source, **numbered("key", key), **numbered("finish", learned)}
+        self.found = (best.placement, best.kind, *([best.before] if best.before else []))
+        table = {} if best.table is None else {"table": best.table}
+        return {"source": source, **table, **numbered("key", key), **numbered("finish", learned)}
 
     def _restored(self, x: Tensor) -> Tensor:
         assert self.found is not None
-        placement, kind, *chain = self.found
-        view, trust = _Hypothesis(placement, kind, "".join(chain)).undone(x, self.source, self._numbered("key"))
+        placement, kind, *before = self.found
+        hypothesis = _Hypothesis(placement, kind, "".join(before), self._buffers.get("table"))
+        view, trust = hypothesis.undone(x, self.source, self._numbered("key"))
         return FINISHES[self.finish].restored(view, trust, *self._numbered("finish")) if self.finish else view
 
 
@@ -108,19 +115,20 @@ class _Hypothesis:
         placement: "stayed", "pixels" if the colours of one moved together, one of the features by which values are matched,
             or a grid of blocks in words.
         kind: of key.
-        chain: of :data:`CHAINS`; empty if there is none.
+        before: what has to be undone first: one of :data:`CHAINS`, or a table in words; empty if there is nothing.
+        table: the table.
         grid: the blocks.
     """
 
     placement: str = _STAYED
     kind: str = _PLAIN
-    chain: str = ""
+    before: str = ""
+    table: Tensor | None = None
     grid: Grid | None = None
 
     def source(self, x: Tensor, y: Tensor, places: Tensor | slice) -> Tensor:
         """Where the values of some clean places are found in noisy pictures."""
-        if self.chain:
-            x = CHAINS[self.chain](x)
+        x = self.prepared(x)
         if self.grid is not None:
             return matched_blocks(x, y, self.grid)[places]
         if self.placement == _STAYED:
@@ -131,9 +139,15 @@ class _Hypothesis:
             return (torch.arange(3, device=y.device)[:, None] * count + pixels).flatten()[places]
         return matched(x.flatten(1), y.flatten(1)[:, places], self.placement)
 
+    def prepared(self, x: Tensor) -> Tensor:
+        """Noisy pictures of which what has to be undone first is undone."""
+        if self.table is not None:
+            return looked_up(x, self.table)
+        return CHAINS[self.before](x) if self.before else x
+
     def moved(self, x: Tensor, source: Tensor) -> Tensor:
         """Noisy values at the places of the clean ones ``(n, P)``."""
-        return (CHAINS[self.chain](x) if self.chain else x).flatten(1)[:, source]
+        return self.prepared(x).flatten(1)[:, source]
 
     def key(self, x: Tensor, y: Tensor, source: Tensor) -> Key:
         """What was done to the values of all places."""
@@ -169,8 +183,7 @@ def _left(
     x: Tensor, y: Tensor, places: Tensor, hypothesis: _Hypothesis, kinds: Sequence[str]
 ) -> Iterator[tuple[str, float]]:
     """What share of the variance of held-out pictures each kind of key leaves, at some places."""
-    if hypothesis.chain:
-        x = CHAINS[hypothesis.chain](x)
+    prepared = hypothesis.prepared(x)
     channels, chosen_among = _channels(y[0].numel()).to(y.device)[places], hypothesis.chosen_among(x)
     folds = []
     for fitted, held_out in zip(_HALVES, _HALVES[::-1], strict=True):
@@ -179,7 +192,7 @@ def _left(
             [
                 side.flatten(1)[:, where]
                 for half in (fitted, held_out)
-                for side, where in ((x[half], source), (y[half], places))
+                for side, where in ((prepared[half], source), (y[half], places))
             ]
         )
     variance = sum(float((b.mean(dim=0) - d).double().square().sum()) for _, b, _, d in folds)
@@ -225,7 +238,7 @@ def _stayed(_x: Tensor, _y: Tensor) -> Iterator[tuple[_Hypothesis, Sequence[str]
 
 def _chained(_x: Tensor, _y: Tensor) -> Iterator[tuple[_Hypothesis, Sequence[str]]]:
     for chain in CHAINS:
-        yield _Hypothesis(chain=chain), _OF_CHAINS
+        yield _Hypothesis(before=chain), _OF_CHAINS
 
 
 def _placed(feature: str) -> Stage:
@@ -240,7 +253,16 @@ def _in_blocks(x: Tensor, y: Tensor) -> Iterator[tuple[_Hypothesis, Sequence[str
         yield _Hypothesis(placement=str(grid), grid=grid), tuple(VALUE_KEYS)
 
 
-_STAGES: tuple[Stage, ...] = (_stayed, _chained, *map(_placed, (_PIXELS, *FEATURES)), _in_blocks)
+def _tabled(x: Tensor, y: Tensor) -> Iterator[tuple[_Hypothesis, Sequence[str]]]:
+    for name, table in tables_by_counts(x, y):
+        first = _Hypothesis(before=name, table=table)
+        for placement in (_STAYED, _PIXELS, "values"):
+            yield replace(first, placement=placement), (_PLAIN, "one table")
+        for grid in likely_grids(first.prepared(x), y, _GRIDS):
+            yield replace(first, placement=str(grid), grid=grid), (_PLAIN, "one table")
+
+
+_STAGES: tuple[Stage, ...] = (_stayed, _chained, *map(_placed, (_PIXELS, *FEATURES)), _in_blocks, _tabled)
 _HALVES = slice(0, None, 2), slice(1, None, 2)
 
 
