@@ -188,7 +188,7 @@ def score(views: Tensor, clean: Tensor, whose: list[str]) -> tuple[Tensor, float
     unrelated = torch.empty(len(clean), UNRELATED)
     for i, name in enumerate(whose):
         of_others = torch.tensor([k for k, other in enumerate(whose) if other != name])
-        drawn = of_others[torch.randperm(len(of_others), generator=generator)[:UNRELATED]]
+        drawn = of_others[torch.randint(len(of_others), (UNRELATED,), generator=generator)]
         unrelated[i] = SquaredPearson()(seen[i].expand(UNRELATED, -1, -1, -1), truth[drawn])
     level = unrelated.mean(dim=1)
     bar = (unrelated - level[:, None]).flatten().quantile(1 - RATE)

@@ -195,7 +195,10 @@ def _left(
                 for side, where in ((prepared[half], source), (y[half], places))
             ]
         )
-    variance = sum(float((b.mean(dim=0) - d).double().square().sum()) for _, b, _, d in folds)
+    variance = min(  # of few pairs the mean of a place says less than the mean of its channel
+        sum(float((guess(b) - d).double().square().sum()) for _, b, _, d in folds)
+        for guess in (lambda b: b.mean(dim=0), lambda b: _means_of_channels(b, channels))
+    )
     for kind in kinds:
         key_kind, error = VALUE_KEYS[kind], 0.0
         for a, b, c, d in folds:
@@ -264,6 +267,12 @@ def _tabled(x: Tensor, y: Tensor) -> Iterator[tuple[_Hypothesis, Sequence[str]]]
 
 _STAGES: tuple[Stage, ...] = (_stayed, _chained, *map(_placed, (_PIXELS, *FEATURES)), _in_blocks, _tabled)
 _HALVES = slice(0, None, 2), slice(1, None, 2)
+
+
+def _means_of_channels(y: Tensor, channels: Tensor) -> Tensor:
+    """``(P,)``, from values ``(n, P)`` at places of known channels."""
+    sums = y.new_zeros(3).index_add(0, channels, y.mean(dim=0))
+    return (sums / channels.bincount(minlength=3).clamp(min=1))[channels]
 
 
 def _channels(values: int) -> Tensor:
