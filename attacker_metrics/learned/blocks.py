@@ -13,9 +13,9 @@ from attacker_metrics.learned.places import standardised
 
 _SIDES = (4, 8, 16, 32)
 _LEAST = 4
-_COMPARED = 48
+_COMPARED = 24
 """Pairs by which candidates are compared pixel by pixel."""
-_CANDIDATES = 12
+_CANDIDATES = 8
 _HELD = 2**24
 """Correlations that are held at once."""
 _TURNS: tuple[Callable[[Tensor], Tensor], ...] = (
@@ -93,15 +93,18 @@ def matched_blocks(noisy: Tensor, clean: Tensor, grid: Grid) -> Tensor:
     places = torch.arange(count, device=noisy.device).view(noisy.shape[1:])
     own, source = grid.cut(places), places.flatten().clone()
     x, y = (_means(grid.cut(side)) for side in (noisy, clean))
-    flat = [standardised([side.flatten(1)[:_COMPARED]])[0] for side in (noisy, clean)]
+    flat = [standardised([side.flatten(1)[:_COMPARED]])[0].T.contiguous() for side in (noisy, clean)]  # (places, n)
     turns = _TURNS if grid.rows == grid.columns else (_TURNS[0], _TURNS[2], _TURNS[4], _TURNS[5])
-    step = max(1, min(_HELD // x.shape[1], _HELD // (_CANDIDATES * len(turns) * own[0].numel() * _COMPARED)))
+    step = max(1, min(_HELD // x.shape[1], _HELD // (_CANDIDATES * own[0].numel() * _COMPARED)))
     for start in range(0, len(own), step):
         blocks = slice(start, start + step)
         candidates = (y[:, blocks].T @ x).abs_().topk(min(_CANDIDATES, x.shape[1]), dim=1).indices
-        wanted = flat[1][:, own[blocks].flatten(1)]  # (n, blocks, pixels)
+        wanted = flat[1][own[blocks].flatten(1)].flatten(1)  # (blocks, pixels n)
         scores = torch.stack(
-            [torch.einsum("nbkp,nbp->bk", flat[0][:, turn(own[candidates]).flatten(2)], wanted).abs_() for turn in turns]
+            [
+                torch.einsum("bkp,bp->bk", flat[0][turn(own[candidates]).flatten(2)].flatten(2), wanted).abs_()
+                for turn in turns
+            ]
         )
         turn, which = divmod_of(scores.permute(1, 0, 2).flatten(1).argmax(dim=1), candidates.shape[1])
         turned = torch.stack([one(own[candidates.gather(1, which[:, None])[:, 0]]) for one in turns])

@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 def _ordered(x: Tensor, interleaved: bool) -> Tensor:
-    """Bytes of pictures ``(n, 3, H, W)`` in the order of planes or of pixels, ``(n, 3 H W)`` int64."""
-    values = (x * 255).round().clamp(0, 255).long()
+    """Bytes of pictures ``(n, 3, H, W)`` in the order of planes or of pixels, ``(n, 3 H W)`` uint8."""
+    values = (x * 255).round_().clamp_(0, 255).to(torch.uint8)
     return (values.permute(0, 2, 3, 1) if interleaved else values).flatten(1)
 
 
@@ -25,7 +25,7 @@ def _xor_of_neighbours(values: Tensor) -> Tensor:
 
 
 def _difference_of_neighbours(values: Tensor) -> Tensor:
-    return torch.cat([values[:, :1], (values[:, 1:] - values[:, :-1]) % 256], dim=1)
+    return torch.cat([values[:, :1], values[:, 1:] - values[:, :-1]], dim=1)  # uint8 wraps
 
 
 def _xor_of_all_before(values: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def _xor_of_all_before(values: Tensor) -> Tensor:
 
 
 def _sum_of_all_before(values: Tensor) -> Tensor:
-    return values.cumsum(dim=1) % 256
+    return (values.cumsum(dim=1, dtype=torch.int32) % 256).to(torch.uint8)
 
 
 def _chain(take_apart: Callable[[Tensor], Tensor], interleaved: bool) -> Callable[[Tensor], Tensor]:

@@ -27,6 +27,8 @@ _STAYED, _PIXELS, _PLAIN = "stayed", "pixels", "gain and offset"
 _OF_CHAINS = tuple(kind for kind in VALUE_KEYS if kind.startswith("pad"))
 _UNDONE = 0.05
 """Share of the clean pictures' variance that may be left for a key to count as found, so that no other is looked for."""
+_UNFINISHED = 1e-3
+"""Share that has to be left for a finish to be looked for."""
 _WORTH_MATCHING, _SIMPLER = 0.01, 1e-3
 """What share of the variance a key has to explain at all, and by how much to beat one that is named before it."""
 
@@ -91,10 +93,10 @@ class KeyedAttacker(SampledAttacker):
         self.finish = state.get("finish", "")  # earlier releases had none
 
     def _learn(self, noisy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        best = _best(noisy, clean)
+        best, left = _best(noisy, clean)
         source = best.source(noisy, clean, slice(None))
         key = best.key(noisy, clean, source)
-        self.finish, learned = _best_finish(noisy, clean, best, source)
+        self.finish, learned = _best_finish(noisy, clean, best, source) if _UNFINISHED < left < 1 else ("", ())
         self.found = (best.placement, best.kind, *([best.before] if best.before else []))
         table = {} if best.table is None else {"table": best.table}
         return {"source": source, **table, **numbered("key", key), **numbered("finish", learned)}
@@ -128,11 +130,11 @@ class _Hypothesis:
 
     def source(self, x: Tensor, y: Tensor, places: Tensor | slice) -> Tensor:
         """Where the values of some clean places are found in noisy pictures."""
+        if self.grid is None and self.placement == _STAYED:
+            return torch.arange(y[0].numel(), device=y.device)[places]
         x = self.prepared(x)
         if self.grid is not None:
             return matched_blocks(x, y, self.grid)[places]
-        if self.placement == _STAYED:
-            return torch.arange(y[0].numel(), device=y.device)[places]
         if self.placement == _PIXELS:
             pixels = matched(x.flatten(2).flatten(0, 1), y.flatten(2).flatten(0, 1), "values")
             count = len(pixels)
@@ -165,8 +167,8 @@ class _Hypothesis:
         return {_PIXELS: x[0, 0].numel(), _STAYED: 1}.get(self.placement, x[0].numel() if self.grid is None else 1)
 
 
-def _best(x: Tensor, y: Tensor) -> _Hypothesis:
-    """What restores either half of the pairs best when learned from the other, at some places."""
+def _best(x: Tensor, y: Tensor) -> tuple[_Hypothesis, float]:
+    """What restores either half of the pairs best when learned from the other, at some places; and what that leaves."""
     places = torch.randperm(y[0].numel(), generator=torch.Generator().manual_seed(0))[:_TRIED].sort().values.to(y.device)
     best, least = _Hypothesis(), 1 - _WORTH_MATCHING
     for stage in _STAGES:
@@ -176,7 +178,7 @@ def _best(x: Tensor, y: Tensor) -> _Hypothesis:
                     best, least = replace(hypothesis, kind=kind), left
         if least <= _UNDONE:
             break
-    return best
+    return best, 1.0 if least == 1 - _WORTH_MATCHING else least
 
 
 def _left(
