@@ -132,7 +132,9 @@ class SampledAttacker(LearnedAttacker):
         self._size = tuple(pairs.shape[3:])
         where = self._buffers[self._stored[0]]
         assert where is not None
-        self._store(self._learn(pairs[:, 0].to(where.device), pairs[:, 1].to(where.device)))
+        noisy, clean = (pairs[:, side].contiguous().to(where.device) for side in (0, 1))
+        del pairs
+        self._store(self._learn(noisy, clean))
 
     def _view(self, x: Tensor) -> Tensor:
         if tuple(x.shape[2:]) != self._size:
