@@ -29,7 +29,7 @@ from attacker_metrics.learned import (
     in_fit_split,
 )
 
-ATTACKERS = (lambda: LinearAttacker(3), lambda: LinearAttacker(8, 8), lambda: CNNAttacker(steps=5))
+ATTACKERS = (lambda: LinearAttacker(3), lambda: LinearAttacker(4, 4), lambda: CNNAttacker(steps=5))
 every_attacker = pytest.mark.parametrize("make", ATTACKERS, ids=["filter", "blocks", "cnn"])
 
 
