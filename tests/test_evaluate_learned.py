@@ -430,7 +430,7 @@ def test_the_built_in_settings_of_the_standard_attackers():
     assert repr(linear) == repr(LinearAttacker(5))
     assert repr(block) == repr(LinearAttacker(8, 8))
     assert tuple(metric.name for metric in standard_learned()) == STANDARD_V1.learned
-    with pytest.raises(ValueError, match="kinds must be among linear, block, cnn, keyed, got 'gan'"):
+    with pytest.raises(ValueError, match="kinds must be among linear, block, cnn, keyed, spectrum, got 'gan'"):
         standard_learned(["gan"])
 
 

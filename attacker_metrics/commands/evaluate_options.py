@@ -112,7 +112,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="fit an attacker (5 x 5 filter, map of 8 x 8 blocks, small residual network, key of a fixed"
-        " shuffle, pad or table; or all of them) on the fit split of the pairs, and"
+        " shuffle, pad or table, filter of the picture's full size; or all of them) on the fit split of the pairs, and"
         " score the others with it too; repeatable",
     )
     command.add_argument(
