@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from attacker_metrics.attackers import clamp, luma
 from attacker_metrics.components import Component
 from attacker_metrics.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, invert, median
+from attacker_metrics.reading.oracles import Oracle, Orientation
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
 
 
@@ -52,7 +53,21 @@ STANDARD_V1 = Suite(
     ),
     learned=("linear_gray", "block_gray", "cnn_gray", "pearson_linear", "pearson_block", "pearson_cnn"),
 )
-SUITES: dict[str, Suite] = {STANDARD_V1.name: STANDARD_V1}
+STANDARD_V2 = Suite(
+    "standard-v2",
+    added=(*STANDARD_V1.added, "oriented_gray", "pearson_oriented"),
+    learned=(
+        "linear_gray",
+        "block_gray",
+        "cnn_gray",
+        "keyed_gray",
+        "pearson_linear",
+        "pearson_block",
+        "pearson_cnn",
+        "pearson_keyed",
+    ),
+)
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (STANDARD_V1, STANDARD_V2)}
 
 
 def added_components(suite: str, *, betas: Sequence[float] = DEFAULT_BETAS) -> dict[str, Component]:
@@ -103,5 +118,15 @@ def added_components(suite: str, *, betas: Sequence[float] = DEFAULT_BETAS) -> d
         Component("pearson_jpeg", pearson, (*gray, jpeg), (*clean_gray, jpeg), undoes="noise that compression drops"),
         Component("pearson_affine", AffineFit(pearson), undoes="contrast and sign of every channel (oracle)"),
     )
-    table = {row.name: row for row in rows}
+    table = {row.name: row for row in (*rows, *_oracles(ms_ssim, pearson))}
     return {name: table[name] for name in SUITES[suite].added}
+
+
+def _oracles(ms_ssim: MSSSIM, pearson: SquaredPearson) -> tuple[Component, ...]:
+    """What ``standard-v2`` adds."""
+    gray = {"noisy": (luma,), "clean": (luma,)}
+    turned = "quarter turns, mirrors and moves; brightness, contrast and sign (oracle)"
+    return (
+        Component("oriented_gray", Oracle(Orientation(), ms_ssim), **gray, undoes=turned),
+        Component("pearson_oriented", Oracle(Orientation(), pearson), **gray, undoes=turned),
+    )

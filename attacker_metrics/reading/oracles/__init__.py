@@ -1,0 +1,9 @@
+"""Oracles: attackers that see the original to choose among few ways of looking at the sent picture.
+
+They bound what anyone reads who tries those ways out. Unrelated pairs get the same choice, which keeps them fair.
+"""
+
+from attacker_metrics.reading.oracles.oracle import Finder, Oracle, Sight
+from attacker_metrics.reading.oracles.orientation import Orientation
+
+__all__ = ["Finder", "Oracle", "Orientation", "Sight"]
