@@ -147,7 +147,7 @@ class Pair:
             key = (oracle.finder, noisy, clean)
             if key not in self._sights:
                 self._sights[key] = oracle.find(self._view(0, noisy), self._view(1, clean))
-            found.append(self._sights[key])
+            found.append(oracle.look(self._sights[key]))
         return found
 
     def score(self, component: Component) -> Tensor:

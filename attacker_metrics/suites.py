@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attacker_metrics.attackers import clamp, luma
+from attacker_metrics.attackers import Attacker, clamp, luma, sobel
 from attacker_metrics.components import Component
 from attacker_metrics.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, invert, median
-from attacker_metrics.reading.oracles import Oracle, Orientation
-from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
+from attacker_metrics.reading.oracles import Finder, Oracle, Orientation, Registration
+from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Similarity, SquaredPearson
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,15 @@ STANDARD_V1 = Suite(
 )
 STANDARD_V2 = Suite(
     "standard-v2",
-    added=(*STANDARD_V1.added, "oriented_gray", "pearson_oriented"),
+    added=(
+        *STANDARD_V1.added,
+        "oriented_gray",
+        "registered_gray",
+        "pearson_oriented",
+        "pearson_registered",
+        "pearson_oriented_sobel",
+        "pearson_registered_sobel",
+    ),
     learned=(
         "linear_gray",
         "block_gray",
@@ -124,9 +132,17 @@ def added_components(suite: str, *, betas: Sequence[float] = DEFAULT_BETAS) -> d
 
 def _oracles(ms_ssim: MSSSIM, pearson: SquaredPearson) -> tuple[Component, ...]:
     """What ``standard-v2`` adds."""
-    gray = {"noisy": (luma,), "clean": (luma,)}
     turned = "quarter turns, mirrors and moves; brightness, contrast and sign (oracle)"
+    anyhow = "turns by any angle, mirrors, moves, scale, tilt; brightness, contrast and sign (oracle)"
+
+    def row(name: str, finder: Finder, similarity: Similarity, undoes: str, *after: Attacker) -> Component:
+        return Component(name, Oracle(finder, similarity, after), (luma,), (luma,), undoes=undoes)
+
     return (
-        Component("oriented_gray", Oracle(Orientation(), ms_ssim), **gray, undoes=turned),
-        Component("pearson_oriented", Oracle(Orientation(), pearson), **gray, undoes=turned),
+        row("oriented_gray", Orientation(), ms_ssim, turned),
+        row("pearson_oriented", Orientation(), pearson, turned),
+        row("pearson_oriented_sobel", Orientation(), pearson, turned, sobel),
+        row("registered_gray", Registration(), ms_ssim, anyhow),
+        row("pearson_registered", Registration(), pearson, anyhow),
+        row("pearson_registered_sobel", Registration(), pearson, anyhow, sobel),
     )

@@ -5,5 +5,6 @@ They bound what anyone reads who tries those ways out. Unrelated pairs get the s
 
 from attacker_metrics.reading.oracles.oracle import Finder, Oracle, Sight
 from attacker_metrics.reading.oracles.orientation import Orientation
+from attacker_metrics.reading.oracles.registration import Registration
 
-__all__ = ["Finder", "Oracle", "Orientation", "Sight"]
+__all__ = ["Finder", "Oracle", "Orientation", "Registration", "Sight"]

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 _PIXELS = (-2, -1)
-_LEAST_COVER = 0.25
+LEAST_COVER = 0.25
+"""Share of the clean picture that must be seen."""
 _FLAT = 1e-7
 """Share of its mean square below which a picture's variance is rounding."""
 
@@ -50,24 +51,27 @@ def explained_moved(noisy: Tensor, covers: Tensor, clean: Tensor) -> Tensor:
         clean: ``(..., H, W)``, :func:`centred`.
 
     Returns:
-        ``(..., H + h, W + w)``: moved down by i rows and right by j columns, modulo this size; 0 where it covers less than
-        a quarter.
+        ``(..., at least H + h, at least W + w)``: moved down by i rows and right by j columns, modulo this size; 0 where it
+        covers less than a quarter.
     """
-    size = [a + b for a, b in zip(noisy.shape[-2:], clean.shape[-2:], strict=True)]
+    size = [-(-(a + b) // 16) * 16 for a, b in zip(noisy.shape[-2:], clean.shape[-2:], strict=True)]  # fast to transform
 
     def spectrum(x: Tensor) -> Tensor:
         return torch.fft.rfft2(x, s=size)
 
-    whole = torch.ones_like(clean)
-    of_clean, of_whole = spectrum(clean), spectrum(whole)
+    of_clean, of_whole = spectrum(clean), spectrum(clean.new_ones(clean.shape[-2:]))
+
+    def sums(a: Tensor, b: Tensor) -> Tensor:
+        found: Tensor = torch.fft.irfft2(a * b, s=size)
+        return found
+
     of_noisy, of_square, of_cover = (spectrum(x).conj() for x in (noisy, noisy.square(), covers))
-    spectra = (of_clean * of_noisy, of_whole * of_noisy, of_whole * of_square, of_clean * of_cover, of_whole * of_cover)
-    xy, x, xx, y, n = torch.fft.irfft2(torch.stack(torch.broadcast_tensors(*spectra)), s=size).unbind()
-    n = n.round().clamp(min=1.0)
+    xy, x, xx = sums(of_clean, of_noisy), sums(of_whole, of_noisy), sums(of_whole, of_square)
+    y, n = sums(of_clean, of_cover), sums(of_whole, of_cover).round().clamp(min=1.0)
     total = clean.shape[-2] * clean.shape[-1]
     variance = xx - x.square() / n
     share = (xy - x * y / n).square() / variance.clamp(min=1e-6 * total) / total
-    counts = (n >= _LEAST_COVER * total) & (variance > 1e-3 * n)
+    counts = (n >= LEAST_COVER * total) & (variance > 1e-3 * n)
     return torch.where(counts, share.clamp(max=1.0), 0.0)
 
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attacker_metrics.reading.oracles.correlation import centred, explained_moved, explained_rolled, smaller
+from attacker_metrics.reading.oracles.correlation import LEAST_COVER, centred, explained_moved, explained_rolled, smaller
 from attacker_metrics.reading.oracles.oracle import Sight
 
 ORIENTATIONS = tuple((turns, mirrored) for mirrored in (False, True) for turns in range(4))
 """Quarter turns, after a swap of left and right or none."""
-_COARSE = 80
+_COARSE = 48
 """Pixels of the longer side that places are searched at; what is found is refined at full size."""
 
 
@@ -84,12 +84,6 @@ def fitted(noisy: Tensor, there: Tensor, clean: Tensor) -> tuple[Tensor, Tensor,
     return x * scale + level, share[..., 0, 0].clamp(0.0, 1.0), seen[..., 0, 0]
 
 
-def share_of(noisy: Tensor, place: Place, clean: Tensor) -> float:
-    """How much of a clean picture ``(H, W)`` a noisy one explains in a place."""
-    moved, there = laid(noisy, place, *clean.shape[-2:])
-    return float(fitted(moved, there, clean)[1])
-
-
 def place_of(noisy: Tensor, clean: Tensor) -> list[Place]:
     """Where each noisy picture explains most of its clean one.
 
@@ -97,39 +91,67 @@ def place_of(noisy: Tensor, clean: Tensor) -> list[Place]:
         noisy: ``(B, H, W)``.
         clean: ``(B, H, W)``.
     """
-    height, width = clean.shape[-2:]
-    factor = max(1, -(-max(height, width) // _COARSE))
+    factor = max(1, -(-max(clean.shape[-2:]) // _COARSE))
     small, target = centred(smaller(noisy, factor)), centred(smaller(clean, factor))
-    candidates: list[list[tuple[float, Place]]] = [[] for _ in range(len(noisy))]
+    rolled: list[list[tuple[float, Place]]] = [[] for _ in range(len(noisy))]
+    moved: list[list[tuple[float, Place]]] = [[] for _ in range(len(noisy))]
     for kept in (range(0, 8, 2), range(1, 8, 2)):  # both of one shape each
         turned = torch.stack([oriented(small, o) for o in kept], dim=1)
-        maps = [(explained_moved(turned, torch.ones_like(turned[:1, :1]), target[:, None]), False)]
-        if turned.shape[-2:] == target.shape[-2:]:
-            maps.append((explained_rolled(turned, target[:, None]), True))
-        for shares, wraps in maps:
+        maps = [(explained_moved(turned, torch.ones_like(turned[:1, :1]), target[:, None]), moved)]
+        if turned.shape[-2:] == target.shape[-2:] and (noisy.shape[-1] == noisy.shape[-2] or kept[0] == 0):
+            maps.append((explained_rolled(turned, target[:, None]), rolled))
+        for shares, candidates in maps:
             best, where = shares.flatten(2).max(dim=2)
             rows, columns = shares.shape[-2:]
-            for b, (values, places) in enumerate(zip(best.tolist(), where.tolist(), strict=True)):
+            for found, values, places in zip(candidates, best.tolist(), where.tolist(), strict=True):
                 for o, value, at in zip(kept, values, places, strict=True):
                     down, right = at // columns, at % columns
                     down -= rows if down >= target.shape[-2] else 0
                     right -= columns if right >= target.shape[-1] else 0
-                    candidates[b].append((value, Place(o, factor * down, factor * right, wraps)))
-    return [_refined(x, y, found, factor) for x, y, found in zip(noisy, clean, candidates, strict=True)]
+                    found.append((value, Place(o, factor * down, factor * right, candidates is rolled)))
+    sent, original = centred(noisy), centred(clean)
+    return [
+        max(_rolled(x, y, max(in_circle)), _moved(x, y, max(beside), factor))[1]
+        for x, y, in_circle, beside in zip(sent, original, rolled, moved, strict=True)
+    ]
 
 
-def _refined(noisy: Tensor, clean: Tensor, candidates: list[tuple[float, Place]], factor: int) -> Place:
-    """The best place at full size, next to the best ones of the search."""
-    reached: dict[Place, float] = {}
-    for _, place in sorted(candidates, key=lambda candidate: -candidate[0])[:2]:
-        reached[place], step = share_of(noisy, place, clean), factor
-        while step > 1:
-            step = (step + 1) // 2
-            moves = [(down, right) for down in (-step, 0, step) for right in (-step, 0, step)]
-            near = [place._replace(down=place.down + down, right=place.right + right) for down, right in moves]
-            reached.update((other, share_of(noisy, other, clean)) for other in near if other not in reached)
-            place = max(near, key=reached.__getitem__)
-    return max(reached, key=reached.__getitem__)
+def _rolled(noisy: Tensor, clean: Tensor, start: tuple[float, Place]) -> tuple[float, Place]:
+    """The best roll at full size of a picture that is turned already."""
+    orientation = start[1].orientation
+    share, at = explained_rolled(oriented(noisy, orientation), clean).flatten().max(dim=0)
+    down, right = divmod(int(at), clean.shape[-1])
+    return float(share), Place(orientation, down, right, True)
+
+
+def _moved(noisy: Tensor, clean: Tensor, start: tuple[float, Place], factor: int) -> tuple[float, Place]:
+    """The best place at full size next to one that was found among places ``factor`` pixels apart."""
+    turned = oriented(noisy, start[1].orientation)
+    (height, width), (rows, columns) = clean.shape, turned.shape
+
+    def share(place: Place) -> float:
+        """See :mod:`~attacker_metrics.reading.oracles.correlation`, of the pixels that overlap."""
+        top, left = max(0, place.down), max(0, place.right)
+        bottom, end = min(height, place.down + rows), min(width, place.right + columns)
+        n = (bottom - top) * (end - left)
+        if bottom <= top or end <= left or n < LEAST_COVER * height * width:
+            return 0.0
+        x = turned[top - place.down : bottom - place.down, left - place.right : end - place.right]
+        y = clean[top:bottom, left:end]
+        sums = torch.stack([x.sum(), y.sum(), (x * y).sum(), (x * x).sum()]).tolist()
+        variance = sums[3] - sums[0] ** 2 / n
+        return (sums[2] - sums[0] * sums[1] / n) ** 2 / variance / (height * width) if variance > 1e-3 * n else 0.0
+
+    place, step = start[1], factor
+    reached = {place: share(place)}
+    while step > 1:
+        step = (step + 1) // 2
+        moves = [(down, right) for down in (-step, 0, step) for right in (-step, 0, step)]
+        near = [place._replace(down=place.down + down, right=place.right + right) for down, right in moves]
+        reached.update((other, share(other)) for other in near if other not in reached)
+        place = max(near, key=reached.__getitem__)
+    best = max(reached, key=reached.__getitem__)
+    return reached[best], best
 
 
 @dataclass(frozen=True)
