@@ -2,7 +2,7 @@
 
 A suite changes only under a new name. :data:`STANDARD_V1` holds the fifteen components of :mod:`attacker_metrics.components`
 at their default settings, those added below, and the names of the learned attackers (:mod:`attacker_metrics.learned`) that
-an evaluation with a fit split adds.
+an evaluation with a fit split adds. :data:`STANDARD_V2` adds oracles (:mod:`attacker_metrics.reading.oracles`) to it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,19 @@ from dataclasses import dataclass
 from attacker_metrics.attackers import Attacker, clamp, luma, sobel
 from attacker_metrics.components import Component
 from attacker_metrics.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, invert, median
-from attacker_metrics.reading.oracles import Finder, Oracle, Orientation, Registration
+from attacker_metrics.reading.oracles import (
+    AssignedBlocks,
+    CorrelationRatio,
+    Finder,
+    Fit,
+    MutualInformation,
+    Oracle,
+    Orientation,
+    Registration,
+    RolledRows,
+    ToneTable,
+    unwrap,
+)
 from attacker_metrics.similarity import DEFAULT_BETAS, MSSSIM, Similarity, SquaredPearson
 
 
@@ -59,10 +71,21 @@ STANDARD_V2 = Suite(
         *STANDARD_V1.added,
         "oriented_gray",
         "registered_gray",
+        "table_gray",
+        "unwrapped_gray",
         "pearson_oriented",
         "pearson_registered",
+        "pearson_table",
+        "pearson_tone",
+        "pearson_unwrapped",
+        "pearson_rows",
+        "pearson_columns",
         "pearson_oriented_sobel",
         "pearson_registered_sobel",
+        "pearson_unwrapped_sobel",
+        "correlation_ratio",
+        "mutual_information",
+        "assigned_blocks",
     ),
     learned=(
         "linear_gray",
@@ -88,11 +111,12 @@ def added_components(suite: str, *, betas: Sequence[float] = DEFAULT_BETAS) -> d
     (:class:`~attacker_metrics.filters.AffineFit`).
 
     Args:
-        suite: ``"standard-v1"``.
+        suite: ``"standard-v1"`` or ``"standard-v2"``.
         betas: MS-SSIM's exponents, one per scale; all that may differ from the suite's table, for images below 176 pixels.
 
     Raises:
         ValueError: if there is no such suite, or a beta is not positive.
+        MissingExtraError: for ``"standard-v2"`` without SciPy.
 
     Example:
         >>> list(added_components("standard-v1"))[:3]
@@ -126,7 +150,7 @@ def added_components(suite: str, *, betas: Sequence[float] = DEFAULT_BETAS) -> d
         Component("pearson_jpeg", pearson, (*gray, jpeg), (*clean_gray, jpeg), undoes="noise that compression drops"),
         Component("pearson_affine", AffineFit(pearson), undoes="contrast and sign of every channel (oracle)"),
     )
-    table = {row.name: row for row in (*rows, *_oracles(ms_ssim, pearson))}
+    table = {row.name: row for row in (*rows, *(_oracles(ms_ssim, pearson) if suite == STANDARD_V2.name else ()))}
     return {name: table[name] for name in SUITES[suite].added}
 
 
@@ -134,6 +158,8 @@ def _oracles(ms_ssim: MSSSIM, pearson: SquaredPearson) -> tuple[Component, ...]:
     """What ``standard-v2`` adds."""
     turned = "quarter turns, mirrors and moves; brightness, contrast and sign (oracle)"
     anyhow = "turns by any angle, mirrors, moves, scale, tilt; brightness, contrast and sign (oracle)"
+    retoned, bytes_ = "any curve of brightness (oracle)", "any table of each channel's values, bits in another order (oracle)"
+    wrapped = "a number added modulo 1, values that start anew at white"
 
     def row(name: str, finder: Finder, similarity: Similarity, undoes: str, *after: Attacker) -> Component:
         return Component(name, Oracle(finder, similarity, after), (luma,), (luma,), undoes=undoes)
@@ -145,4 +171,15 @@ def _oracles(ms_ssim: MSSSIM, pearson: SquaredPearson) -> tuple[Component, ...]:
         row("registered_gray", Registration(), ms_ssim, anyhow),
         row("pearson_registered", Registration(), pearson, anyhow),
         row("pearson_registered_sobel", Registration(), pearson, anyhow, sobel),
+        Component("table_gray", Oracle(ToneTable(), ms_ssim), (), (luma,), undoes=bytes_),
+        Component("pearson_table", Oracle(ToneTable(), pearson), (), (luma,), undoes=bytes_),
+        row("pearson_tone", ToneTable(32, by_rank=True), pearson, retoned),
+        Component("unwrapped_gray", Oracle(Fit(), ms_ssim), (unwrap,), (luma,), undoes=wrapped + " (oracle for contrast)"),
+        Component("pearson_unwrapped", pearson, (unwrap,), (luma,), undoes=wrapped),
+        Component("pearson_unwrapped_sobel", pearson, (unwrap, sobel), (luma, sobel), undoes=wrapped),
+        row("pearson_rows", RolledRows(), pearson, "rows that were rolled (oracle)"),
+        row("pearson_columns", RolledRows(columns=True), pearson, "columns that were rolled (oracle)"),
+        Component("correlation_ratio", CorrelationRatio(), (luma,), (luma,), undoes=retoned),
+        Component("mutual_information", MutualInformation(), (luma,), (luma,), undoes="any change of colours (oracle)"),
+        Component("assigned_blocks", AssignedBlocks(), (luma,), (luma,), undoes="shuffled, turned, negated blocks (oracle)"),
     )

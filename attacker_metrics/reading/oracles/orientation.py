@@ -180,3 +180,19 @@ class Orientation:
         moved, there = (torch.stack(parts) for parts in zip(*laid_, strict=True))
         picture, _, seen = fitted(moved, there, clean[:, 0])
         return Sight(picture[:, None], clean, seen)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Finds brightness, contrast and sign only, as :class:`Orientation` does of what it has moved.
+
+    Example:
+        >>> clean = torch.rand(1, 1, 8, 8)
+        >>> bool((Fit()(3 - 0.1 * clean, clean).noisy - clean).abs().max() < 1e-4)
+        True
+    """
+
+    def __call__(self, noisy: Tensor, clean: Tensor) -> Sight:
+        """Fit views of one channel, ``(B, 1, H, W)``."""
+        picture, _, seen = fitted(noisy[:, 0], torch.ones_like(noisy[:, 0], dtype=torch.bool), clean[:, 0])
+        return Sight(picture[:, None], clean, seen)
