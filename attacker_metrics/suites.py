@@ -158,7 +158,10 @@ def _oracles(ms_ssim: MSSSIM, pearson: SquaredPearson) -> tuple[Component, ...]:
     """What ``standard-v2`` adds."""
     turned = "quarter turns, mirrors and moves; brightness, contrast and sign (oracle)"
     anyhow = "turns by any angle, mirrors, moves, scale, tilt; brightness, contrast and sign (oracle)"
-    retoned, bytes_ = "any curve of brightness (oracle)", "any table of each channel's values, bits in another order (oracle)"
+    retoned, bytes_ = (
+        "any curve of brightness (oracle)",
+        "any table of each channel's values, bits in another order (oracle)",
+    )
     wrapped = "a number added modulo 1, values that start anew at white"
 
     def row(name: str, finder: Finder, similarity: Similarity, undoes: str, *after: Attacker) -> Component:

@@ -23,10 +23,11 @@ class AssignedBlocks:
 
     Blocks lose their means, which shuffled blocks of any two pictures could match. For the assignment :math:`\pi` of blocks
     to places and for the orientation and sign of each that explain most, the score is
-    :math:`\sum_b r^2(x_{\pi(b)}, y_b) \|y_b\|^2 / \sum_b \|y_b\|^2`; higher = leaks more. Unrelated pictures score about 0.5
-    by chance, since each place has many blocks to choose from. The time grows with the cube of the blocks: only the 256 places
-    with most detail count, and are filled from the 512 blocks with most detail, an order that moving, turning and negating
-    them does not change. Rows and columns beyond whole blocks are left out. A flat picture scores 0. No gradient passes.
+    :math:`\sum_b r^2(x_{\pi(b)}, y_b) \|y_b\|^2 / \sum_b \|y_b\|^2`; higher = leaks more. Unrelated pictures score about
+    0.5 by chance, since each place has many blocks to choose from. The time grows with the cube of the blocks: only the 256
+    places with most detail count, and are filled from the 512 blocks with most detail, an order that moving, turning and
+    negating them does not change. Rows and columns beyond whole blocks are left out. A flat picture scores 0. No gradient
+    passes.
 
     Args:
         size: side of the blocks in pixels, >= 2; larger blocks that are multiples of it are undone, too.

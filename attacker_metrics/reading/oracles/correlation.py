@@ -12,6 +12,7 @@ with sums over the n pixels and y centred. What is not covered counts as unexpla
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _PIXELS = (-2, -1)
@@ -57,7 +58,8 @@ def explained_moved(noisy: Tensor, covers: Tensor, clean: Tensor) -> Tensor:
     size = [-(-(a + b) // 16) * 16 for a, b in zip(noisy.shape[-2:], clean.shape[-2:], strict=True)]  # fast to transform
 
     def spectrum(x: Tensor) -> Tensor:
-        return torch.fft.rfft2(x, s=size)
+        found: Tensor = torch.fft.rfft2(x, s=size)
+        return found
 
     of_clean, of_whole = spectrum(clean), spectrum(clean.new_ones(clean.shape[-2:]))
 
@@ -75,8 +77,14 @@ def explained_moved(noisy: Tensor, covers: Tensor, clean: Tensor) -> Tensor:
     return torch.where(counts, share.clamp(max=1.0), 0.0)
 
 
+def detail(x: Tensor) -> Tensor:
+    """Pictures ``(B, H, W)`` without their coarsest shades, which any two pictures share: less 4 x 4 means, interpolated."""
+    shades = F.adaptive_avg_pool2d(x[:, None], 4)
+    return x - F.interpolate(shades, x.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+
+
 def smaller(x: Tensor, factor: int) -> Tensor:
     """Means of squares of pixels ``(..., H // factor, W // factor)``; what is left over is cut off."""
     if factor == 1:
         return x
-    return torch.nn.functional.avg_pool2d(x, factor)
+    return F.avg_pool2d(x, factor)

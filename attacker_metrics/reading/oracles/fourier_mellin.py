@@ -49,14 +49,14 @@ def turns_and_zooms(noisy: Tensor, clean: Tensor, count: int) -> tuple[Tensor, T
     _, at = peaks.flatten(1).topk(count)
     at, zoom = at // len(steps), at % len(steps) - _ZOOMS
     mirrored = at >= _ANGLES
-    turn = at % _ANGLES * (math.pi / _ANGLES)
-    return -turn, torch.exp(zoom * _STEP), mirrored
+    turn, zoom = at % _ANGLES, zoom.to(noisy.dtype)
+    return turn.to(noisy.dtype) * (-math.pi / _ANGLES), torch.exp(zoom * _STEP), mirrored
 
 
 def _magnitudes(x: Tensor) -> Tensor:
-    """Logarithms of magnitudes by angle and logarithm of the frequency, ``(B, angles, radii)``, less their means over angles.
+    """Logarithms of magnitudes by angle and logarithm of the frequency, ``(B, angles, radii)``.
 
-    The means fall alike in all pictures.
+    Their means over angles, which fall alike in all pictures, are taken off.
     """
     height, width = x.shape[-2:]
     x = x - x.mean(dim=(-2, -1), keepdim=True)

@@ -34,22 +34,21 @@ Finder = Callable[[Tensor, Tensor], Sight]
 class Oracle:
     """A comparison of two views, the noisy one first brought as close to the clean one as a finder gets it.
 
-        A real attacker tries out what the finder chooses: eight orientations, or a thousand curves. It is fair because unrelated
-        pairs get the same finder: compare a score with theirs, never with another attacker's. Scores carry no gradient: that
-        with respect to either side is 0. A finder that several components share works once per pair of views.
+    A real attacker tries out what the finder chooses: eight orientations, or a thousand curves. It is fair because
+    unrelated pairs get the same finder: compare a score with theirs, never with another attacker's. Scores carry no
+    gradient: that with respect to either side is 0. A finder that several components share works once per pair of views.
 
-        Args:
-            finder: ``(noisy_view, clean_view) -> Sight``, hashable.
-            similarity: compares what was found.
-            after: attackers of what was found, on both sides, left to right.
+    Args:
+        finder: ``(noisy_view, clean_view) -> Sight``, hashable.
+        similarity: compares what was found.
+        after: attackers of what was found, on both sides, left to right.
 
-        Example:
-            >>> from attacker_metrics.reading.oracles import Orientation
-            >>> from attacker_metrics.attackers import Attacker
-    from attacker_metrics.similarity import SquaredPearson
-            >>> clean = torch.rand(2, 1, 32, 32)
-            >>> Oracle(Orientation(), SquaredPearson())(clean.rot90(1, (2, 3)), clean).round(decimals=4)
-            tensor([1., 1.])
+    Example:
+        >>> from attacker_metrics.reading.oracles import Orientation
+        >>> from attacker_metrics.similarity import SquaredPearson
+        >>> clean = torch.rand(2, 1, 32, 32)
+        >>> Oracle(Orientation(), SquaredPearson())(clean.rot90(1, (2, 3)), clean).round(decimals=4)
+        tensor([1., 1.])
     """
 
     finder: Finder

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from attacker_metrics.reading.oracles.correlation import LEAST_COVER, centred, explained_moved, explained_rolled, smaller
+from attacker_metrics.reading.oracles.correlation import (
+    LEAST_COVER,
+    centred,
+    detail,
+    explained_moved,
+    explained_rolled,
+    smaller,
+)
 from attacker_metrics.reading.oracles.oracle import Sight
 
 ORIENTATIONS = tuple((turns, mirrored) for mirrored in (False, True) for turns in range(4))
@@ -92,14 +101,18 @@ def place_of(noisy: Tensor, clean: Tensor) -> list[Place]:
         clean: ``(B, H, W)``.
     """
     factor = max(1, -(-max(clean.shape[-2:]) // _COARSE))
-    small, target = centred(smaller(noisy, factor)), centred(smaller(clean, factor))
+    sent, original = centred(noisy), centred(clean)
+    fine_sent, fine_original = centred(detail(sent)), centred(detail(original))
+    whole = [centred(smaller(x, factor)) for x in (sent, original)]
+    fine = [centred(smaller(x, factor)) for x in (fine_sent, fine_original)]
     rolled: list[list[tuple[float, Place]]] = [[] for _ in range(len(noisy))]
     moved: list[list[tuple[float, Place]]] = [[] for _ in range(len(noisy))]
     for kept in (range(0, 8, 2), range(1, 8, 2)):  # both of one shape each
-        turned = torch.stack([oriented(small, o) for o in kept], dim=1)
-        maps = [(explained_moved(turned, torch.ones_like(turned[:1, :1]), target[:, None]), moved)]
-        if turned.shape[-2:] == target.shape[-2:] and (noisy.shape[-1] == noisy.shape[-2] or kept[0] == 0):
-            maps.append((explained_rolled(turned, target[:, None]), rolled))
+        turned, target = torch.stack([oriented(fine[0], o) for o in kept], dim=1), fine[1][:, None]
+        maps = [(explained_moved(turned, torch.ones_like(turned[:1, :1]), target), moved)]
+        if kept[0] == 0 or noisy.shape[-1] == noisy.shape[-2]:
+            turned = torch.stack([oriented(whole[0], o) for o in kept], dim=1)
+            maps.append((explained_rolled(turned, whole[1][:, None]), rolled))
         for shares, candidates in maps:
             best, where = shares.flatten(2).max(dim=2)
             rows, columns = shares.shape[-2:]
@@ -109,24 +122,35 @@ def place_of(noisy: Tensor, clean: Tensor) -> list[Place]:
                     down -= rows if down >= target.shape[-2] else 0
                     right -= columns if right >= target.shape[-1] else 0
                     found.append((value, Place(o, factor * down, factor * right, candidates is rolled)))
-    sent, original = centred(noisy), centred(clean)
-    return [
-        max(_rolled(x, y, max(in_circle)), _moved(x, y, max(beside), factor))[1]
-        for x, y, in_circle, beside in zip(sent, original, rolled, moved, strict=True)
-    ]
+    places = []
+    for b, (in_circle, beside) in enumerate(zip(rolled, moved, strict=True)):
+        options = [
+            _rolled(sent[b], original[b], max(in_circle)[1]),
+            _moved(fine_sent[b], fine_original[b], max(beside)[1], factor),
+        ]
+        places.append(max(options, key=functools.partial(_evidence, sent[b], original[b])))
+    return places
 
 
-def _rolled(noisy: Tensor, clean: Tensor, start: tuple[float, Place]) -> tuple[float, Place]:
-    """The best roll at full size of a picture that is turned already."""
-    orientation = start[1].orientation
-    share, at = explained_rolled(oriented(noisy, orientation), clean).flatten().max(dim=0)
-    down, right = divmod(int(at), clean.shape[-1])
-    return float(share), Place(orientation, down, right, True)
+def _evidence(noisy: Tensor, clean: Tensor, place: Place) -> float:
+    """How sure a correlation of pictures ``(H, W)`` is: Fisher's z times the root of the share of pixels that overlap."""
+    moved, there = laid(noisy, place, *clean.shape)
+    x, y = moved[there], clean[there]
+    x, y = x - x.mean(), y - y.mean()
+    power = float((x * x).sum() * (y * y).sum())
+    r = abs(float((x * y).sum())) / math.sqrt(power) if power > 0 else 0.0
+    return math.atanh(min(r, 1 - 1e-6)) * math.sqrt(len(x) / clean.numel())
 
 
-def _moved(noisy: Tensor, clean: Tensor, start: tuple[float, Place], factor: int) -> tuple[float, Place]:
+def _rolled(noisy: Tensor, clean: Tensor, start: Place) -> Place:
+    """The best roll at full size in an orientation."""
+    at = int(explained_rolled(oriented(noisy, start.orientation), clean).argmax())
+    return Place(start.orientation, *divmod(at, clean.shape[-1]), True)
+
+
+def _moved(noisy: Tensor, clean: Tensor, start: Place, factor: int) -> Place:
     """The best place at full size next to one that was found among places ``factor`` pixels apart."""
-    turned = oriented(noisy, start[1].orientation)
+    turned = oriented(noisy, start.orientation)
     (height, width), (rows, columns) = clean.shape, turned.shape
 
     def share(place: Place) -> float:
@@ -142,7 +166,7 @@ def _moved(noisy: Tensor, clean: Tensor, start: tuple[float, Place], factor: int
         variance = sums[3] - sums[0] ** 2 / n
         return (sums[2] - sums[0] * sums[1] / n) ** 2 / variance / (height * width) if variance > 1e-3 * n else 0.0
 
-    place, step = start[1], factor
+    place, step = start, factor
     reached = {place: share(place)}
     while step > 1:
         step = (step + 1) // 2
@@ -150,8 +174,7 @@ def _moved(noisy: Tensor, clean: Tensor, start: tuple[float, Place], factor: int
         near = [place._replace(down=place.down + down, right=place.right + right) for down, right in moves]
         reached.update((other, share(other)) for other in near if other not in reached)
         place = max(near, key=reached.__getitem__)
-    best = max(reached, key=reached.__getitem__)
-    return reached[best], best
+    return max(reached, key=reached.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -159,9 +182,9 @@ class Orientation:
     """Finds how a picture was turned by quarters, mirrored and moved, with or without what left coming in again.
 
     Chosen among eight orientations and all places of which a quarter of the picture is seen: that which explains most of
-    the clean picture by brightness, contrast and sign (see :mod:`attacker_metrics.reading.oracles.correlation`). What is
-    not covered has the mean, so that it counts as unread. Pictures that are not square are turned by 90 degrees, too, and
-    compared where they overlap.
+    the clean picture by brightness, contrast and sign (see :mod:`attacker_metrics.reading.oracles.correlation`), of its
+    detail where nothing comes in again. What is not covered has the mean, so that it counts as unread. Pictures that are
+    not square are turned by 90 degrees, too, and compared where they overlap.
 
     Source:
         Padfield: Masked object registration in the Fourier domain, IEEE Transactions on Image Processing 21, 2012.

@@ -1,7 +1,7 @@
 r"""A homography, improved step by step so that the noisy picture explains more of the clean one.
 
-Moving the noisy picture x a little by the generators :math:`v_k` of homographies changes it by :math:`\nabla x \cdot v_k`, so
-that the best step, brightness and contrast come out of one linear least-squares fit
+Moving the noisy picture x a little by the generators :math:`v_k` of homographies changes it by
+:math:`\nabla x \cdot v_k`, so that the best step, brightness and contrast come out of one linear least-squares fit
 :math:`y \approx a x + b + \sum_k a p_k \nabla x \cdot v_k`.
 """
 
@@ -75,7 +75,7 @@ def _step(products: Tensor) -> Tensor:
     p = (solved[:, 2:] / contrast[:, None]).nan_to_num(0.0).clamp(-0.2, 0.2)
     one = torch.ones_like(contrast)
     rows = (one + p[:, 1], p[:, 2], p[:, 0], p[:, 4], one + p[:, 5], p[:, 3], p[:, 6], p[:, 7], one)
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
 
 
 def _explained(products: Tensor, whole: Tensor, pixels: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacker_metrics.reading.oracles.correlation import centred, explained_moved
+from attacker_metrics.reading.oracles.correlation import centred, detail, explained_moved
 from attacker_metrics.reading.oracles.fourier_mellin import turns_and_zooms
 from attacker_metrics.reading.oracles.oracle import Sight
 from attacker_metrics.reading.oracles.orientation import fitted
@@ -33,8 +33,8 @@ def _reduced(x: Tensor, longest: int) -> Tensor:
 
 def registered(noisy: Tensor, clean: Tensor) -> Tensor:
     """The homographies ``(B, 3, 3)`` by which noisy pictures explain most of the clean ones, ``(B, H, W)`` each."""
-    coarse = [_reduced(x, _COARSE) for x in (noisy, clean)]
-    angles, zooms, mirrored = turns_and_zooms(*coarse, count=_CANDIDATES)
+    coarse = _reduced(noisy, _COARSE), _reduced(clean, _COARSE)
+    angles, zooms, mirrored = turns_and_zooms(*coarse, _CANDIDATES)
     angles, zooms, mirrored = (
         torch.cat(pair, dim=1) for pair in ((angles, angles + math.pi), (zooms,) * 2, (mirrored,) * 2)
     )
@@ -46,7 +46,9 @@ def registered(noisy: Tensor, clean: Tensor) -> Tensor:
     n = there.sum(dim=(-2, -1), keepdim=True).clamp(min=1.0)
     turned = (turned - (turned * there).sum(dim=(-2, -1), keepdim=True) / n) * there
     turned = centred(turned) * there
-    shares = explained_moved(turned.unflatten(0, (-1, count)), there.unflatten(0, (-1, count)), centred(target)[:, None])
+    shares = explained_moved(
+        turned.view(-1, count, height, width), there.view(-1, count, height, width), centred(target)[:, None]
+    )
     best, at = shares.flatten(2).max(dim=2)
     kept = best.topk(2, dim=1).indices
     at, starts = at.gather(1, kept), starts.gather(1, kept[:, :, None, None].expand(-1, -1, 3, 3))
@@ -55,11 +57,11 @@ def registered(noisy: Tensor, clean: Tensor) -> Tensor:
     down = torch.where(down >= height, down - shares.shape[-2], down).to(clean.dtype) / half
     right = torch.where(right >= width, right - shares.shape[-1], right).to(clean.dtype) / half
     starts = moved(starts, right, down)
-    both = [x.repeat_interleave(2, dim=0) for x in coarse]
-    found, reached = refined(*both, starts.flatten(0, 1), steps=8)
+    twice = [x.repeat_interleave(2, dim=0) for x in coarse]
+    found, reached = refined(twice[0], twice[1], starts.flatten(0, 1), steps=8)
     better = reached.view(-1, 2).argmax(dim=1)
     chosen = found.view(-1, 2, 3, 3)[torch.arange(len(clean), device=clean.device), better]
-    return refined(*(_reduced(x, _FINE) for x in (noisy, clean)), chosen, steps=3)[0]
+    return refined(_reduced(noisy, _FINE), _reduced(clean, _FINE), chosen, steps=3)[0]
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,8 @@ class Registration:
 
     def __call__(self, noisy: Tensor, clean: Tensor) -> Sight:
         """Lay views of one channel, ``(B, 1, H, W)``, over the clean ones."""
-        offset = noisy.mean(dim=(2, 3))[:, :, None]
-        sent = centred(noisy[:, 0] - offset)
-        matrices = registered(sent, centred(clean[:, 0]))
+        sent = centred(noisy[:, 0])
+        matrices = registered(detail(sent), detail(centred(clean[:, 0])))
         picture, there = warped(sent, matrices)
         picture, _, seen = fitted(picture, there > 0.5, clean[:, 0])
         flat = fitted(noisy[:, 0], torch.ones_like(there, dtype=torch.bool), clean[:, 0])[2]

@@ -49,7 +49,8 @@ class CorrelationRatio:
             sums.scatter_add_(1, level, y)
             total = y.square().sum(dim=1)
             ratio = (sums.square() / counts.clamp(min=1.0)).sum(dim=1) / total.clamp(min=1e-12)
-            ratio = torch.where(total > 1e-12 * y.shape[1], ratio.clamp(0.0, 1.0), 0.0)
+            several = (counts > 0).sum(dim=1) > 1
+            ratio = torch.where(several & (total > 1e-12 * y.shape[1]), ratio.clamp(0.0, 1.0), 0.0)
         return ratio + without_slope(noisy, clean)
 
 
@@ -88,7 +89,9 @@ class MutualInformation:
             joint = joint.view(-1, self.levels, self.levels) / x.shape[1]
             of_x, of_y, of_both = (_entropy(p) for p in (joint.sum(dim=2), joint.sum(dim=1), joint.flatten(1)))
             value = 2 * (of_x + of_y - of_both) / (of_x + of_y).clamp(min=1e-12)
-            value = value.clamp(0.0, 1.0).to(torch.promote_types(torch.promote_types(noisy.dtype, clean.dtype), torch.float32))
+            value = value.clamp(0.0, 1.0).to(
+                torch.promote_types(torch.promote_types(noisy.dtype, clean.dtype), torch.float32)
+            )
         return value + without_slope(noisy, clean)
 
 
@@ -99,4 +102,5 @@ def _levels(view: Tensor, levels: int) -> Tensor:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    return -torch.special.xlogy(p, p).sum(dim=1)
+    entropy: Tensor = -torch.special.xlogy(p, p).sum(dim=1)
+    return entropy

@@ -47,7 +47,7 @@ def similar(angle: Tensor, zoom: Tensor, mirrored: Tensor) -> Tensor:
     side = torch.where(mirrored, -1.0, 1.0).to(angle.dtype)
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
     rows = (side * across, -side * down, zero, down, across, zero, zero, zero, one)
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return torch.stack(rows, dim=-1).reshape(*angle.shape, 3, 3)
 
 
 def moved(matrices: Tensor, right: Tensor, down: Tensor) -> Tensor:
