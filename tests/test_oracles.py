@@ -359,3 +359,34 @@ def test_the_suite_stands_behind_the_first_and_reads_what_is_turned():
 def test_bad_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_command_line_knows_the_suite(tmp_path):
+    pytest.importorskip("imagecodecs", reason="needs the cli extra")
+    pandas = pytest.importorskip("pandas", reason="needs the cli extra")
+    from attacker_metrics.evaluation import cli
+
+    clean = photographs(48, 48)
+    for side, pictures in (("originals", clean), ("sent", clean.rot90(1, (2, 3)))):
+        (tmp_path / side).mkdir()
+        for i, picture in enumerate(pictures.numpy()):
+            np.save(tmp_path / side / f"{i}.npy", np.ascontiguousarray(picture))
+    sides = ["--clean", str(tmp_path / "originals"), "--noisy", str(tmp_path / "sent")]
+    settings = ["--betas", "1", "--suite", "standard-v2"]
+    assert cli.main(["evaluate", *sides, "--output", str(tmp_path / "out"), *settings, "--null", "0"]) == 0
+    scores = pandas.read_parquet(tmp_path / "out" / "scores.parquet")
+    assert list(scores)[-len(ADDED) :] == ADDED
+    assert (scores["pearson_oriented"] > 0.99).all()
+    one = [str(tmp_path / side / "0.npy") for side in ("originals", "sent")]
+    assert cli.main(["views", *one, "--output", str(tmp_path / "views.png"), *settings]) == 0
+
+
+def test_the_self_test_asks_the_suite_about_moved_pictures():
+    from attacker_metrics.strongest import evaluate_known_cases, is_called_leaking
+
+    pictures = dict(zip("abcd", torch.tensor(photo_pair("noise", 176, 176)[1]).float(), strict=True))
+    verdicts = {}
+    for suite in ("standard-v1", "standard-v2"):
+        found = evaluate_known_cases(pictures, ["a"], cases=["quarter turn"], learned=(), stride=20, suite=suite)
+        verdicts[suite] = [is_called_leaking(one) for one in found.values()]
+    assert verdicts == {"standard-v1": [], "standard-v2": [True]}

@@ -70,8 +70,8 @@ class MutualInformation:
         Theil's symmetric uncertainty coefficient.
 
     Example:
-        >>> clean = torch.rand(1, 1, 32, 32)
-        >>> MutualInformation()(1 - clean, clean).round(decimals=1)
+        >>> clean = torch.randint(4, (1, 1, 32, 32)) / 3
+        >>> MutualInformation()((2 * clean - 1.2).square(), clean).round(decimals=4)
         tensor([1.])
     """
 
