@@ -4,9 +4,10 @@ python benchmarks/zoo.py [--names gamma shift ...] [--undone-by anyone nobody] [
                          [--unrelated 20] [--size 64] [--threads 1] [--output DIR]
 
 Pictures are crops of ten photographs, a photograph is a group. Every sent picture is scored against its original and against
-``--unrelated`` originals of other groups. An attacker's score counts by its distance from the mean of the picture's other
-scores, in their standard deviations; all of the picture's originals are measured alike. The strongest attacker is the one
-with the greatest distance, and a picture is read if that is beyond 99 % of those of unrelated originals of all pictures.
+``--unrelated`` originals of other groups. An attacker's score s counts as artanh(sqrt(s)), by its distance from the mean of
+the picture's other scores in their standard deviations; all of the picture's originals are measured alike. The strongest
+attacker is the one with the greatest distance. A picture is read if that is beyond 99 % of those of unrelated originals, over
+all pictures.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ from attacker_metrics.strongest import attackers_of
 from attacker_metrics.suites import SUITES
 
 RATE = 0.01
-LEAST_SPREAD = 0.005
-"""Of scores: smaller differences do not count as rare."""
+LEAST_SPREAD = 0.05
+"""Of transformed scores: smaller differences do not count as rare."""
+LEAST_POOL = 40
+"""Crops that unrelated originals are drawn from, at least."""
 PHOTOGRAPHS = (
     "astronaut",
     "coffee",
@@ -80,6 +83,7 @@ def crops(count: int, size: int, generator: torch.Generator) -> Tensor:
 
 def distances(scores: Floats) -> Floats:
     """How far each score is from the others of its picture, in their standard deviations; ``(..., originals)``."""
+    scores = np.arctanh(np.sqrt(np.clip(scores, 0, 1 - 1e-4)))
     count = scores.shape[-1] - 1
     mean = (scores.sum(axis=-1, keepdims=True) - scores) / count
     square = ((scores**2).sum(axis=-1, keepdims=True) - scores**2) / count
@@ -127,10 +131,11 @@ def main() -> None:
     parser.add_argument("--unrelated", type=int, default=20, help="originals per picture (default: %(default)s)")
     parser.add_argument("--size", type=int, default=64, help="pixels a side (default: %(default)s)")
     options = frame.engine_options(parser)
-    clean = crops(options.pictures, options.size, torch.Generator().manual_seed(0))
-    groups = [i % len(PHOTOGRAPHS) for i in range(len(clean))]
-    others = unrelated(options.unrelated, groups, np.random.default_rng(0))
-    compared = clean[torch.from_numpy(np.concatenate([np.arange(len(clean))[:, None], others], axis=1))]
+    pool = crops(max(options.pictures, LEAST_POOL, 2 * options.unrelated), options.size, torch.Generator().manual_seed(0))
+    clean = pool[: options.pictures]
+    groups = [i % len(PHOTOGRAPHS) for i in range(len(pool))]
+    others = unrelated(options.unrelated, groups, np.random.default_rng(0))[: len(clean)]
+    compared = pool[torch.from_numpy(np.concatenate([np.arange(len(clean))[:, None], others], axis=1))]
     privacy = MultiAttackerPrivacy(suite=options.suite, betas=betas_for(options.size), nan_strategy="ignore")
     table: list[list[str]] = []
     results = {}
