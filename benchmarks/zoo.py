@@ -6,8 +6,8 @@ python benchmarks/zoo.py [--names gamma shift ...] [--undone-by anyone nobody] [
 Pictures are crops of ten photographs, a photograph is a group. Every sent picture is scored against its original and against
 ``--unrelated`` originals of other groups. An attacker's score s counts as artanh(sqrt(s)), by its distance from the mean of
 the picture's other scores in their standard deviations; all of the picture's originals are measured alike. The strongest
-attacker is the one with the greatest distance. A picture is read if that is beyond 99 % of those of unrelated originals, over
-all pictures.
+attacker is the one with the greatest distance. A picture is read if that is beyond 99 % of those of all pictures' unrelated
+originals.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def block_permutation(image: Tensor, _generator: torch.Generator) -> Tensor:
 def reversed_bits(image: Tensor) -> Tensor:
     """Reverse the order of the bits of every 8-bit value."""
     byte = (image * 255).round().int()
-    return sum(((byte >> bit) & 1) * 2 ** (7 - bit) for bit in range(8)) / 255  # type: ignore[return-value]
+    return torch.stack([((byte >> bit) & 1) * 2 ** (7 - bit) for bit in range(8)]).sum(dim=0) / 255
 
 
 KNOWN_CASES: tuple[KnownCase, ...] = (
