@@ -5,9 +5,9 @@ import torch
 from reference import photographs
 
 from attacker_metrics import AttackerMetric, SquaredPearson
+from attacker_metrics.attackers.jigsaw import Assemble, block_side
 from attacker_metrics.obfuscations import obfuscation
-from attacker_metrics.reading.learned.blind import blind_components
-from attacker_metrics.reading.learned.jigsaw import Assemble, block_side
+from attacker_metrics.scoring.suites import added_components
 
 CLEAN = torch.from_numpy(photographs(128, 96)).float()
 
@@ -44,13 +44,14 @@ def test_pictures_of_too_many_blocks_stay_and_settings_are_checked():
         Assemble(most_blocks=2)
 
 
-def test_they_are_components_of_the_usual_names():
-    betas = (0.5, 0.5)
+def test_they_are_in_the_suite():
+    suite = added_components("standard-v2", betas=(0.5, 0.5))
+    blind = {name: row for name, row in suite.items() if row.attacker in ("denoise", "assemble")}
     shuffled = obfuscation("block-shuffle-per-image")(CLEAN, seed=3, strength=32)
     noisy = obfuscation("gaussian-noise")(CLEAN, seed=3, strength=0.3)
     for sent, better in ((shuffled, "assemble"), (noisy, "denoise")):
         scores = {}
-        for name, component in blind_components(betas=betas).items():
+        for name, component in blind.items():
             metric = AttackerMetric(component)
             metric.update(sent, CLEAN)
             scores[name] = metric.compute()

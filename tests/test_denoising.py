@@ -8,7 +8,7 @@ from skimage.restoration import denoise_tv_chambolle, estimate_sigma
 
 from attacker_metrics import SquaredPearson
 from attacker_metrics.attackers import luma
-from attacker_metrics.reading.learned.denoising import Denoise, noise_level, total_variation
+from attacker_metrics.attackers.denoising import Denoise, noise_level, total_variation
 
 CLEAN = luma(torch.from_numpy(photographs(96, 80)))
 

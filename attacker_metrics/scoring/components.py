@@ -132,8 +132,7 @@ class Component:
 
 
 def _family_of(similarity: Any) -> str:
-    if isinstance(similarity, AffineFit):
-        similarity = similarity.similarity
+    similarity = getattr(similarity, "similarity", similarity)  # of an oracle
     return "ms_ssim" if isinstance(similarity, MSSSIM) else "pearson" if isinstance(similarity, SquaredPearson) else ""
 
 

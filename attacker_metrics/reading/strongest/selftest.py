@@ -15,13 +15,14 @@ from rich.table import Table
 from attacker_metrics.files import built_in
 from attacker_metrics.reading.strongest.assessment import Assessment
 from attacker_metrics.reading.strongest.known_leaks import (
-    KNOWN_CASES,
     RATE,
     UNRELATED,
     evaluate_known_cases,
     is_called_leaking,
+    known_cases,
 )
 from attacker_metrics.reading.strongest.null import TIE_RULE
+from attacker_metrics.scoring.suites import STANDARD_V1, SUITES
 
 _FIT = ("coffee",)
 PASSED, FAILED = 0, 1
@@ -33,24 +34,28 @@ def add(commands: Any) -> None:
         "selftest",
         help="check on built-in photographs that known leaks are caught",
         description="Obfuscate crops of the built-in photographs in ways of which it is known whether they leak, and let the"
-        " attackers of standard-v1 and learned linear filters have a go. Takes about half a minute.",
+        " attackers of a suite and learned linear filters have a go. Takes about half a minute, by standard-v2 two.",
         epilog="Exit status: 0 every verdict is right, 1 one is wrong, 2 bad usage.",
     )
     command.set_defaults(command=selftest)
     command.add_argument(
         "--cnn", action="store_true", help="add a small residual network, fitted for every case: ten minutes"
     )
+    command.add_argument(
+        "--suite",
+        choices=sorted(SUITES),
+        default=STANDARD_V1.name,
+        help="whose attackers; standard-v2 is asked about turned and moved pictures, too (default: %(default)s)",
+    )
     command.add_argument("--json", action="store_true", help="print the matrix as JSON instead of the table")
 
 
 def selftest(options: argparse.Namespace) -> int:
     """Evaluate every known case, print the matrix of obfuscations and attackers, and return the exit status."""
-    found = evaluate_known_cases(
-        {name: built_in.photograph(name) for name in built_in.names()},
-        _FIT,
-        learned=("linear", "block", *(["cnn"] if options.cnn else [])),
-    )
-    expected = {**{case.name: case.leaks for case in KNOWN_CASES}, UNRELATED: False}
+    photographs = {name: built_in.photograph(name) for name in built_in.names()}
+    learned = ("linear", "block", *(["cnn"] if options.cnn else []))
+    found = evaluate_known_cases(photographs, _FIT, learned=learned, suite=options.suite)
+    expected = {**{case.name: case.leaks for case in known_cases(options.suite)}, UNRELATED: False}
     verdicts = {name: is_called_leaking(assessment) for name, assessment in found.items()}
     wrong = [name for name, leaks in verdicts.items() if leaks != expected[name]]
     if options.json:
