@@ -77,8 +77,9 @@ class Assessment:
         Raises:
             ValueError: if there are too few comparisons for the rate, or no image is scored.
         """
-        groups = self.groups if clustered else None
-        return reading(self.null, self.strongest, rate, groups=groups, originals=self.originals)
+        if clustered:
+            return reading(self.null, self.strongest, rate, groups=self.groups)
+        return reading(self.null, self.strongest, rate, originals=self.originals)
 
 
 def assess(

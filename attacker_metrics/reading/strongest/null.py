@@ -90,15 +90,18 @@ class NullDistribution:
         self.names = tuple(scores)
         self._scores = _tables(scores)
         shape = self._scores[0].shape
-        self._sources = np.broadcast_to(np.arange(shape[1]), shape) if sources is None else np.asarray(sources)
-        if self._sources.shape != shape:
-            raise ValueError(f"sources must have the shape of scores, {shape}, got {self._sources.shape}.")
+        self.sources: NDArray[np.int64] = (
+            np.arange(shape[0] * shape[1]).reshape(shape) if sources is None else np.asarray(sources)
+        )
+        """``(n, k)``: the number of the group of every original."""
+        if self.sources.shape != shape:
+            raise ValueError(f"sources must have the shape of scores, {shape}, got {self.sources.shape}.")
         complete = ~np.isnan(self._scores[0])
         for table in self._scores[1:]:
             complete &= ~np.isnan(table)
         counts = complete.sum(axis=1)
-        sources_of_one = np.where(complete, self._sources, np.iinfo(np.int64).max).min(axis=1, keepdims=True)
-        several = (complete & (self._sources != sources_of_one)).any(axis=1)
+        sources_of_one = np.where(complete, self.sources, np.iinfo(np.int64).max).min(axis=1, keepdims=True)
+        several = (complete & (self.sources != sources_of_one)).any(axis=1)
         self.pictures: NDArray[np.bool_] = (counts >= FEWEST) & several
         """``(n,)``: which pictures have a null."""
         self.usable: NDArray[np.bool_] = complete & self.pictures[:, None]
@@ -218,7 +221,7 @@ class NullDistribution:
     def _rarity(self, row: int, own: Floats) -> tuple[Floats, Floats]:
         """Of one attacker the rarity of every picture's own score, ``(n,)``, and of every comparison that counts, ``(m,)``."""
         table = np.where(self.usable, self._scores[row], np.nan)
-        own_z, null_z = standardized(np.where(self.pictures, own, np.nan), table, self._sources)
+        own_z, null_z = standardized(np.where(self.pictures, own, np.nan), table, self.sources)
         own_rarity, null_rarity = np.full_like(own_z, np.nan), np.full_like(null_z, np.nan)
         folds = np.zeros(len(own), dtype=np.int64)
         folds[self.pictures] = np.arange(int(self.pictures.sum())) % FOLDS

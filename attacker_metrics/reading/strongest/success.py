@@ -68,7 +68,8 @@ def reading(
         strongest: the attackers of the same pictures.
         rate: the false-positive rate.
         groups: the group of every picture; pictures and comparisons of one group are no independent evidence.
-        originals: ``(n, k)`` which originals the null compared; comparisons with one original are not independent either.
+        originals: ``(n, k)`` numbers that tell the null's originals apart, because comparisons with one original are not
+            independent either; by default their sources.
 
     Raises:
         ValueError: if there are too few comparisons for the rate, or no picture is scored.
@@ -85,7 +86,7 @@ def reading(
     names = np.arange(len(scored)) if groups is None else numbered(groups)
     hits, level = strongest.success(rate)[scored], strongest.level[scored]
     success = success_rate(hits, None if groups is None else names[scored])
-    comparisons = effective_comparisons(null, rate, names, originals)
+    comparisons = effective_comparisons(null, rate, names, null.sources if originals is None else originals)
     lenient, strict = _rates_around(rate, comparisons)
     fewer, more = (float(np.mean(level > null.level_at(share))) for share in (strict, lenient))
     low = success.rate - np.hypot(success.rate - success.low, max(0.0, success.rate - fewer))
@@ -105,7 +106,7 @@ def reading(
 
 
 def effective_comparisons(
-    null: NullDistribution, rate: float, names: NDArray[np.int64], originals: NDArray[np.int64] | None
+    null: NullDistribution, rate: float, names: NDArray[np.int64], originals: NDArray[np.int64]
 ) -> float:
     """Of how many independent comparisons the null's share at a rate has the error that it has.
 
@@ -113,16 +114,16 @@ def effective_comparisons(
         null: of the pictures.
         rate: the false-positive rate.
         names: ``(n,)`` the group of every picture.
-        originals: ``(n, k)`` which originals were compared, or None if that is not known.
+        originals: ``(n, k)`` numbers that tell originals, or groups of them, apart.
     """
     from attacker_metrics.statistics.sample import Sample, effective_size
 
     above = (null.maxima > null.level_at(rate)).astype(np.float64)
-    rows, columns = np.nonzero(null.usable)
-    worth = 1 / effective_size(Sample.of(above, names[rows]))
-    if originals is not None:
-        worth += max(0.0, 1 / effective_size(Sample.of(above, names[originals[rows, columns]])) - 1 / null.count)
-    return max(1.0, 1 / worth)
+    rows, _ = np.nonzero(null.usable)
+    of_pictures, of_originals = (
+        1 / effective_size(Sample.of(above, labels)) for labels in (names[rows], originals[null.usable])
+    )
+    return max(1.0, 1 / (of_pictures + max(0.0, of_originals - 1 / null.count)))
 
 
 def _rates_around(rate: float, n: float) -> tuple[float, float]:
@@ -131,4 +132,3 @@ def _rates_around(rate: float, n: float) -> tuple[float, float]:
 
     k = rate * n
     return float(beta.ppf(0.975, k + 1, n - k)), float(beta.ppf(0.025, k, n - k + 1))
-
