@@ -96,16 +96,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=[],
         metavar="COMPONENT=VALUE[@mean|p95|max]",
         help="exit with status 3 if that statistic (default: mean) of a component is above the value, or cannot be judged;"
-        f" also of '{STRONGEST}' (the strongest attacker's percentile among unrelated originals), and '{READ}=VALUE', the share"
-        f" of pictures that it reads at a false-positive rate of {READ_RATE:.0%}% (both need --null); repeatable",
+        f" also of '{STRONGEST}' (the strongest attacker's percentile among unrelated originals), and '{READ}=VALUE', the"
+        f" share of pictures that it reads at a false-positive rate of {READ_RATE:.0%}% (both need --null); repeatable",
     )
     command.add_argument(
         "--null",
         type=count,
         metavar="N",
-        help=f"compare every noisy image with {PER_PICTURE} clean ones of other groups too, at most N comparisons, and measure by them the"
-        " strongest attacker of every pair; beyond N, a random choice of pairs is measured. They take the time of as many"
-        f" pairs (default: {NULL_OF_SUITE} with --suite or --learned, otherwise 0)",
+        help=f"compare every noisy image with {PER_PICTURE} clean ones of other groups too, at most N comparisons, and"
+        " measure by them the strongest attacker of every pair; beyond N, a random choice of pairs is measured. They take"
+        f" the time of as many pairs (default: {NULL_OF_SUITE} with --suite or --learned, otherwise 0)",
     )
     command.add_argument(
         "--learned",

@@ -147,8 +147,8 @@ def check_settings(runs: Sequence[Run]) -> list[str]:
         notes.append(
             f"{name} differs: {shown}."
             if name != _NULL
-            else f"{STRONGEST} is left out: the runs were measured against other unrelated originals. Evaluate the same pairs"
-            " and attackers with the same --null to compare it."
+            else f"{STRONGEST} is left out: the runs were measured against other unrelated originals. Evaluate the same"
+            " pairs and attackers with the same --null to compare it."
         )
     return notes
 

@@ -15,7 +15,7 @@ _MOST_DECADES = 12.0
 
 
 def null_svg(calibration: Calibration) -> str:
-    """An SVG drawing: histograms of how rare the strongest attacker's score is, with the thresholds that the null supports."""
+    """An SVG drawing: histograms of how rare the strongest attacker's score is, with the thresholds of the null."""
     null, own = calibration.null, calibration.own
     levels = own.level[own.scored]
     end = min(_MOST_DECADES, max([1.0, *np.ceil(null.maxima), *np.ceil(levels)]))

@@ -15,8 +15,8 @@ from attacker_metrics.metrics.attacker_metric import AttackerMetric
 from attacker_metrics.metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.reading.learned.attacker import LearnedAttacker, gathered, in_fit_split
 from attacker_metrics.reading.learned.metrics import LearnedAttackerMetric
-from attacker_metrics.reading.strongest.distributed import check_same, share, together
 from attacker_metrics.reading.strongest.content import Shared, shared_content
+from attacker_metrics.reading.strongest.distributed import check_same, share, together
 from attacker_metrics.reading.strongest.null import NullDistribution, Strongest
 from attacker_metrics.reading.strongest.originals import MOST_COMPARISONS, numbered, plain, unrelated_originals
 from attacker_metrics.reading.strongest.success import Reading, reading

@@ -70,9 +70,9 @@ def flags(
         filter's mean score is by 0.05 or more above that of looking at the picture), ``draws`` (a standard deviation over
         draws of 0.05 or more), ``averaging`` (the draws differ, and of their mean an attacker reads by 0.05 or more beyond a
         single one), ``same_draws`` (all draws of an image are identical, in 5 % or more), ``clipped`` (1 % of the
-        values or more), ``not_converged``, ``shared_content`` (half of the comparisons are the same in 0.5 % of the pixels or
-        more), ``alike`` (a squared correlation of 0.9 or more of two originals of different groups, or a comparison that
-        attackers take for related) and ``too_few``.
+        values or more), ``not_converged``, ``shared_content`` (half of the comparisons are the same in 0.5 % of the
+        pixels or more), ``alike`` (a squared correlation of 0.9 or more of two originals of different groups, or a
+        comparison that attackers take for related) and ``too_few``.
 
     Example:
         >>> import numpy as np
@@ -208,8 +208,8 @@ def _shared(shared: Sequence[Shared]) -> list[Flag]:
     if same < SAME:
         return []
     message = (
-        f"unrelated originals are the same in {same:.1%} of their pixels, as under a common frame, a logo or letterboxes: who"
-        " reads that part reads nothing of the picture. Scores are measured against such originals, so success is not inflated;"
+        f"unrelated originals are the same in {same:.1%} of their pixels, as under a common frame, logo or letterbox: who"
+        " reads that part reads nothing of the picture. Success is measured against such originals and is not inflated;"
         " means are. Crop it away, or read success only."
     )
     return [Flag("shared_content", same, message)]
@@ -220,7 +220,7 @@ def _alike(shared: Sequence[Shared], outliers: int) -> list[Flag]:
     if not count:
         return []
     message = (
-        f"{count} comparisons of different groups are of originals that look alike: near duplicates, or groups that are wrong."
+        f"{count} comparisons of different groups are of originals that look alike: near duplicates, or wrong groups."
         " What belongs to one source must be one group, or success and its interval are wrong."
     )
     return [Flag("alike", float(count), message)]

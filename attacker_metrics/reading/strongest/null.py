@@ -1,4 +1,4 @@
-"""Scores of sent pictures with unrelated originals: what every picture reads where nothing leaks, and the strongest attacker."""
+"""Scores of sent pictures with unrelated originals: what is read where nothing leaks, and the strongest attacker."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Scores = Mapping[str, Floats]
 """Attacker's name -> the score of every image, float64; NaN for an image that could not be scored."""
 
 FOLDS = 5
-"""Rarities are read off the comparisons of other pictures, in turns: an unrelated original that were part of its own yardstick
+"""Rarities are read off the comparisons of other pictures, in turns: an unrelated original that is part of its own yardstick
 would seem less rare than a picture's own original, which is not."""
 TIE_RULE = (
-    "a score is measured against those of the same sent picture with unrelated originals; an unrelated original that ties with"
-    " a picture's own counts against it; of equal attackers the first wins"
+    "a score is measured against those of the same sent picture with unrelated originals; one of these that ties with a"
+    " picture's own counts against it; of equal attackers the first wins"
 )
 
 
@@ -34,7 +34,7 @@ class Strongest:
         winner: ``(n,)``: the attacker's name; empty for pictures without one.
         p_value: ``(n,)``: how probable it is that the strongest attacker reads so much of an unrelated original, at least
             ``1 / (m + 1)``; NaN for pictures without a score or a null.
-        level: ``(n,)``: how rare the winner's score is, in decades, before the choice of the maximum is accounted for; NaN for
+        level: ``(n,)``: how rare the winner's score is, in decades, before the choice of the maximum is counted; NaN for
             pictures without one.
     """
 
@@ -112,8 +112,8 @@ class NullDistribution:
         """Number of comparisons that were asked for and do not count."""
         if not self.count:
             raise ValueError(
-                f"not enough pictures: none of {shape[0]} has {FEWEST} unrelated originals, of two groups or more, with a score"
-                " of every attacker."
+                f"not enough pictures: none of {shape[0]} has {FEWEST} unrelated originals, of two groups or more, with a"
+                " score of every attacker."
             )
         self.per_picture: NDArray[np.int64] = counts[self.pictures]
         """Comparisons of every picture that has a null."""
@@ -174,7 +174,7 @@ class NullDistribution:
 
     @property
     def outliers(self) -> int:
-        """Comparisons that are a thousand times rarer than the rarest of so many should be: their originals may be related."""
+        """Comparisons a thousand times rarer than the rarest of so many should be: their originals may be related."""
         return int((self.maxima > np.log10(self.count) + 3).sum())
 
     def realised(self, rate: float) -> float:
@@ -219,7 +219,7 @@ class NullDistribution:
         return float(self._scores[self._row(name)][self.usable].mean())
 
     def _rarity(self, row: int, own: Floats) -> tuple[Floats, Floats]:
-        """Of one attacker the rarity of every picture's own score, ``(n,)``, and of every comparison that counts, ``(m,)``."""
+        """Of one attacker the rarity of every picture's own score, ``(n,)``, and of every comparison, ``(m,)``."""
         table = np.where(self.usable, self._scores[row], np.nan)
         own_z, null_z = standardized(np.where(self.pictures, own, np.nan), table, self.sources)
         own_rarity, null_rarity = np.full_like(own_z, np.nan), np.full_like(null_z, np.nan)

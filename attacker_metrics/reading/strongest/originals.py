@@ -31,7 +31,7 @@ def unrelated_originals(
     They are of as many different groups as there are: a picture's own original is the only one of its group, too.
 
     Args:
-        groups: the group of every picture, such as the person or the source photograph; the ids, if every picture is its own.
+        groups: the group of every picture, such as the person or the source photograph; the ids, if each is its own.
         kinds: what must agree with the original, such as the size; by default nothing.
         seed: the same seed and groups give the same originals.
         per_picture: how many for each picture, as far as there are so many.
@@ -74,7 +74,7 @@ def unrelated_originals(
     for kind, found in by_kind.items():
         for group, end in zip(found, np.cumsum([len(members) for members in found.values()]).tolist(), strict=True):
             ends[kind, group] = end
-    number = numbered(related)
+    labels = numbered(related)
     for i in chosen_pictures(len(names), max(1, limit // per_picture), seed):
         kind, group = kind_of[i], related[i]
         # Originals of a group lie side by side in a ring: those behind them are the others.
@@ -84,7 +84,7 @@ def unrelated_originals(
         if count:
             steps = np.random.default_rng([seed, i]).choice(others, size=min(others, _DRAWN), replace=False)
             drawn = row[(ends[kind, group] + steps) % len(row)]
-            chosen[i, :count] = drawn[np.argsort(_occurrence(number[drawn]), kind="stable")[:count]]
+            chosen[i, :count] = drawn[np.argsort(_occurrence(labels[drawn]), kind="stable")[:count]]
     return chosen
 
 

@@ -60,7 +60,7 @@ def selftest(options: argparse.Namespace) -> int:
         console.print(_table(found, expected, verdicts))
         count = len(next(iter(found.values())).ids)
         console.print(
-            f"Each number: per cent of {count} crops that an attacker reads better than {1 - RATE:.0%} of unrelated originals.",
+            f"Each number: per cent of {count} crops that an attacker reads better than {1 - RATE:.0%} of unrelated ones.",
             highlight=False,
         )
     if wrong:

@@ -1,4 +1,4 @@
-"""How many pictures are read: a rate and what it adds to chance, with the sampling errors of the pictures and of the null."""
+"""How many pictures are read: a rate and what it adds to chance, with the sampling errors of pictures and null."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """How unusual a score is: first within the picture, then among all unrelated comparisons of the run.
 
-A score is measured against the scores that the same sent picture has with unrelated originals (:func:`standardized`), so that
-a picture with much texture, a frame or little content is judged by its own kind. What comes out is one scale per attacker, on
+A score is measured against those that the same sent picture has with unrelated originals (:func:`standardized`), so that a
+picture with much texture, a frame or little content is judged by its own kind. What comes out is one scale per attacker, on
 which all comparisons of a run are pooled: its tail says how rare a value is (:func:`surprise`), and rarities of different
 attackers compare.
 """
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 PRIOR = 8
-"""A picture's spread counts together with that of all pictures, as if the latter were seen on so many further originals."""
+"""A picture's spread counts together with that of all pictures, as if these had shown it on so many further originals."""
 TRIMMED = 0.1
-"""Share of the lowest and of the highest unrelated scores that are cut to the next one: a look-alike must not hide a leak."""
+"""Share of the lowest and highest unrelated scores that are cut to the next one: a look-alike must not hide a leak."""
 TAIL = 0.1
 """Share of all comparisons to which the tail is fitted."""
 _CEILING = 0.9999
@@ -47,7 +47,8 @@ def standardized(own: Floats, null: Floats, sources: NDArray[np.int64]) -> tuple
 
     def spread(count: Floats, variance: Floats) -> Floats:
         free = np.maximum(count - 1, 0)
-        return np.sqrt((PRIOR * typical + free * variance) / (PRIOR + free))
+        scale: Floats = np.sqrt((PRIOR * typical + free * variance) / (PRIOR + free))
+        return scale
 
     null_z = np.where(known, (null - centers) / spread(counts, variances), np.nan)
     count, center, variance = (np.take_along_axis(table, last, axis=1)[:, 0] for table in (counts, centers, variances))
@@ -98,7 +99,7 @@ def _spread_out(own: Floats, null: Floats) -> tuple[Floats, Floats]:
 
 
 def _measured(reference: Floats) -> tuple[Floats, Floats, Floats]:
-    """Of every row how many values are not NaN, their mean and variance, the lowest and highest tenth cut to the next one."""
+    """Of every row how many values are not NaN, their mean and variance, lowest and highest tenth cut to the next one."""
     ordered = np.sort(reference, axis=1)  # NaN last
     count = (~np.isnan(ordered)).sum(axis=1, keepdims=True)
     cut = (TRIMMED * count).astype(np.int64)
