@@ -149,7 +149,8 @@ def our_upper(sample: Sample, _seed: int) -> tuple[float, float]:
 
 
 def our_mean(sample: Sample, seed: int) -> tuple[float, float]:
-    return mean_interval(*sample, resamples=RESAMPLES, seed=seed)[1:]
+    low, high = mean_interval(*sample, resamples=RESAMPLES, seed=seed)[1:]
+    return (-math.inf, math.inf) if math.isnan(low) else (low, high)  # equal scores have no interval: no promise
 
 
 def our_worst(sample: Sample, seed: int) -> tuple[float, float]:

@@ -72,12 +72,10 @@ def mean_interval(
         return means, _root(squares - 2 * means * mixed + means**2 * squared_sizes, squares, sample.groups) / count
 
     found = _studentized(mean_and_error, sample, sample.groups, bounds, resamples, seed)
-    if sample.groups < 2 or not np.isfinite(bounds).all():
+    if math.isnan(found.low) or not np.isfinite(bounds).all():
         return found
     unseen = 1 - 0.025 ** (1 / sample.effective_groups)
     low, high = (found.value + unseen * (bound - found.value) for bound in bounds)
-    if math.isnan(found.low):  # all are equal
-        return Estimate(found.value, low, high)
     return Estimate(found.value, min(found.low, low), max(found.high, high))
 
 

@@ -31,7 +31,7 @@ def residual_risk(attack: float, attack_n: float, control: float, control_n: flo
 
     Example:
         >>> [round(number, 3) for number in residual_risk(0.6, 100, 0.1, 100)]
-        [0.556, 0.442, 0.651]
+        [0.556, 0.439, 0.659]
     """
     for name, rate in (("attack", attack), ("control", control)):
         if not 0 <= rate <= 1:

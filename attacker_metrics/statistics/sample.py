@@ -13,8 +13,8 @@ from scipy import stats
 class Estimate(NamedTuple):
     """A number and its 95 % interval; NaN bounds where the sample says nothing about its own error.
 
-    That is so of a mean for a single pair or group, and where all values are equal and may be anything: no resample differs,
-    yet the next pair may.
+    That is so of a mean for a single pair or group, and where all values are equal: no resample differs, yet the next pair
+    may.
     """
 
     value: float
