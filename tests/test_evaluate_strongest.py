@@ -154,7 +154,10 @@ def test_nobody_read_has_an_upper_bound_and_groups_widen_it(manifest, summary):
     none = [name for name, rate in tested.items() if rate["successes"] == 0]
     assert none
     for name in none:
-        upper = proportion_confint(0, PEOPLE, alpha=0.1, method="beta")[1]  # people, not pairs
+        sizes = np.bincount(np.arange(PAIRS) % PEOPLE)
+        worth = sizes.sum() ** 2 / (sizes**2).sum()  # people, not pairs; of unequal shares a little less than 50
+        assert 48 < worth < PEOPLE
+        upper = proportion_confint(0, worth, alpha=0.1, method="beta")[1]
         assert tested[name]["upper"] == pytest.approx(upper)
     page = (manifest.parent / "out" / "report.html").read_text()
     assert f"0 of {PAIRS} (0, upper bound {tested[none[0]]['upper']:.3g})" in page

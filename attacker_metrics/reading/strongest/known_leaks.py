@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -144,14 +143,8 @@ def is_called_leaking(found: Assessment, *, attacker: str | None = None) -> bool
     Raises:
         ValueError: if no image has a score, or there are too few comparisons.
     """
-    from scipy.stats import fisher_exact
-
-    control = found.reading(RATE, clustered=False)
     success = found.success(RATE, attacker=attacker)[found.strongest.scored]
-    read, unrelated = int(success.sum()), round(control.effective_comparisons)
-    false = math.ceil(control.realised * unrelated)
-    table = [[read, len(success) - read], [false, unrelated - false]]
-    return bool(fisher_exact(table, alternative="greater").pvalue < _LEVEL)
+    return found.reading(RATE, clustered=False).chance(int(success.sum()), len(success)) < _LEVEL
 
 
 def _attackers(learned: Sequence[str]) -> MultiAttackerPrivacy:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 LEAKS, NONE_FOUND, TOO_FEW = "Leaks", "no leak found by these attackers at {n} pictures", "not enough pictures"
 """What a reading may be called."""
+LEVEL = 0.025
+"""Of the verdict."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Reading:
         low: lower end of the 95 % interval of the rate, for sampling of the pictures and of the unrelated originals.
         high: its upper end.
         effective_comparisons: the number of independent comparisons that the null is worth at this rate.
+        p_value: how probable so many read pictures are if no more than of the unrelated originals are read (Fisher's exact
+            test, of independent numbers of either).
         risk: ``max(0, (rate - realised) / (1 - realised))`` with its interval; its lower end is above 0 where pictures leak.
         strongest: attacker -> how many of the read pictures it reads best, most frequent first.
     """
@@ -41,13 +46,24 @@ class Reading:
     low: float
     high: float
     effective_comparisons: float
+    p_value: float
     risk: Estimate
     strongest: dict[str, int]
 
     @property
     def verdict(self) -> str:
-        """:data:`LEAKS` or :data:`NONE_FOUND`."""
-        return LEAKS if self.risk.low > 0 else NONE_FOUND.format(n=self.success.n)
+        """:data:`LEAKS`, if the risk's lower end is above 0 and ``p_value`` below 0.025, or :data:`NONE_FOUND`."""
+        leaks = self.risk.low > 0 and self.p_value < LEVEL
+        return LEAKS if leaks else NONE_FOUND.format(n=self.success.n)
+
+    def chance(self, successes: int, n: float) -> float:
+        """As ``p_value``, of any number of successes among so many independent pictures."""
+        from scipy.stats import fisher_exact
+
+        comparisons, pictures = round(self.effective_comparisons), max(successes, round(n))
+        false = math.ceil(self.realised * comparisons)
+        table = [[successes, pictures - successes], [false, comparisons - false]]
+        return float(fisher_exact(table, alternative="greater").pvalue)
 
 
 def reading(
@@ -93,16 +109,19 @@ def reading(
     high = success.rate + np.hypot(success.high - success.rate, max(0.0, more - success.rate))
     realised = null.realised(rate)
     winners, counts = np.unique(strongest.winner[scored][hits], return_counts=True)
-    return Reading(
+    found = Reading(
         false_positive_rate=rate,
         realised=realised,
         success=success,
         low=float(max(0.0, low)),
         high=float(min(1.0, high)),
         effective_comparisons=comparisons,
+        p_value=math.nan,
         risk=residual_risk(success.rate, max(1.0, success.effective), realised, comparisons),
         strongest={str(winners[i]): int(counts[i]) for i in np.argsort(-counts, kind="stable")},
     )
+    independent = max(1.0, success.effective)
+    return replace(found, p_value=found.chance(round(success.rate * independent), independent))
 
 
 def effective_comparisons(
