@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 RESAMPLES = 2000
 _LARGE = 5000
 """Beyond so many pairs or groups the normal limit serves: resampling would cost more than it corrects."""
+_FEW = 30
+"""Of fewer pairs a resample cannot show what the pairs do not."""
 _CHUNK = 2_000_000
 """Numbers at once: bounds the memory, whatever the sample."""
 
@@ -37,9 +39,8 @@ def mean_interval(
 
     It misleads where one image that leaks is too many: a low mean is compatible with some images fully readable (see
     :func:`mean_of_worst`). With groups the mean is over pairs, so large groups count more; from fewer than about 15 groups
-    no interval is reliable. A rare leak that none of n pairs shows is allowed for: the interval reaches the means that a
-    share of ``1 - 0.025 ** (1 / n)`` of the population would make by scoring at a bound (a third for ten pairs, a hundredth
-    for 370).
+    no interval is reliable. Fewer than 30 pairs may show nothing of a rare leak: their interval reaches the means that a
+    share of ``1 - 0.025 ** (1 / n)`` of the population would make by scoring at a bound (a third for ten pairs).
 
     Args:
         scores: (n,) one number per pair; higher leaks more.
@@ -72,7 +73,7 @@ def mean_interval(
         return means, _root(squares - 2 * means * mixed + means**2 * squared_sizes, squares, sample.groups) / count
 
     found = _studentized(mean_and_error, sample, sample.groups, bounds, resamples, seed)
-    if math.isnan(found.low) or not np.isfinite(bounds).all():
+    if sample.scores.size >= _FEW or math.isnan(found.low) or not np.isfinite(bounds).all():
         return found
     unseen = 1 - 0.025 ** (1 / sample.effective_groups)
     low, high = (found.value + unseen * (bound - found.value) for bound in bounds)
