@@ -27,8 +27,10 @@ from attacker_metrics.reading.strongest import assess
 from attacker_metrics.scoring.similarity import DEFAULT_BETAS
 
 SIDE, RATE, FRAME = 64, 0.01, 8
-PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket", "retina", "immunohistochemistry")
-PHOTOGRAPHS += ("china.jpg", "flower.jpg")
+PHOTOGRAPHS = (
+    *("astronaut", "camera", "chelsea", "coffee", "coins", "rocket", "retina", "immunohistochemistry"),
+    *("china.jpg", "flower.jpg"),
+)
 BARS = {"noise 0.2": 0.97, "noise 0.2, black frame": 0.95, "noise 0.5": 0.90}
 Picture = Callable[[int], tuple[Tensor, Tensor]]
 
@@ -67,7 +69,9 @@ def measured(images: Picture, groups: list[Any]) -> tuple[float, int]:
 
 def crops(count: int, seed: int, *, least: float = 0.06, most: float = 1.0) -> tuple[list[Tensor], list[str]]:
     """Random crops with at least and at most so much contrast, and the photographs that they are of."""
-    random, pictures, names = np.random.default_rng(seed), [], []
+    random = np.random.default_rng(seed)
+    pictures: list[Tensor] = []
+    names: list[str] = []
     photographs = {name: photograph(name) for name in PHOTOGRAPHS}
     while len(pictures) < count:
         name = str(random.choice(list(photographs)))

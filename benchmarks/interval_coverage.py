@@ -97,8 +97,8 @@ def cases() -> list[tuple[str, Callable[[np.random.Generator], Sample], float, d
             found.append((f"mean of {n}, {leak:.0%} leak", partial(rarely, leak, n), 0.01 + 0.98 * leak, {"ours": our_mean}))  # noqa: PERF401
     for name, sizes in UNEQUAL.items():
         for rate in (0.02, 0.1, 0.3):
-            draw = partial(whole_groups, sizes, rate)
-            found.append((f"upper bound of {rate} in groups, {name}", draw, rate, {"ours": our_upper}))
+            what = f"upper bound of {rate} in groups, {name}"
+            found.append((what, partial(whole_groups, sizes, rate), rate, {"ours": our_upper}))
     return found
 
 
