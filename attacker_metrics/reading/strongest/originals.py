@@ -39,7 +39,7 @@ def unrelated_originals(
             unrelated one where both have it, whatever their groups, and none is chosen twice for one picture. By default
             every picture has an original of its own.
         limit: the largest number of comparisons; if there are more pictures than ``limit / per_picture``, a random choice of
-            that many (at least one) has originals, and the others none.
+            that many has originals, the last of them what is left, and the others none.
 
     Returns:
         ``(n, per_picture)`` positions of pictures whose originals are taken; -1 where there are too few.
@@ -75,12 +75,14 @@ def unrelated_originals(
         for group, end in zip(found, np.cumsum([len(members) for members in found.values()]).tolist(), strict=True):
             ends[kind, group] = end
     labels = numbered(related)
-    for i in chosen_pictures(len(names), max(1, limit // per_picture), seed):
+    left = limit
+    for i in chosen_pictures(len(names), -(-limit // per_picture), seed):
         kind, group = kind_of[i], related[i]
         # Originals of a group lie side by side in a ring: those behind them are the others.
         row = rows[kind]
         others = len(row) - len(by_kind[kind][group])
-        count = min(per_picture, others)
+        count = min(per_picture, others, left)
+        left -= count
         if count:
             steps = np.random.default_rng([seed, i]).choice(others, size=min(others, _DRAWN), replace=False)
             drawn = row[(ends[kind, group] + steps) % len(row)]
