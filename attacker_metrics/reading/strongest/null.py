@@ -19,7 +19,7 @@ FOLDS = 5
 """Rarities are read off the comparisons of other pictures, in turns: an unrelated original that is part of its own yardstick
 would seem less rare than a picture's own original, which is not."""
 TIE_RULE = (
-    "a score is measured against those of the same sent picture with unrelated originals; one of these that ties with the own"
+    "a score is measured against those of the same sent picture with unrelated originals; one that ties with the own"
     " original counts against it; of equal attackers the first wins"
 )
 
