@@ -149,7 +149,7 @@ def test_the_learned_attackers_compete_and_are_reported(alone):
     assert success["gray_clamp"]["successes"] == 0
     page = (alone / "report.html").read_text()
     assert "LinearAttacker(kernel_size=8, stride=8)" in page
-    assert "beyond all of them" in page  # the drawing of the unrelated pairs
+    assert "how rare the strongest attacker" in page  # the drawing of the unrelated pairs
     assert any("fit_pairs.parquet" in sentence for sentence in summary["readings"])
 
 
