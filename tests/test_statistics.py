@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from attacker_metrics.statistics import (
     UnsupportedQuantileError,
@@ -25,6 +25,7 @@ from attacker_metrics.statistics import (
     pairs_needed,
     quantile,
     rate_of_counts,
+    residual_risk,
     sign_flip_test,
     success_rate,
     tail_summary,
@@ -173,6 +174,52 @@ def test_resamples_without_spread_push_the_limit_to_the_bound():
     estimate, mirrored = mean_interval(rare), mean_interval(1 - rare)
     assert 0 <= estimate.low < estimate.value < estimate.high == 1
     assert 0 == mirrored.low < mirrored.value < mirrored.high <= 1
+
+
+@pytest.mark.parametrize("n", [6, 10, 20, 29])
+def test_a_rare_leak_that_few_pairs_miss_is_within_the_interval_of_their_mean(n):
+    generator, unseen = np.random.default_rng(n), stats.binomtest(0, n).proportion_ci(0.95).high
+    held = 0
+    for seed in range(200):
+        scores = np.where(generator.random(n) < 0.1, 0.95, generator.uniform(0, 0.02, n))
+        estimate = mean_interval(scores, resamples=200, seed=seed)
+        held += estimate.low <= 0.104 <= estimate.high
+        assert estimate.high >= estimate.value + unseen * (1 - estimate.value) - 1e-12
+        assert estimate.low <= estimate.value * (1 - unseen) + 1e-12
+    assert held >= 186
+
+
+@pytest.mark.parametrize(
+    ("attack", "n", "control", "m"), [(0.6, 100, 0.1, 100), (0.3, 50, 0.25, 400), (0.9, 20, 0.05, 30), (0.12, 900, 0.1, 900)]
+)
+def test_the_residual_risk_is_one_minus_the_score_interval_of_the_ratio_of_failures(attack, n, control, m):
+    found = residual_risk(attack, n, control, m)
+    ratio = confint_proportions_2indep(
+        (1 - attack) * n, n, (1 - control) * m, m, compare="ratio", method="score", correction=True
+    )
+    assert found.value == pytest.approx((attack - control) / (1 - control))
+    assert found.low == pytest.approx(max(0, 1 - ratio[1]), abs=1e-5)
+    assert found.high == pytest.approx(1 - ratio[0], abs=1e-5)
+
+
+def test_the_residual_risk_at_its_ends():
+    assert residual_risk(0.05, 100, 0.1, 100)[:2] == (0.0, 0.0)
+    all_read = residual_risk(1.0, 100, 0.01, 500)
+    assert all_read.value == all_read.high == 1
+    assert 0.9 < all_read.low < 1
+    assert residual_risk(0.2, 20, 1.0, 20) == (0.0, 0.0, 1.0)
+    assert residual_risk(1.0, 1, 0.0, 1).low == 0
+    for wrong, message in (((1.1, 9, 0, 9), "attack must be a rate"), ((0.5, 9, 0, 0.5), "control_n must be at least 1")):
+        with pytest.raises(ValueError, match=message):
+            residual_risk(*wrong)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+@pytest.mark.parametrize("sizes", [(500, *[1] * 19), tuple(300 // k for k in range(1, 21)), (*[100] * 3, *[2] * 17)])
+def test_the_upper_bound_of_a_rate_holds_for_groups_of_any_sizes(sizes, rate):
+    generator, groups = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes)
+    held = [success_rate(np.repeat(generator.random(len(sizes)) < rate, sizes), groups).upper >= rate for _ in range(200)]
+    assert np.mean(held) >= 0.93
 
 
 @pytest.mark.parametrize("function", [mean_interval, mean_of_worst])

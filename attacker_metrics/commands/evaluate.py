@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -16,7 +17,7 @@ import torch
 
 from attacker_metrics._extras import how_to_install
 from attacker_metrics._version import __version__
-from attacker_metrics.commands.evaluate_options import NULL_OF_SUITE, add_parser
+from attacker_metrics.commands.evaluate_options import MOST_PAIRS, NULL_OF_SUITE, add_parser
 from attacker_metrics.commands.interruption import interrupted, kept, signals_raise
 from attacker_metrics.commands.options import (
     BAD_USAGE,
@@ -53,7 +54,7 @@ from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
 from attacker_metrics.pairs.sources import BuiltInPairs, LoadedPair, PairSource
 from attacker_metrics.pairs.split import fit_rows, sides
 from attacker_metrics.reading.learned import STANDARD_LEARNED
-from attacker_metrics.reading.strongest.null import MOST_PAIRS
+from attacker_metrics.reading.strongest.originals import PER_PICTURE
 from attacker_metrics.report import outputs as report
 from attacker_metrics.report.null_picture import null_svg
 from attacker_metrics.report.views import views_png
@@ -160,7 +161,7 @@ def _prepared(
     options: argparse.Namespace, processes: Processes
 ) -> tuple[MultiAttackerPrivacy, torch.device, list[Gate], PairSource]:
     if options.null is not None and options.null > MOST_PAIRS:
-        raise UsageError(f"--null {options.null}: at most {MOST_PAIRS} unrelated pairs are used; pass fewer.")
+        raise UsageError(f"--null {options.null}: at most {MOST_PAIRS} comparisons are made; pass fewer.")
     if options.draws == 1:
         raise UsageError("--draws 1: a mean takes two draws or more; leave the option out.")
     if (options.clean is None) != (options.noisy is None):
@@ -238,7 +239,9 @@ def _begin(
         total, digest = source.check()
         in_fit, rule = fit_rows(source, total, options.fit_split) if fits else (np.zeros(total, bool), None)
     pairs = total - int(in_fit.sum())
-    null = options.null if options.null is not None else min(NULL_OF_SUITE, pairs) if options.suite or fits else 0
+    null = (
+        options.null if options.null is not None else min(NULL_OF_SUITE, PER_PICTURE * pairs) if options.suite or fits else 0
+    )
     settings = {
         **_settings(options),
         "null": null,
@@ -293,14 +296,14 @@ def _calibrated(
     told = processes.tell("selection", processes.agree("select", select, *_MISTAKES))
     if "refused" in told:
         return str(told["refused"])
-    selection = Selection(**told)
+    selection, begin = Selection(**told), time.perf_counter()
     matched = evaluate_unrelated(
         source,
         selection,
         privacy,
         run,
         processes,
-        lambda plan: progress(plan, processes, "unrelated pairs"),
+        lambda plan: progress(plan, processes, "unrelated originals"),
         columns=columns,
         device=device,
         batch_size=options.batch_size,
@@ -308,8 +311,9 @@ def _calibrated(
     )
     if scores is None or matched is None:
         return None
+    took = round(time.perf_counter() - begin, 3)
     try:
-        return Calibration.of(scores, matched, selection, names, None if fit is None else fit.digest)
+        return Calibration.of(scores, matched, selection, names, None if fit is None else fit.digest, took)
     except ValueError as error:
         return str(error)
 
@@ -335,6 +339,7 @@ def _finish(
     if isinstance(calibrated, Calibration):
         null, more = calibration.as_json(calibrated, scores.clusters), calibrated.columns()
         drawing = null_svg(calibrated)
+    ran["throughput"]["null_seconds"] = None if measured is None else measured.seconds
     settings = {
         **settings,
         "null_digest": None if null is None else null.get("digest"),
@@ -433,7 +438,7 @@ def _known(gate: Gate, columns: list[str], *, unrelated: bool) -> Gate:
         )
     if own and not unrelated:
         raise UsageError(
-            f"--fail-above {gate}: {gate.component} is measured against unrelated pairs; pass --null or --suite."
+            f"--fail-above {gate}: {gate.component} is measured against unrelated originals; pass --null or --suite."
         )
     if own and gate.component == READ and gate.statistic != STATISTICS[0]:
         raise UsageError(f"--fail-above {gate}: {READ} is one rate and has no {gate.statistic}; pass {READ}={gate.limit:g}.")

@@ -12,10 +12,11 @@ from attacker_metrics.commands.reading_options import add_reading
 from attacker_metrics.evaluation.summary import READ, READ_RATE, STATISTICS, STRONGEST, Gate
 from attacker_metrics.pairs.split import DEFAULT_SHARE
 from attacker_metrics.reading.learned import STANDARD_LEARNED
-from attacker_metrics.reading.strongest.null import MOST_PAIRS
+from attacker_metrics.reading.strongest.originals import MOST_COMPARISONS, PER_PICTURE
 
-NULL_OF_SUITE = 1000
-"""Unrelated pairs of a suite's run by default: enough for a false-positive rate of 0.1 %."""
+MOST_PAIRS = 1_000_000
+NULL_OF_SUITE = MOST_COMPARISONS
+"""Comparisons of a suite's run by default."""
 _DEFAULT_OUTPUT = Path("attacker-metrics-report")
 
 
@@ -95,16 +96,16 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         default=[],
         metavar="COMPONENT=VALUE[@mean|p95|max]",
         help="exit with status 3 if that statistic (default: mean) of a component is above the value, or cannot be judged;"
-        f" also of '{STRONGEST}' (the strongest attacker's percentile among unrelated pairs), and '{READ}=VALUE', the share"
-        f" of pictures that it reads at a false-positive rate of {READ_RATE:.0%}% (both need --null); repeatable",
+        f" also of '{STRONGEST}' (the strongest attacker's percentile among unrelated originals), and '{READ}=VALUE', the"
+        f" share of pictures that it reads at a false-positive rate of {READ_RATE:.0%}% (both need --null); repeatable",
     )
     command.add_argument(
         "--null",
         type=count,
         metavar="N",
-        help="score up to N pairs of unrelated images too (noisy i, clean j, of different groups), and measure by them the"
-        f" strongest attacker of every pair; at most {MOST_PAIRS} (default: {NULL_OF_SUITE} with --suite or --learned,"
-        " otherwise 0)",
+        help=f"compare every noisy image with {PER_PICTURE} clean ones of other groups too, at most N comparisons, and"
+        " measure by them the strongest attacker of every pair; beyond N, a random choice of pairs is measured. They take"
+        f" the time of as many pairs (default: {NULL_OF_SUITE} with --suite or --learned, otherwise 0)",
     )
     command.add_argument(
         "--learned",

@@ -96,7 +96,7 @@ def aligned(runs: Sequence[Run], *, common: bool = False) -> tuple[list[Run], li
 
     Args:
         runs: what to compare; the groups of any of them count for all. Their columns ``strongest`` are dropped if they were
-            measured against other unrelated pairs: percentiles among 50 end at 0.98, among 1,000 at 0.999.
+            measured against other unrelated originals: percentiles among 50 end at 0.98, among 1,000 at 0.999.
         common: keep the pairs that all have, instead of asking for the same ones.
 
     Returns:
@@ -147,8 +147,8 @@ def check_settings(runs: Sequence[Run]) -> list[str]:
         notes.append(
             f"{name} differs: {shown}."
             if name != _NULL
-            else f"{STRONGEST} is left out: the runs were measured against other unrelated pairs. Evaluate the same pairs"
-            " and attackers with the same --null to compare it."
+            else f"{STRONGEST} is left out: the runs were measured against other unrelated originals. Evaluate the same"
+            " pairs and attackers with the same --null to compare it."
         )
     return notes
 

@@ -101,7 +101,7 @@ def evaluate_unrelated(
 
     Args:
         source: the pairs of the run.
-        selection: what is matched; the same on every process.
+        selection: what is compared; the same on every process.
         privacy: the collection that scores them.
         run: the run whose images these are.
         processes: who shares the work.

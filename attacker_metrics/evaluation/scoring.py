@@ -22,8 +22,9 @@ from attacker_metrics.pairs.sources import FailedPair, LoadedPair, batches_of_on
 from attacker_metrics.reading.strongest import attackers_of, clipped_share
 from attacker_metrics.scoring.pair import Pair
 
-_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED, _RANDOM, _NOTES = RESERVED = tuple(
-    f"_{name}" for name in ("scores", "collapsed", "finite", "failure", "8bit", "size", "clipped", "random", "notes")
+_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED, _RANDOM, _NOTES, _SHARED = RESERVED = tuple(
+    f"_{name}"
+    for name in ("scores", "collapsed", "finite", "failure", "8bit", "size", "clipped", "random", "notes", "shared")
 )
 """Columns of a part's table beside those of its rows."""
 _NOTE = pa.list_(pa.struct([("kind", pa.string()), ("message", pa.string())]))
@@ -76,6 +77,7 @@ class PartScores:
         clipped: ``(rows,)`` float32: of an 8-bit noisy file the share of values at 0 or 1; NaN for other files.
         random: ``(rows,)`` float32: how much of the error varies from draw to draw; NaN where there is one draw.
         notes: what a reader of each score must know about the files.
+        shared: ``(rows, 2)`` float32: what the two originals of a comparison have in common; NaN for other pairs.
     """
 
     start: int
@@ -88,13 +90,15 @@ class PartScores:
     clipped: NDArray[np.float32]
     random: NDArray[np.float32]
     notes: list[tuple[Note, ...]]
+    shared: NDArray[np.float32]
 
     @classmethod
     def empty(cls, start: int, rows: int, members: int) -> PartScores:
         """Before anything is scored."""
         flags = (np.zeros((rows, members), bool), np.ones(rows, bool), np.zeros(rows, bool))
         images = np.zeros((rows, 2), np.int32), np.full(rows, np.nan, np.float32), np.full(rows, np.nan, np.float32)
-        return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows, *images, [()] * rows)
+        shared = np.full((rows, 2), np.nan, np.float32)
+        return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows, *images, [()] * rows, shared)
 
     def beside(self, rows: pa.Table) -> pa.Table:
         """The rows with their scores, as one table that :meth:`Scores.of_tables` understands."""
@@ -109,6 +113,7 @@ class PartScores:
             _CLIPPED: pa.array(self.clipped),
             _RANDOM: pa.array(self.random),
             _NOTES: pa.array([[asdict(note) for note in notes] for notes in self.notes], _NOTE),
+            _SHARED: pa.FixedSizeListArray.from_arrays(pa.array(self.shared.ravel()), 2),
         }
         for name, column in columns.items():
             rows = rows.append_column(name, column)
@@ -131,6 +136,7 @@ class Scores:
         clipped: per pair, for an 8-bit noisy file the share of values at 0 or 1; NaN for other files.
         random: per pair, how much of the error varies from draw to draw; NaN where there is one draw.
         notes: index of a pair -> what a reader of its score must know about the files.
+        shared: ``(pairs, 2)`` float32: what the two originals of a comparison have in common; NaN for other pairs.
     """
 
     rows: pa.Table
@@ -144,6 +150,7 @@ class Scores:
     clipped: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     random: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     notes: dict[int, list[Note]] = field(default_factory=dict)
+    shared: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
     @classmethod
     def of_tables(cls, tables: Iterable[pa.Table], names: list[str], total: int, groups: list[str] | None = None) -> Scores:
@@ -168,6 +175,7 @@ class Scores:
             sizes=np.zeros((total, 2), np.int32),
             clipped=np.full(total, np.nan, np.float32),
             random=np.full(total, np.nan, np.float32),
+            shared=np.full((total, 2), np.nan, np.float32),
         )
         rows, start = list[pa.Table](), 0
         for table in tables:
@@ -184,6 +192,7 @@ class Scores:
             scores.sizes[start:stop] = table[_SIZE].combine_chunks().flatten().to_numpy().reshape(-1, 2)
             scores.clipped[start:stop] = table[_CLIPPED].to_numpy()
             scores.random[start:stop] = table[_RANDOM].to_numpy()
+            scores.shared[start:stop] = table[_SHARED].combine_chunks().flatten().to_numpy().reshape(-1, 2)
             failures = table[_FAILURE]
             if failures.null_count < len(failures):
                 reasons = enumerate(failures.to_pylist(), start)
@@ -299,6 +308,8 @@ def score_part(
             row = pair.index - part.start
             part.eight_bit[row], part.sizes[row] = pair.noisy_eight_bit, pair.clean.shape[-2:]
             part.random[row], part.notes[row] = pair.random_share, pair.notes
+            if pair.shared is not None:
+                part.shared[row] = pair.shared
             if pair.noisy_eight_bit:
                 (part.clipped[row],) = clipped_share(pair.noisy[None])
             yield pair

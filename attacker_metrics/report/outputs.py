@@ -74,7 +74,7 @@ def write_outputs(
         summary: its summary.
         gallery: caption and PNG of the pairs to show; the report holds image data only if there are any.
         more: further columns of ``scores.parquet``.
-        null_drawing: an SVG drawing of what unrelated pairs score, for the report.
+        null_drawing: an SVG drawing of what unrelated originals score, for the report.
     """
     (stage / SUMMARY).write_text(as_json(summary), encoding="utf-8")
     table = scores.rows
@@ -112,8 +112,9 @@ def as_table(summary: dict[str, Any]) -> Table:
 
 def as_calibrated_table(summary: dict[str, Any]) -> Table:
     """For a terminal: how often each attacker succeeds, beside what its score is for unrelated and identical pictures."""
-    pairs = summary["null"]["pairs"]
-    table = Table(title=f"Measured against {pairs} unrelated pairs (equal PSNR: Gaussian noise with the same error)")
+    count = summary["null"]["comparisons"]
+    title = f"Measured by {count} comparisons with unrelated originals (equal PSNR: Gaussian noise with the same error)"
+    table = Table(title=title)
     headings, rows = calibrated_rows(summary)
     table.add_column(headings[0], no_wrap=True)
     for heading in headings[1:]:

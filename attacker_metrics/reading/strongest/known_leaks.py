@@ -147,23 +147,20 @@ def evaluate_known_cases(
 
 
 def is_called_leaking(found: Assessment, *, attacker: str | None = None) -> bool:
-    """The verdict: more images succeed than the false-positive rate explains, by a one-sided binomial test at 0.001.
+    """The verdict: more images succeed than unrelated originals do, by Fisher's exact test at 0.001.
 
-    The level is strict because crops of one photograph are not independent. Needs SciPy, of the extra ``cli``.
+    Both counts have sampling errors: comparisons of one image count as what they are worth together. The level is strict
+    because crops of one photograph are not independent. Needs the extra ``cli``.
 
     Args:
         found: of one case.
         attacker: judge by one attacker; by default by the strongest.
 
     Raises:
-        ValueError: if no image has a score, or there are too few unrelated pairs.
+        ValueError: if no image has a score, or there are too few comparisons.
     """
-    from scipy.stats import binomtest
-
     success = found.success(RATE, attacker=attacker)[found.strongest.scored]
-    if not len(success):
-        raise ValueError(f"none of {len(found.ids)} images has a score of every attacker: there is nothing to judge.")
-    return bool(binomtest(int(success.sum()), len(success), RATE, alternative="greater").pvalue < _LEVEL)
+    return found.reading(RATE, clustered=False).chance(int(success.sum()), len(success)) < _LEVEL
 
 
 def known_cases(suite: str) -> tuple[KnownCase, ...]:

@@ -65,7 +65,7 @@ def selftest(options: argparse.Namespace) -> int:
         console.print(_table(found, expected, verdicts))
         count = len(next(iter(found.values())).ids)
         console.print(
-            f"Each number: per cent of {count} crops that an attacker reads better than {1 - RATE:.0%} of unrelated pairs.",
+            f"Each number: per cent of {count} crops that an attacker reads better than {1 - RATE:.0%} of unrelated ones.",
             highlight=False,
         )
     if wrong:
@@ -93,7 +93,7 @@ def _summary(found: dict[str, Assessment], expected: dict[str, bool], verdicts: 
             "expected_to_leak": expected[name],
             "called_leaking": verdicts[name],
             "images": len(one.ids),
-            "unrelated_pairs": one.null.count,
+            "comparisons": one.null.count,
             "false_positive_rate": RATE,
             "realised_false_positive_rate": one.null.realised(RATE),
             "tie_rule": TIE_RULE,
