@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib import metadata
 from pathlib import Path
 
 
@@ -48,6 +47,8 @@ def _source(extra: str) -> str | None:
     clone = Path(__file__).resolve().parents[1]
     if (clone / "pyproject.toml").is_file():
         return f"-e {shlex.quote(f'{clone}[{extra}]')}"
+    from importlib import metadata  # which takes longer than the rest of --version
+
     try:
         found = json.loads(metadata.distribution("attacker-metrics").read_text("direct_url.json") or "{}")
         address, revision = found["url"], found.get("vcs_info", {})

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from attacker_metrics.report.outputs import SCORES, SUMMARY
+from attacker_metrics.files.run_files import SCORES, SUMMARY
 
 MUST_AGREE = ("gamma", "blur_sigma", "wavelet_threshold", "betas", "resize", "suite", "draws")
 """Settings that decide what a score measures."""

@@ -9,11 +9,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from attacker_metrics._names import MOST_UNRELATED_PAIRS
+
 Floats = NDArray[np.float64]
 Scores = Mapping[str, Floats]
 """Attacker's name -> the score of every image, float64; NaN for an image that could not be scored."""
 
-MOST_PAIRS = 10_000
+MOST_PAIRS = MOST_UNRELATED_PAIRS
 TIE_RULE = (
     "equal scores share their mid-rank; beyond every unrelated pair images are ordered by the share of the way from the"
     " largest score of an unrelated pair to 1; an unrelated pair that ties with an image counts against it; of equal"
