@@ -6,6 +6,23 @@ import json
 import shlex
 from pathlib import Path
 
+OF_THE_COMMAND_LINE = (
+    "PIL",
+    "cyclopts",
+    "fsspec",
+    "imagecodecs",
+    "jinja2",
+    "markupsafe",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "rich",
+    "scipy",
+    "statsmodels",
+    "tifffile",
+)
+"""The modules that the extra ``cli`` brings."""
+
 
 class MissingExtraError(ModuleNotFoundError):
     """A module that an extra would bring; the message names it and how to install it."""
@@ -28,6 +45,13 @@ def missing_extra(
     """
     more = f", {instead}" if instead else ""
     return MissingExtraError(f"{what}: {how_to_install(extra)}{more}.", name=None if error is None else error.name)
+
+
+def without_cli(error: ModuleNotFoundError) -> str | None:
+    """What to say of a module that the extra ``cli`` would bring; None for any other."""
+    if error.name is None or error.name.split(".")[0] not in OF_THE_COMMAND_LINE:
+        return None
+    return f"the command line needs {error.name}: {how_to_install('cli')}"
 
 
 def how_to_install(extra: str) -> str:

@@ -17,6 +17,10 @@ from typing import Any, get_type_hints
 
 from cyclopts import Parameter, Token
 
+from attacker_metrics.files.urls import is_url
+
+OVERWRITE = "replace files that this command did not write; inputs are never written over"
+
 
 class Affects(Enum):
     """What another value of an option would change."""
@@ -134,7 +138,7 @@ def numbers(_type: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
     for token in tokens:
         try:
             found += [float(part) for part in token.value.split(",") if part]
-        except ValueError:
+        except ValueError:  # noqa: PERF203 - the message names the one
             raise ValueError(f"{token.value!r} is not a number or a comma-separated list of numbers") from None
     if not found:
         raise ValueError("there is no number; pass one or more, such as 0.5 2")
@@ -155,6 +159,12 @@ def share(_type: Any, tokens: Sequence[Token]) -> float:
     if not 0 < value < 1:
         raise ValueError(f"{tokens[-1].value!r} is not a share between 0 and 1, such as 0.5")
     return value
+
+
+def path_or_url(_type: Any, tokens: Sequence[Token]) -> Path | str:
+    """A URL as text, anything else as a path."""
+    text = tokens[-1].value
+    return text if is_url(text) else Path(text)
 
 
 def _or_nan(text: str) -> float:

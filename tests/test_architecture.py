@@ -67,7 +67,9 @@ def test_no_import_runs_back_up(path):
         folder = folder_of(imported)
         if own:
             assert not folder or ORDER.index(folder) <= ORDER.index(own), f"{name_of(path)} imports {imported}"
-            assert imported.count(".") > 1 or folder or imported.split(".")[1].startswith("_"), f"through the root: {imported}"
+            assert imported.count(".") > 1 or folder or imported.split(".")[1].startswith("_"), (
+                f"through the root: {imported}"
+            )
 
 
 def test_folders_say_what_comes_in_and_what_goes_out():

@@ -19,11 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacker_metrics._names import (
-    DEFAULT_GAMMA_ATTACK_VALUES,
-    DEFAULT_GAUSSIAN_BLUR_SIGMA,
-    DEFAULT_WAVELET_SOFT_THRESHOLD,
-)
+from attacker_metrics._names import DEFAULT_GAMMA_ATTACK_VALUES as DEFAULT_GAMMA_ATTACK_VALUES
+from attacker_metrics._names import DEFAULT_GAUSSIAN_BLUR_SIGMA as DEFAULT_GAUSSIAN_BLUR_SIGMA
+from attacker_metrics._names import DEFAULT_WAVELET_SOFT_THRESHOLD as DEFAULT_WAVELET_SOFT_THRESHOLD
 from attacker_metrics._settings import number
 from attacker_metrics.attackers.moments import mean_of_products
 from attacker_metrics.attackers.slopes import cut, slide, slide_back

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attacker_metrics._extras import MissingExtraError
-from attacker_metrics.commands.evaluate import EPILOGUE, evaluate
-from attacker_metrics.commands.parsing import add, application, parsed
+from cyclopts import App
+
+from attacker_metrics._extras import MissingExtraError, without_cli
+from attacker_metrics.commands.parsing import application, parsed
 from attacker_metrics.commands.streams import patient_streams
-from attacker_metrics.commands.views import views
 from attacker_metrics.files.terminal import printable_lines
 from attacker_metrics.jobs.ending import (
     BAD_USAGE,
@@ -29,14 +30,13 @@ from attacker_metrics.jobs.ending import (
 )
 from attacker_metrics.jobs.processes import AgreedError, Processes, number_of_processes
 
-__all__ = ["BAD_USAGE", "BUG", "GATE_EXCEEDED", "INTERRUPTED", "OK", "SOME_FAILED", "TERMINATED", "app", "main"]
+__all__ = ["BAD_USAGE", "BUG", "COMMANDS", "GATE_EXCEEDED", "INTERRUPTED", "OK", "SOME_FAILED", "TERMINATED", "main"]
 
 TRACEBACK = "ATTACKER_METRICS_TRACEBACK"
 """The environment variable that, set to anything, shows where an error came from."""
 
-app = application("attacker-metrics", "How much of a hidden picture can still be read out of what was sent.")
-add(app, evaluate, EPILOGUE)
-add(app, views)
+COMMANDS = ("evaluate", "views", "compare", "selftest", "zoo", "faithfulness", "semsim", "annotate", "study")
+"""The commands in the order of the help, each in a module of its name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +77,9 @@ def _status(arguments: Sequence[str]) -> int:
 
 def _unexpected(error: BaseException, left: str) -> int:
     """Tell of an error that nobody has thought of, and what it left behind."""
+    if isinstance(error, ModuleNotFoundError) and (message := without_cli(error)) is not None:
+        say(f"{message} {left}".rstrip())
+        return BAD_USAGE
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)):
         say(f"out of memory: {error or 'pass a smaller --batch-size'} {left}".rstrip())
@@ -96,7 +99,7 @@ def _trace() -> None:
 def _understood(arguments: Sequence[str]) -> Callable[[], Any]:
     """What the arguments ask for; if those of any process cannot be understood, all learn of it, and the first one tells."""
     try:
-        return parsed(app, arguments)
+        return parsed(_application(arguments[0] if arguments else ""), arguments)
     except UsageError as error:
         if number_of_processes() == 1:
             say(error)
@@ -110,6 +113,14 @@ def _understood(arguments: Sequence[str]) -> Callable[[], Any]:
             say(error)
     processes.leave()
     raise SystemExit(BAD_USAGE)
+
+
+def _application(command: str) -> App:
+    """The program with the command, or with all if there is none of that name: options take time to make."""
+    app = application("attacker-metrics", "How much of a hidden picture can still be read out of what was sent.")
+    for name in (command,) if command in COMMANDS else COMMANDS:
+        importlib.import_module(f"attacker_metrics.commands.{name}").add(app)
+    return app
 
 
 def _refuse(mistake: UsageError) -> None:

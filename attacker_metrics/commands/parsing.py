@@ -22,7 +22,8 @@ class _Formatter(DefaultFormatter):
 
     def render_usage(self, console: Any, _options: Any, usage: Any) -> None:
         """Print the line of usage."""
-        console.print(f"usage: {str(usage).strip().removeprefix('Usage:').strip()}", markup=False, highlight=False)
+        line = str(usage).strip().removeprefix("Usage:").strip()
+        console.print(f"usage: {line} [--help]\n", markup=False, highlight=False)
 
 
 def application(name: str, help: str, **more: Any) -> App:  # noqa: A002
@@ -40,11 +41,23 @@ def application(name: str, help: str, **more: Any) -> App:  # noqa: A002
     )
 
 
-def add(app: App, command: Callable[..., Any], epilogue: str | None = None, **more: Any) -> None:
-    """Add a command; its docstring is its help, lines joined to paragraphs."""
+def add_command(app: App, command: Callable[..., Any] | App, *epilogue: str, name: str | None = None) -> None:
+    """Add a command behind those that are there, or one that holds others.
+
+    Args:
+        app: what it is added to.
+        command: its docstring is its help, lines joined to paragraphs.
+        epilogue: lines below its options.
+        name: of the command if it is not the function's.
+    """
+    place = sum(not other.startswith("-") for other in app)
+    if isinstance(command, App):
+        command.sort_key = place
+        app.command(command)
+        return
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
     help_ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app.command(command, help=help_, help_epilogue=epilogue, **more)
+    app.command(command, name=name, help=help_, help_epilogue="\n".join(epilogue) or None, sort_key=place)
 
 
 def parsed(app: App, words: Sequence[str]) -> Callable[[], Any]:

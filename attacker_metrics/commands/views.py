@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
-from attacker_metrics._options import flag, option
-from attacker_metrics.evaluation.options import OVERWRITE, AttackerOptions, ReadingOptions
+from attacker_metrics._options import OVERWRITE, flag, option
+from attacker_metrics.commands.parsing import add_command
+from attacker_metrics.evaluation.options import AttackerOptions, ReadingOptions
 from attacker_metrics.files.terminal import printable
 from attacker_metrics.jobs.ending import OK, bad_usage
 
@@ -25,6 +26,11 @@ class ViewsOptions(AttackerOptions, ReadingOptions, _Pair):
 
     output: Annotated[Path, option("the picture to write")]
     overwrite: Annotated[bool, flag(OVERWRITE)] = False
+
+
+def add(app: App) -> None:
+    """Add the command."""
+    add_command(app, views, "Example:", "  attacker-metrics views originals/cat.png sent/cat.png --output grid.png")
 
 
 def views(options: ViewsOptions) -> int:

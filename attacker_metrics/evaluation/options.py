@@ -17,7 +17,20 @@ from attacker_metrics._names import (
     LearnedKind,
     SuiteName,
 )
-from attacker_metrics._options import Affects, count, flag, number, numbers, option, positive, seconds, several, share
+from attacker_metrics._options import (
+    OVERWRITE,
+    Affects,
+    count,
+    flag,
+    number,
+    numbers,
+    option,
+    path_or_url,
+    positive,
+    seconds,
+    several,
+    share,
+)
 from attacker_metrics.evaluation.gates import READ, READ_RATE, STRONGEST, Gate
 from attacker_metrics.files.reading import DEFAULT, Orientation, Reading
 
@@ -30,7 +43,6 @@ _READING = Group("Reading files", sort_key=2)
 _OUTPUT = Group("Output", sort_key=3)
 _ATTACKERS = Group("Attackers", sort_key=4)
 _WORK = Group("Work", sort_key=5)
-OVERWRITE = "replace files that this command did not write; inputs are never written over"
 
 
 def _gates(_type: Any, tokens: Sequence[Token]) -> tuple[Gate, ...]:
@@ -53,7 +65,8 @@ class ReadingOptions:
         Orientation,
         Affects.NUMBERS,
         option(
-            "apply the EXIF orientation of pictures, ignore it, or apply it but refuse pairs of which one file alone has one",
+            "apply the EXIF orientation of pictures, ignore it, or apply it but refuse pairs of which one file alone has"
+            " one",
             group=_READING,
         ),
     ] = DEFAULT.orientation
@@ -147,11 +160,12 @@ class EvaluateOptions(AttackerOptions, ReadingOptions):
     # The digest of the pairs says what came of it.
     allow_unmatched: Annotated[bool, Affects.OUTPUT, flag("leave files without a partner out", group=_IMAGES)] = False
     manifest: Annotated[
-        str | None,
+        Path | str | None,
         Affects.SUBJECT,
         option(
             "instead of folders, a CSV or Parquet file with the columns id, clean and noisy: paths relative to it, or URLs"
             " (s3://, gs://, http://, https://); further columns go into scores.parquet",
+            converter=path_or_url,
             group=_IMAGES,
         ),
     ] = None
@@ -196,16 +210,14 @@ class EvaluateOptions(AttackerOptions, ReadingOptions):
             group=_OUTPUT,
         ),
     ] = ()
-    json: Annotated[
-        bool, Affects.SESSION, flag("print the summary as JSON instead of the table", group=_OUTPUT)
-    ] = False
+    json: Annotated[bool, Affects.SESSION, flag("print the summary as JSON instead of the table", group=_OUTPUT)] = False
     null: Annotated[
         int | None,
         Affects.CIRCUMSTANCES,
         option(
             "score up to so many pairs of unrelated images too (noisy i, clean j, of different groups), and measure by them"
-            f" the strongest attacker of every pair; at most {MOST_UNRELATED_PAIRS} (default: {NULL_OF_SUITE} with --suite or"
-            " --learned, otherwise 0)",
+            f" the strongest attacker of every pair; at most {MOST_UNRELATED_PAIRS} (default: {NULL_OF_SUITE} with --suite"
+            " or --learned, otherwise 0)",
             converter=count,
             group=_ATTACKERS,
         ),
@@ -230,9 +242,7 @@ class EvaluateOptions(AttackerOptions, ReadingOptions):
             group=_ATTACKERS,
         ),
     ] = None
-    device: Annotated[
-        str, Affects.CIRCUMSTANCES, option("where to compute: auto, cpu, cuda, mps", group=_WORK)
-    ] = "auto"
+    device: Annotated[str, Affects.CIRCUMSTANCES, option("where to compute: auto, cpu, cuda, mps", group=_WORK)] = "auto"
     batch_size: Annotated[int, Affects.SPEED, option("pairs at once", converter=positive, group=_WORK)] = 16
     workers: Annotated[
         int | None,

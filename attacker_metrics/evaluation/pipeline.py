@@ -32,7 +32,6 @@ from attacker_metrics.jobs.parts import SPLIT, Plan, ResumeError, UnfinishedRun
 from attacker_metrics.jobs.processes import Processes
 from attacker_metrics.jobs.progress import progress
 from attacker_metrics.pairs.manifest import ManifestError
-from attacker_metrics.pairs.sources import PairSource
 from attacker_metrics.pairs.split import fit_rows, sides
 from attacker_metrics.scoring.components import SPEC_VERSION
 

@@ -92,7 +92,7 @@ def _source(options: EvaluateOptions, columns: list[str]) -> PairSource:
         reserved = (*RESERVED, *fitting.RESERVED, *calibration.STRONGEST, *columns)
         try:
             return ManifestPairs(
-                options.manifest,
+                str(options.manifest),
                 side=options.resize,
                 reserved=reserved,
                 draws=options.draws or 1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from attacker_metrics.evaluation.scoring import Scores
 from attacker_metrics.evaluation.summary import OURS, attackers_of
 from attacker_metrics.evaluation.tails import TAILS
 from attacker_metrics.files.drawing import plain, svg_element
-from attacker_metrics.files.run_files import REPORT, SCORES, SUMMARY, check_writable
+from attacker_metrics.files.run_files import REPORT, SCORES, SUMMARY
 from attacker_metrics.files.terminal import json_escaped, printable
 from attacker_metrics.files.writing import MARK, marked
 from attacker_metrics.scoring.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES

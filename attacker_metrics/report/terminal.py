@@ -11,6 +11,7 @@ from rich.console import Console
 from attacker_metrics.files.terminal import printable
 from attacker_metrics.report import outputs as report
 
+
 def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
     """Print the outcome: failures and exceeded limits to the error stream, table, reading and speed to the other."""
     errors = Console(stderr=True)

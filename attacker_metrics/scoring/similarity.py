@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from attacker_metrics._names import DEFAULT_BETAS
+from attacker_metrics._names import DEFAULT_BETAS as DEFAULT_BETAS
 from attacker_metrics._settings import number, positive_numbers
 from attacker_metrics.engine.eager.ms_ssim import TAPS
 from attacker_metrics.engine.operators import evaluate

@@ -1,8 +1,7 @@
-"""The command ``attacker-metrics selftest``: obfuscations of which the answer is known, on the built-in photographs."""
+"""Obfuscations of which the answer is known, on the built-in photographs: what ``attacker-metrics selftest`` shows."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from typing import Any
@@ -27,33 +26,22 @@ _FIT = ("coffee",)
 PASSED, FAILED = 0, 1
 
 
-def add(commands: Any) -> None:
-    """Add the command's parser."""
-    command = commands.add_parser(
-        "selftest",
-        help="check on built-in photographs that known leaks are caught",
-        description="Obfuscate crops of the built-in photographs in ways of which it is known whether they leak, and let the"
-        " attackers of standard-v1 and learned linear filters have a go. Takes about half a minute.",
-        epilog="Exit status: 0 every verdict is right, 1 one is wrong, 2 bad usage.",
-    )
-    command.set_defaults(command=selftest)
-    command.add_argument(
-        "--cnn", action="store_true", help="add a small residual network, fitted for every case: ten minutes"
-    )
-    command.add_argument("--json", action="store_true", help="print the matrix as JSON instead of the table")
+def selftest(*, cnn: bool = False, as_json: bool = False) -> int:
+    """Evaluate every known case, print the matrix of obfuscations and attackers, and return the exit status.
 
-
-def selftest(options: argparse.Namespace) -> int:
-    """Evaluate every known case, print the matrix of obfuscations and attackers, and return the exit status."""
+    Args:
+        cnn: whether to fit a small residual network to every case too.
+        as_json: whether to print the matrix as JSON.
+    """
     found = evaluate_known_cases(
         {name: built_in.photograph(name) for name in built_in.names()},
         _FIT,
-        learned=("linear", "block", *(["cnn"] if options.cnn else [])),
+        learned=("linear", "block", *(["cnn"] if cnn else [])),
     )
     expected = {**{case.name: case.leaks for case in KNOWN_CASES}, UNRELATED: False}
     verdicts = {name: is_called_leaking(assessment) for name, assessment in found.items()}
     wrong = [name for name, leaks in verdicts.items() if leaks != expected[name]]
-    if options.json:
+    if as_json:
         print(json.dumps(_summary(found, expected, verdicts), indent=2))
     else:
         console = Console(width=None if sys.stdout.isatty() else 150)
