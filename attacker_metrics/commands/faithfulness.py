@@ -14,13 +14,19 @@ from attacker_metrics.files.terminal import printable
 from attacker_metrics.jobs.ending import OK, bad_usage
 
 
-def _directions(_type: Any, tokens: Sequence[Token]) -> tuple[tuple[str, str], ...]:
-    found = []
+Direction = Literal["higher", "lower"]
+
+
+def _directions(_type: Any, tokens: Sequence[Token]) -> tuple[tuple[str, Direction], ...]:
+    found: list[tuple[str, Direction]] = []
     for token in tokens:
         name, _, direction = token.value.rpartition("=")
-        if not name or direction not in ("higher", "lower"):
+        if name and direction == "higher":
+            found.append((name, "higher"))
+        elif name and direction == "lower":
+            found.append((name, "lower"))
+        else:
             raise ValueError(f"{token.value!r} is not NAME=higher or NAME=lower, e.g. dreamsim=lower")
-        found.append((name, direction))
     return tuple(found)
 
 
@@ -41,7 +47,7 @@ class FaithfulnessOptions:
         ),
     ]
     direction: Annotated[
-        tuple[tuple[str, str], ...],
+        tuple[tuple[str, Direction], ...],
         several(
             "NAME=higher or NAME=lower: which values of a column mean more leakage, for metrics that declare nothing;"
             " repeatable",
@@ -102,10 +108,12 @@ def _run(options: FaithfulnessOptions) -> int:
     chances: dict[str, Any] = {"rule": options.rule, "draws": options.draws, "seed": options.seed}
     chances["allow_unmatched"] = options.allow_unmatched
     outcome = library.faithfulness(scores, annotations, **chances)
-    wanted = [[name] for name in scores.columns] if options.calibrate else []
-    if options.calibrate == "logistic" and len(scores.columns) > 1:
-        wanted.append(list(scores.columns))
-    fits = [library.calibrate(scores, annotations, metrics, method=options.calibrate, **chances) for metrics in wanted]
+    fits, method = [], options.calibrate
+    if method is not None:
+        wanted = [[name] for name in scores.columns]
+        if method == "logistic" and len(scores.columns) > 1:
+            wanted.append(list(scores.columns))
+        fits = [library.calibrate(scores, annotations, metrics, method=method, **chances) for metrics in wanted]
     if options.output is not None:
         report.check_writable(options.output, inputs, overwrite=options.overwrite)
         with staged(options.output) as stage:

@@ -83,6 +83,7 @@ def parsed(app: App, words: Sequence[str]) -> Callable[[], Any]:
         raise UsageError(f"{_missing(app, words, error)}. {help_is}") from error
     except CycloptsError as error:
         raise UsageError(f"{str(error).rstrip('.')}. {help_is}") from error
+    bound.apply_defaults()
     return functools.partial(command, *bound.args, **bound.kwargs)
 
 

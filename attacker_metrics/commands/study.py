@@ -108,7 +108,7 @@ def _config(options: StudyOptions) -> "Config":
         raise UsageError("pass a study's file, or --builtin for the one that 'attacker-metrics study config' prints.")
     from attacker_metrics.study import builtin_text, parse_config, read_config
 
-    return parse_config(builtin_text(), Path("builtin.yaml")) if options.builtin else read_config(options.config)
+    return parse_config(builtin_text(), Path("builtin.yaml")) if options.config is None else read_config(options.config)
 
 
 def _check_writable(settings: "Config", options: StudyOptions, processes: Processes) -> None:

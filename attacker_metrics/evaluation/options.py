@@ -104,7 +104,7 @@ class AttackerOptions:
     gamma: Annotated[
         tuple[float, ...],
         Affects.MEANING,
-        Parameter(help="gamma attacker's exponents", consume_multiple=True, converter=numbers, group=_ATTACKERS),
+        Parameter(help="gamma attacker's exponents", consume_multiple=(1, None), converter=numbers, group=_ATTACKERS),
     ] = DEFAULT_GAMMA_ATTACK_VALUES
     blur_sigma: Annotated[
         float,
@@ -120,7 +120,7 @@ class AttackerOptions:
         Parameter(
             help="MS-SSIM's exponents, one per scale; the smaller side must be at least 11, 22, 44, 88 or 176 pixels for one"
             " to five of them",
-            consume_multiple=True,
+            consume_multiple=(1, None),
             converter=numbers,
             group=_ATTACKERS,
         ),

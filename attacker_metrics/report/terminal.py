@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from attacker_metrics.files.run_files import REPORT
 from attacker_metrics.files.terminal import printable
 from attacker_metrics.report import outputs as report
 
@@ -30,7 +31,7 @@ def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
             terminal.print(f"! {printable(flag['message'])}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         for sentence in [*summary["readings"], _speed(summary["throughput"])]:
             terminal.print(f"- {printable(sentence)}", markup=False, highlight=False, soft_wrap=True)
-        terminal.print(f"\nreport: {printable(output / report.REPORT)}", markup=False, highlight=False, soft_wrap=True)
+        terminal.print(f"\nreport: {printable(output / REPORT)}", markup=False, highlight=False, soft_wrap=True)
     for gate in summary["gates"]:
         if gate["exceeded"]:
             value = "no score to judge by" if gate["value"] is None else f"{gate['value']:.6g}"
