@@ -13,7 +13,6 @@ from attacker_metrics.commands.parsing import add_command
 from attacker_metrics.files.terminal import printable
 from attacker_metrics.jobs.ending import OK, bad_usage
 
-
 Direction = Literal["higher", "lower"]
 
 
