@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from enum import Enum
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_type_hints
@@ -44,12 +43,11 @@ class Affects(Enum):
         return self in (Affects.MEANING, Affects.NUMBERS, Affects.CIRCUMSTANCES)
 
 
-@lru_cache
-def affected_by(options: type) -> Mapping[str, Affects]:
+def affected_by(options: Any) -> Mapping[str, Affects]:
     """Field -> what it affects.
 
     Args:
-        options: a dataclass of which every field says so, exactly once.
+        options: the class, a dataclass of which every field says so, exactly once.
 
     Raises:
         TypeError: naming a field that does not.
