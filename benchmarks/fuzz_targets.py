@@ -28,13 +28,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tifffile
 import torch
+from attacker_metrics.commands.options import Interrupted, Unexpected, UsageError
 from PIL import Image, features
 
 from attacker_metrics._extras import MissingExtraError
 from attacker_metrics._warnings import AttackerMetricsWarning
 from attacker_metrics.annotation import Database, DatabaseFileError, Item, Settings, Store, overview, read_tasks
 from attacker_metrics.commands import cli
-from attacker_metrics.commands.options import Interrupted, Unexpected, UsageError
 from attacker_metrics.faithfulness import read_annotations, read_scores
 from attacker_metrics.faithfulness.tables import TableError
 from attacker_metrics.files.images import ImageError, Reading, decode_image
@@ -393,9 +393,8 @@ def command(*arguments: str) -> None:
     quiet = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         warnings.simplefilter("ignore", AttackerMetricsWarning)
-        options = cli._parsed(arguments)
         try:
-            options.command(options)
+            cli._understood(arguments)()
         except (UsageError, MissingExtraError, OSError, Interrupted):
             pass
         except Unexpected as error:

@@ -256,7 +256,7 @@ def test_a_column_decides_and_one_of_your_own_metrics_may_learn(manifest, tmp_pa
 def status_of(asked) -> int:
     try:
         return cli.main(asked)
-    except SystemExit as end:  # argparse's own
+    except SystemExit as end:  # of words that cannot be understood
         return end.code
 
 

@@ -19,8 +19,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
 from attacker_metrics.commands import cli
-from attacker_metrics.commands import evaluate as command
-from attacker_metrics.evaluation import run
+from attacker_metrics.evaluation import pipeline, run
 from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
 from attacker_metrics.reading.strongest import NullDistribution, attackers_of, noise_of_equal_error, reading, score
 from attacker_metrics.scoring.suites import STANDARD_V1
@@ -71,9 +70,9 @@ def manifest(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(manifest):
     """The summary of a run, and which of its images were matched."""
-    choose, kept = command.choose, []
+    choose, kept = pipeline.choose, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "choose", lambda *arguments: kept.append(choose(*arguments)) or kept[0])
+        patch.setattr(pipeline, "choose", lambda *arguments: kept.append(choose(*arguments)) or kept[0])
         return evaluate(manifest, "out", *SMALL, "--null", str(NULL)), kept[0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from attacker_metrics._version import __version__
 from attacker_metrics.evaluation.calibration import RATES, Calibration, unread
 from attacker_metrics.evaluation.file_flags import file_flags, notes_of
+from attacker_metrics.evaluation.gates import READ, READ_RATE, STRONGEST, Gate
 from attacker_metrics.evaluation.learned_summary import Learned, in_words
 from attacker_metrics.evaluation.not_tried import not_tried
 from attacker_metrics.evaluation.scoring import DRAWS, Scores
@@ -29,29 +30,11 @@ from attacker_metrics.statistics import Rate
 
 SCHEMA_VERSION = 1
 """Of ``report/summary.schema.json``: it rises when a key changes its meaning or is taken away."""
-STATISTICS = ("mean", "p95", "max")
-STRONGEST, READ = "strongest", "read"
-"""What a limit may be on beside the components: the strongest attacker's percentile, and the share of pictures it reads."""
-READ_RATE = 0.01
-"""The false-positive rate at which a picture counts as read."""
-
 _FIFTEEN = MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES
 _SINGLE = frozenset(_FIFTEEN).union(*(suite.added + suite.learned for suite in SUITES.values()))
 OURS = _SINGLE.union(DRAWS + name for name in _SINGLE)
 """The components whose similarity this library knows, those of suites and on the mean of draws included."""
 BOUNDED = OURS.union(MEANS)
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A limit that a run must keep: ``statistic`` of ``component`` may not be above ``limit``."""
-
-    component: str
-    limit: float
-    statistic: str = "mean"
-
-    def __str__(self) -> str:
-        return f"{self.component}={self.limit:g}@{self.statistic}"
 
 
 def summarize(

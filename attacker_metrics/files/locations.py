@@ -16,24 +16,14 @@ from fsspec.asyn import AsyncFileSystem, sync
 
 from attacker_metrics.files.reading import DEFAULT, ImageError, Reading
 from attacker_metrics.files.regular import LocationError, open_regular
+from attacker_metrics.files.urls import SCHEME, is_url
 
 SCHEMES = ("file", "http", "https", "s3", "gs", "memory")
 """Where URLs may lead. Other file systems of fsspec unpack, cache or chain; some of them run code that a file names."""
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _IPV6 = re.compile(r"^[A-Za-z]+://(?:[^/\[\]]*@)?\[[0-9A-Fa-f:.%]+\]")
 _MOST_REDIRECTS = 5
 _CHUNK = 2**20
-
-
-def is_url(location: Path | str) -> bool:
-    """Whether this is a URL, not a path.
-
-    Example:
-        >>> is_url("S3://bucket/a.png"), is_url("a::b.png"), is_url("./http://a.png")
-        (True, False, False)
-    """
-    return isinstance(location, str) and _SCHEME.match(location) is not None
 
 
 def one_spelling(location: str) -> str:
@@ -97,7 +87,7 @@ def reason(error: BaseException) -> str:
 
 def _allowed(url: str) -> tuple[str, str]:
     """The scheme of a URL, and the URL with its scheme in lower case."""
-    found = _SCHEME.match(url)
+    found = SCHEME.match(url)
     scheme = found.group(1).lower() if found else ""
     address = _IPV6.match(url)
     if "::" in (url[address.end() :] if address else url):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import get_args
 
+from attacker_metrics._names import ZOO_VERSION, Family
 from attacker_metrics._spelling import known_as
 from attacker_metrics.obfuscations.block_encryption import BLOCK_ENCRYPTION
 from attacker_metrics.obfuscations.blur import BLUR
@@ -18,7 +20,7 @@ from attacker_metrics.obfuscations.geometry import GEOMETRY
 from attacker_metrics.obfuscations.keys import Key
 from attacker_metrics.obfuscations.mixing import MIXING
 from attacker_metrics.obfuscations.noise import NOISE
-from attacker_metrics.obfuscations.obfuscation import KEYS, UNDONE_BY, ZOO_VERSION, Obfuscation, Strength
+from attacker_metrics.obfuscations.obfuscation import KEYS, UNDONE_BY, Obfuscation, Strength
 from attacker_metrics.obfuscations.pads import PADS
 from attacker_metrics.obfuscations.permutation import PERMUTATION
 from attacker_metrics.obfuscations.quantisation import QUANTISATION
@@ -46,7 +48,7 @@ _ENTRIES = (
 )
 ZOO: Mapping[str, Obfuscation] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Name -> obfuscation, family by family."""
-FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(entry.family for entry in _ENTRIES))
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
 def obfuscation(name: str) -> Obfuscation:

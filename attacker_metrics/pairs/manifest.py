@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from attacker_metrics.files.images import is_url
 from attacker_metrics.files.locations import open_location, reason
 from attacker_metrics.files.reading import DEFAULT, Reading
 from attacker_metrics.files.regular import LocationError
+from attacker_metrics.files.urls import is_url
 from attacker_metrics.pairs.manifest_rows import COLUMNS, CSVRows, ManifestError, ParquetRows
 from attacker_metrics.pairs.sources import FailedPair, LoadedPair, Unused, load_draws, load_pair_or_failure
 

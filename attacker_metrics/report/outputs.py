@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,41 +21,18 @@ from attacker_metrics.evaluation.scoring import Scores
 from attacker_metrics.evaluation.summary import OURS, attackers_of
 from attacker_metrics.evaluation.tails import TAILS
 from attacker_metrics.files.drawing import plain, svg_element
+from attacker_metrics.files.run_files import REPORT, SCORES, SUMMARY
 from attacker_metrics.files.terminal import json_escaped, printable
-from attacker_metrics.files.writing import MARK, check_outputs, earlier_release, is_ours, marked
+from attacker_metrics.files.writing import MARK, marked
 from attacker_metrics.scoring.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
 from attacker_metrics.statistics import Rate
 
 _HEADINGS = ("mean", "95 % interval", "median", "p90", "p95", "p99", "worst 5 %", "max")
-SUMMARY, SCORES, REPORT = "summary.json", "scores.parquet", "report.html"
 
 __all__ = [
     *("REPORT", "SCORES", "SUMMARY", "as_calibrated_table", "as_html", "as_json", "as_table", "calibrated_rows"),
     *("check_writable", "most_leaking_pairs", "staged", "write_outputs"),
 ]
-
-
-def check_writable(
-    output: Path,
-    names: Iterable[str],
-    inputs: Iterable[str | Path | None],
-    *,
-    overwrite: bool,
-    many: Callable[[], Iterable[str | Path]] = tuple,
-) -> None:
-    """Refuse an output folder in which files of these names are somebody else's, or read by the run.
-
-    Raises:
-        OSError: naming the file.
-    """
-    old = earlier_release(output / SUMMARY, "components", "settings")
-    check_outputs(
-        [output / name for name in names],
-        inputs=inputs,
-        overwrite=overwrite,
-        ours=lambda path: old or is_ours(path),
-        many=many,
-    )
 
 
 def write_outputs(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -155,11 +156,10 @@ def _studentized(
         half = stats.t.ppf(0.975, sample.groups - 1) * error
         low, high = np.clip([value - half, value + half], *bounds)
         return Estimate(float(value), float(low), float(high))
-    random = np.random.default_rng(seed)
     rows = max(1, _CHUNK // width)
-    ratios = []
+    draws, ratios = _draws(seed, resamples, sample.groups), []
     for start in range(0, resamples, rows):
-        means, errors = mean_and_error(_draws(random, min(rows, resamples - start), sample.groups))
+        means, errors = mean_and_error(draws[start : start + rows].astype(np.float64))
         # A resample without spread is infinitely many of its errors away: it pushes the limit to the bound.
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios.append(np.nan_to_num((means - value) / errors, nan=0.0, posinf=np.inf, neginf=-np.inf))
@@ -168,10 +168,19 @@ def _studentized(
     return Estimate(float(value), float(low), float(high))
 
 
-def _draws(random: np.random.Generator, resamples: int, groups: int) -> Array:
-    """(resamples, groups): how often each group is drawn when as many are drawn as there are."""
-    drawn = random.integers(groups, size=(resamples, groups)) + groups * np.arange(resamples)[:, None]
-    return np.bincount(drawn.reshape(-1), minlength=resamples * groups).reshape(resamples, groups).astype(np.float64)
+@lru_cache(maxsize=1)
+def _draws(seed: int, resamples: int, groups: int) -> NDArray[np.uint16]:
+    """(resamples, groups): how often each group is drawn when as many are drawn as there are.
+
+    The last ones are kept: of a run's attackers every interval is from the same draws.
+    """
+    random, rows = np.random.default_rng(seed), max(1, _CHUNK // groups)
+    drawn = np.empty((resamples, groups), np.uint16)
+    for start in range(0, resamples, rows):
+        block = drawn[start : start + rows]
+        places = random.integers(groups, size=block.shape) + groups * np.arange(len(block))[:, None]
+        block[:] = np.bincount(places.reshape(-1), minlength=block.size).reshape(block.shape)
+    return drawn
 
 
 def _root(squares: Array, scale: Array, groups: int) -> Array:

@@ -7,13 +7,15 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-PER_PICTURE = 20
+from attacker_metrics._names import COMPARISONS_OF_SUITE, ORIGINALS_PER_PICTURE
+
+PER_PICTURE = ORIGINALS_PER_PICTURE
 """Unrelated originals of every sent picture."""
 FEWEST = 3
 """With fewer a picture has no null of its own."""
 _DRAWN = 2048
 """Originals among which those of different groups are looked for."""
-MOST_COMPARISONS = 20_000
+MOST_COMPARISONS = COMPARISONS_OF_SUITE
 """By default: enough for a thousand pictures."""
 
 

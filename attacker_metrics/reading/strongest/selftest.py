@@ -1,8 +1,7 @@
-"""The command ``attacker-metrics selftest``: obfuscations of which the answer is known, on the built-in photographs."""
+"""Obfuscations of which the answer is known, on the built-in photographs: what ``attacker-metrics selftest`` shows."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from typing import Any
@@ -22,43 +21,27 @@ from attacker_metrics.reading.strongest.known_leaks import (
     known_cases,
 )
 from attacker_metrics.reading.strongest.null import TIE_RULE
-from attacker_metrics.scoring.suites import STANDARD_V1, SUITES
+from attacker_metrics.scoring.suites import STANDARD_V1
 
 _FIT = ("coffee",)
 PASSED, FAILED = 0, 1
 
 
-def add(commands: Any) -> None:
-    """Add the command's parser."""
-    command = commands.add_parser(
-        "selftest",
-        help="check on built-in photographs that known leaks are caught",
-        description="Obfuscate crops of the built-in photographs in ways of which it is known whether they leak, and let the"
-        " attackers of a suite and learned linear filters have a go. Takes about half a minute, by standard-v2 two.",
-        epilog="Exit status: 0 every verdict is right, 1 one is wrong, 2 bad usage.",
-    )
-    command.set_defaults(command=selftest)
-    command.add_argument(
-        "--cnn", action="store_true", help="add a small residual network, fitted for every case: ten minutes"
-    )
-    command.add_argument(
-        "--suite",
-        choices=sorted(SUITES),
-        default=STANDARD_V1.name,
-        help="whose attackers; standard-v2 is asked about turned and moved pictures, too (default: %(default)s)",
-    )
-    command.add_argument("--json", action="store_true", help="print the matrix as JSON instead of the table")
+def selftest(*, cnn: bool = False, as_json: bool = False, suite: str = STANDARD_V1.name) -> int:
+    """Evaluate every known case, print the matrix of obfuscations and attackers, and return the exit status.
 
-
-def selftest(options: argparse.Namespace) -> int:
-    """Evaluate every known case, print the matrix of obfuscations and attackers, and return the exit status."""
+    Args:
+        cnn: whether to fit a small residual network to every case too.
+        as_json: whether to print the matrix as JSON.
+        suite: whose attackers; ``"standard-v2"`` is asked about turned and moved pictures, too.
+    """
     photographs = {name: built_in.photograph(name) for name in built_in.names()}
-    learned = ("linear", "block", *(["cnn"] if options.cnn else []))
-    found = evaluate_known_cases(photographs, _FIT, learned=learned, suite=options.suite)
-    expected = {**{case.name: case.leaks for case in known_cases(options.suite)}, UNRELATED: False}
+    learned = ("linear", "block", *(["cnn"] if cnn else []))
+    found = evaluate_known_cases(photographs, _FIT, learned=learned, suite=suite)
+    expected = {**{case.name: case.leaks for case in known_cases(suite)}, UNRELATED: False}
     verdicts = {name: is_called_leaking(assessment) for name, assessment in found.items()}
     wrong = [name for name, leaks in verdicts.items() if leaks != expected[name]]
-    if options.json:
+    if as_json:
         print(json.dumps(_summary(found, expected, verdicts), indent=2))
     else:
         console = Console(width=None if sys.stdout.isatty() else 150)
