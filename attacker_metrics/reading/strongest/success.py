@@ -52,9 +52,18 @@ class Reading:
 
     @property
     def verdict(self) -> str:
-        """:data:`LEAKS`, if the risk's lower end is above 0 and ``p_value`` below 0.025, or :data:`NONE_FOUND`."""
-        leaks = self.risk.low > 0 and self.p_value < LEVEL
-        return LEAKS if leaks else NONE_FOUND.format(n=self.success.n)
+        """:data:`LEAKS`, :data:`NONE_FOUND` or :data:`TOO_FEW`.
+
+        Pictures leak if the risk's lower end is above 0 and ``p_value`` below 0.025. Where one of the two says so alone, or
+        the numbers are so small that ``p_value`` would not do so if every picture were read, there are too few to tell.
+        """
+        above, rare = self.risk.low > 0, self.p_value < LEVEL
+        if above and rare:
+            return LEAKS
+        pictures = max(1.0, self.success.effective)
+        if above or rare or self.chance(round(pictures), pictures) >= LEVEL:
+            return TOO_FEW
+        return NONE_FOUND.format(n=self.success.n)
 
     def chance(self, successes: int, n: float) -> float:
         """As ``p_value``, of any number of successes among so many independent pictures."""
