@@ -16,7 +16,7 @@ def add(app: App) -> None:
         "Examples:",
         "  attacker-metrics evaluate --clean originals/ --noisy sent/ --output report/",
         "  attacker-metrics evaluate --manifest pairs.csv --suite standard-v1 --learned all",
-        "  attacker-metrics evaluate --manifest pairs.csv --null 1000 --fail-above read=0.05",
+        "  attacker-metrics evaluate --manifest pairs.csv --null 20000 --fail-above read=0.05",
         "",
         "Exit status: 0 all fine, 1 some pairs failed, 2 bad usage or nothing could be written, 3 a --fail-above limit was"
         " exceeded, 130 or 143 interrupted (--resume continues).",

@@ -31,7 +31,7 @@ from attacker_metrics.scoring.similarity import DEFAULT_BETAS, MSSSIM, Normalize
 
 View = tuple[Attacker, ...]
 
-SPEC_VERSION = "2"
+SPEC_VERSION = "3"
 """Version of the formulas: it changes whenever a score of the same pair of images does."""
 
 MS_SSIM_COMPONENT_NAMES: tuple[str, ...] = (
