@@ -43,6 +43,8 @@ _MOVED = {
     **dict(_all_into("report", "null_picture views", "evaluation.")),
     "evaluation.report": "report.outputs",
     "evaluation.cli": "commands.cli",
+    "evaluation.commands.interruption": "jobs.interruption",
+    "evaluation.commands.terminal": "report.terminal",
     "evaluation.commands": "commands",
     "comparison.cli": "commands.compare",
     "settings": "_settings",

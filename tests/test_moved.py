@@ -13,7 +13,11 @@ import torch
 import attacker_metrics as am
 from attacker_metrics import _moved
 
-RELEASED = json.loads((Path(__file__).parent / "data" / "modules_0.1.json").read_text())
+RETIRED = {f"evaluation.commands.{name}" for name in ("evaluate_options", "options", "reading_options")}
+"""Parsers of the command line, which nobody could have used: cyclopts took their place."""
+RELEASED = [
+    name for name in json.loads((Path(__file__).parent / "data" / "modules_0.1.json").read_text()) if name not in RETIRED
+]
 """Names of all modules of release 0.1, below the package."""
 PACKAGE = "attacker_metrics"
 

@@ -105,10 +105,3 @@ def test_a_new_key_a_missing_one_and_another_type_are_told(validator, tmp_path):
         changed = copy.deepcopy(summary)
         change(changed)
         assert not validator.is_valid(changed)
-
-
-def test_keys_to_come_are_listed(validator, tmp_path):
-    summary = summary_of(tmp_path, *RUNS["pairs"])
-    read = {"rate": 0.5, "low": 0.1, "high": 0.9, "n": 6, "false_positive_rate": 0.01, "strongest": {"rgb_clamp": 3}}
-    summary |= {"read": read, "risk": {"value": None, "low": None, "high": None, "reason": "6 pairs"}, "not_tried": ["cnn"]}
-    validator.validate(summary)
