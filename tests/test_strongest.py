@@ -1,5 +1,6 @@
 """The scale of unrelated pairs against SciPy and brute force, its calibration by simulation, and known leaks on pictures."""
 
+import dataclasses
 import json
 import math
 import statistics
@@ -244,6 +245,20 @@ def test_the_interval_of_a_success_rate_carries_the_error_of_the_null():
         alone += found.success.low <= truth <= found.success.high
     assert held / runs > 0.9
     assert held > alone
+
+
+def test_where_pictures_are_read_but_the_null_is_worth_little_the_verdict_says_so():
+    generator = np.random.default_rng(3)
+    null = NullDistribution({"a": generator.random((24, 18))})
+    found = reading(null, null.strongest({"a": np.full(24, 5.0)}), 0.01, groups=np.repeat([0, 1, 2, 3], 6))
+    assert (found.success.rate, found.verdict) == (1, "Leaks")
+    few = dataclasses.replace(found, effective_comparisons=2.0)
+    few = dataclasses.replace(few, p_value=few.chance(4, 4.0))
+    assert few.risk.low > 0
+    assert few.verdict == "not enough pictures"
+    unread = reading(null, null.strongest({"a": np.zeros(24)}), 0.01, groups=np.repeat([0, 1, 2, 3], 6))
+    assert unread.verdict == "no leak found by these attackers at 24 pictures"
+    assert dataclasses.replace(unread, effective_comparisons=2.0).verdict == "not enough pictures"
 
 
 def test_a_reading_has_a_risk_beyond_chance_and_its_words():
