@@ -28,7 +28,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tifffile
 import torch
-from attacker_metrics.commands.options import Interrupted, Unexpected, UsageError
 from PIL import Image, features
 
 from attacker_metrics._extras import MissingExtraError
@@ -39,6 +38,7 @@ from attacker_metrics.faithfulness import read_annotations, read_scores
 from attacker_metrics.faithfulness.tables import TableError
 from attacker_metrics.files.images import ImageError, Reading, decode_image
 from attacker_metrics.files.writing import has_header, is_ours
+from attacker_metrics.jobs.ending import Interrupted, Unexpected, UsageError
 from attacker_metrics.jobs.parts import UnfinishedRun
 from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
 from attacker_metrics.semsim import Encoder, Preprocessing, load_encoder, save_encoder

@@ -111,7 +111,7 @@ def test_help_version_and_mistakes_are_told_without_the_library(words, status):
             {"manifest": Path("a/b.csv"), "extra": ("m:A", "m:B")},
         ),
         (["--learned", "cnn", "--learned", "linear"], {"learned": ("linear", "cnn")}),
-        (["--learned", "all"], {"learned": ("linear", "block", "cnn", "keyed")}),
+        (["--learned", "all"], {"learned": ("linear", "block", "cnn", "keyed", "spectrum")}),
         (
             ["--fail-above", "read=.05", "--fail-above=ms_ssim=1@max"],
             {"fail_above": (Gate("read", 0.05), Gate("ms_ssim", 1.0, "max"))},
@@ -136,7 +136,7 @@ def test_words_become_options(words, options):
         ("evaluate --gamma", "--gamma needs a value"),
         ("evaluate --blur-sigma wide", "'wide' is not a number"),
         ("evaluate --suite standard-v0", "standard-v1"),
-        ("evaluate --learned all --learned tree", "'tree' is not one of linear, block, cnn, keyed, all"),
+        ("evaluate --learned all --learned tree", "'tree' is not one of linear, block, cnn, keyed, spectrum, all"),
         ("evaluate pictures/", "pictures/"),
         ("evaluate --nonsense 3", "--nonsense"),
         ("evaluate --no-json", "--no-json"),

@@ -91,6 +91,14 @@ def assert_same(output: Path, wanted: Path) -> None:
             assert now["components"][name][statistic] == pytest.approx(value, abs=1e-6)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _torch_engine():
+    """Which of two pictures that are alike comes first shall not hang on the last bit of a batch's kernel."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTACKER_METRICS_BACKEND", "torch")
+        yield
+
+
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
     return write_pairs(tmp_path_factory.mktemp("pairs"), PAIRS)

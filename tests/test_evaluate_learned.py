@@ -52,6 +52,14 @@ def named(row: int) -> list[str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
+def _torch_engine():
+    """The same bits whatever the batches and threads of the processes that share the pairs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTACKER_METRICS_BACKEND", "torch")
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """As each process of torchrun has: the numbers are then equal to the last digits."""
     before = torch.get_num_threads()

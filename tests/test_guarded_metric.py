@@ -184,6 +184,7 @@ class PixelDistance(nn.Module):
 
 POOL = """
 import multiprocessing, resource, torch
+from attacker_metrics import MultiAttackerPrivacy
 
 def evaluate(seed):
     part = MultiAttackerPrivacy(betas=(0.5, 0.5))
