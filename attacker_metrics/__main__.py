@@ -6,22 +6,8 @@ import os
 import sys
 import threading
 
-from attacker_metrics._extras import how_to_install
+from attacker_metrics._extras import without_cli
 
-_EXTRAS = (
-    "PIL",
-    "fsspec",
-    "imagecodecs",
-    "jinja2",
-    "markupsafe",
-    "matplotlib",
-    "pandas",
-    "pyarrow",
-    "rich",
-    "scipy",
-    "statsmodels",
-    "tifffile",
-)
 _CUT_SHORT = (2, 70, 130, 143)
 """Statuses with which threads may still be at work."""
 
@@ -32,9 +18,9 @@ def main() -> int:
     try:
         from attacker_metrics.commands import cli
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in _EXTRAS:
+        if (message := without_cli(error)) is None:
             raise
-        print(f"attacker-metrics: the command line needs {error.name}: {how_to_install('cli')}", file=sys.stderr)
+        print(f"attacker-metrics: {message}", file=sys.stderr)
         return 2
     status = cli.main()
     hanging = [thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()]

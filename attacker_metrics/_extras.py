@@ -4,8 +4,24 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib import metadata
 from pathlib import Path
+
+OF_THE_COMMAND_LINE = (
+    "PIL",
+    "cyclopts",
+    "fsspec",
+    "imagecodecs",
+    "jinja2",
+    "markupsafe",
+    "matplotlib",
+    "pandas",
+    "pyarrow",
+    "rich",
+    "scipy",
+    "statsmodels",
+    "tifffile",
+)
+"""The modules that the extra ``cli`` brings."""
 
 
 class MissingExtraError(ModuleNotFoundError):
@@ -31,6 +47,13 @@ def missing_extra(
     return MissingExtraError(f"{what}: {how_to_install(extra)}{more}.", name=None if error is None else error.name)
 
 
+def without_cli(error: ModuleNotFoundError) -> str | None:
+    """What to say of a module that the extra ``cli`` would bring; None for any other."""
+    if error.name is None or error.name.split(".")[0] not in OF_THE_COMMAND_LINE:
+        return None
+    return f"the command line needs {error.name}: {how_to_install('cli')}"
+
+
 def how_to_install(extra: str) -> str:
     """The command that adds an extra to this very installation, from the source that it came from.
 
@@ -48,6 +71,8 @@ def _source(extra: str) -> str | None:
     clone = Path(__file__).resolve().parents[1]
     if (clone / "pyproject.toml").is_file():
         return f"-e {shlex.quote(f'{clone}[{extra}]')}"
+    from importlib import metadata  # which takes longer than the rest of --version
+
     try:
         found = json.loads(metadata.distribution("attacker-metrics").read_text("direct_url.json") or "{}")
         address, revision = found["url"], found.get("vcs_info", {})

@@ -43,6 +43,8 @@ _MOVED = {
     **dict(_all_into("report", "null_picture views", "evaluation.")),
     "evaluation.report": "report.outputs",
     "evaluation.cli": "commands.cli",
+    "evaluation.commands.interruption": "jobs.interruption",
+    "evaluation.commands.terminal": "report.terminal",
     "evaluation.commands": "commands",
     "comparison.cli": "commands.compare",
     "settings": "_settings",
@@ -70,7 +72,11 @@ class _Loader:
         """Nothing to make: the module is there, or is imported under its new name."""
 
     def exec_module(self, module: ModuleType) -> None:
-        sys.modules[module.__name__] = importlib.import_module(self._new)
+        new = importlib.import_module(self._new)
+        inside = module.__name__.partition(".")[2] + "."
+        if not hasattr(new, "__path__") and any(old.startswith(inside) for old in _MOVED):
+            new.__path__ = []  # it was a package: old names inside of it are looked for
+        sys.modules[module.__name__] = new
 
 
 def install() -> None:

@@ -85,7 +85,7 @@ def main() -> int:
     report(UPDATE, metrics["update"]["wall_s"]["ratio"]["median"], f"{metrics['update']['wall_s']['median'] * 1e3:.0f} ms")
     singly = metrics["seventeen classes"]["wall_s"]["median"] / metrics["update"]["wall_s"]["median"]
     print(f"the seventeen classes one by one / collection: {singly:.1f}")
-    payload = {"backend": backend(), "ours": ours, "bars": rows, "metrics": metrics}
+    payload = {"backend": str(backend()), "ours": ours, "bars": rows, "metrics": metrics}
     name = "-".join(["bars", backend(), *(["compiled"] if options.compile else [])])
     print(f"wrote {frame.save(name, payload, options.output).name}")
     return 0 if all(row["holds"] for row in rows) else 1

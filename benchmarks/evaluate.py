@@ -94,7 +94,7 @@ def main() -> None:
     print(frame.markdown(["pairs", "peak MiB"], [[str(row["pairs"]), f"{row['peak_bytes'] / 2**20:.0f}"] for row in memory]))
     print(frame.markdown(["stage", "figure"], [[name, f"{value:.4g}"] for name, value in stages.items()]))
     payload = {
-        "backend": backend(),
+        "backend": str(backend()),
         "pairs": options.pairs,
         "side": options.side,
         "batch": BATCH,

@@ -33,6 +33,13 @@ SCORES: dict[str, tuple[Callable[[np.random.Generator, int], NDArray[np.float64]
     "70 % are 0": (lambda random, n: (random.random(n) < 0.3) * random.beta(2, 2, n), 0.15),
 }
 
+UNEQUAL = {
+    "one of 500 pairs and 19 of one": (500, *[1] * 19),
+    "20 sizes by Zipf's law": tuple(300 // k for k in range(1, 21)),
+    "60 sizes by Zipf's law": tuple(300 // k for k in range(1, 61)),
+    "three of 100 and 17 of two": (*[100] * 3, *[2] * 17),
+}
+
 
 def main() -> None:
     parser = frame.parser(__doc__)
@@ -85,6 +92,13 @@ def cases() -> list[tuple[str, Callable[[np.random.Generator], Sample], float, d
     found.append(("p90 of 60 groups", partial(in_groups, 60), ninth, {"ours": partial(our_quantile, 0.9)}))
     for rate in (0.05, 0.2, 0.5):
         found.append((f"rate {rate} in 25 groups", partial(hits_in_groups, 25, rate), rate, {"ours": our_rate}))  # noqa: PERF401
+    for leak in (0.05, 0.2):
+        for n in (5, 10, 20, 29):
+            found.append((f"mean of {n}, {leak:.0%} leak", partial(rarely, leak, n), 0.01 + 0.98 * leak, {"ours": our_mean}))  # noqa: PERF401
+    for name, sizes in UNEQUAL.items():
+        for rate in (0.02, 0.1, 0.3):
+            what = f"upper bound of {rate} in groups, {name}"
+            found.append((what, partial(whole_groups, sizes, rate), rate, {"ours": our_upper}))
     return found
 
 
@@ -120,8 +134,23 @@ def hits_in_groups(groups: int, rate: float, random: np.random.Generator) -> Sam
     return random.random(sizes.sum()) < chances, np.repeat(np.arange(groups), sizes)
 
 
+def rarely(leak: float, n: int, random: np.random.Generator) -> Sample:
+    """Scores of 0.01, and 0.99 for few pairs."""
+    return np.where(random.random(n) < leak, 0.99, 0.01), None
+
+
+def whole_groups(sizes: tuple[int, ...], rate: float, random: np.random.Generator) -> Sample:
+    """Groups that leak with all their pairs or with none."""
+    return np.repeat(random.random(len(sizes)) < rate, sizes), np.repeat(np.arange(len(sizes)), sizes)
+
+
+def our_upper(sample: Sample, _seed: int) -> tuple[float, float]:
+    return 0.0, success_rate(*sample).upper
+
+
 def our_mean(sample: Sample, seed: int) -> tuple[float, float]:
-    return mean_interval(*sample, resamples=RESAMPLES, seed=seed)[1:]
+    low, high = mean_interval(*sample, resamples=RESAMPLES, seed=seed)[1:]
+    return (-math.inf, math.inf) if math.isnan(low) else (low, high)  # equal scores have no interval: no promise
 
 
 def our_worst(sample: Sample, seed: int) -> tuple[float, float]:

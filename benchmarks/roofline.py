@@ -59,7 +59,7 @@ def main() -> None:
         for r in rows
     ]
     print(frame.markdown(header, cells) + "\n")
-    payload: dict[str, Any] = {"backend": backend(), "flop_per_s": rate, "copy_bytes_per_s": bandwidth, "rows": rows}
+    payload: dict[str, Any] = {"backend": str(backend()), "flop_per_s": rate, "copy_bytes_per_s": bandwidth, "rows": rows}
     if backend() == "torch":
         payload["stages"] = stages()
         cells = [[name, f"{share:.0%}"] for name, share in payload["stages"].items()]

@@ -34,7 +34,7 @@ def main() -> int:
         sweeps[sweep] = {"rows": rows, "largest / smallest": spread}
         print(frame.markdown(["shape", "ms", "ns per pixel"], [entry["cells"] for entry in rows]))
         print(f"largest / smallest: {spread:.2f} ({'flat' if spread <= FLAT else 'NOT FLAT'} within {FLAT})\n", flush=True)
-    payload = {"backend": backend(), "threads": torch.get_num_threads(), "sweeps": sweeps}
+    payload = {"backend": str(backend()), "threads": torch.get_num_threads(), "sweeps": sweeps}
     print(f"wrote {frame.save('scaling-' + backend(), payload, options.output).name}")
     return 0 if flat else 1
 

@@ -19,9 +19,11 @@ from reference import OBFUSCATIONS, photographs
 from torchmetrics import Metric
 
 import attacker_metrics as am
+from attacker_metrics.engine import native
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("ATTACKER_METRICS_BACKEND", "torch")  # whatever was built on this machine
+if not native.SHIPPED.exists():  # then what was built on this machine, or would be on the way, is not meant
+    os.environ.setdefault("ATTACKER_METRICS_BACKEND", "torch")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread per worker: more would wait for each other's cores
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

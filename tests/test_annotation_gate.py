@@ -547,3 +547,10 @@ def test_damage_under_a_running_server_tells_an_annotator_no_file_name(store, cl
     assert answer.status_code == 503
     assert "sqlite" not in answer.text
     assert "no such table: votes" in caplog.text
+
+
+def test_a_database_whose_tables_are_made_by_what_is_no_text_is_told(voted):
+    """SQLite repeats the place in its message, at which Python's driver stumbles."""
+    voted.write_bytes(voted.read_bytes().replace(b"UNIQUE (token)", b"UN\xd3\x87\xc7\xe6 (token)"))
+    with pytest.raises(DatabaseFileError, match=r"cannot be (used as a database|read as a study)"):
+        read_votes(voted)

@@ -1,6 +1,7 @@
 """The plan of the house: folders in the order of the data, and no import that runs back up it."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ ORDER = (
     "defenses",
     "study",
     "commands",
+    "testing",
 )
 """Every folder may import from itself and from those above it in this list; modules beside ``__init__`` serve all."""
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -76,3 +78,45 @@ def test_folders_say_what_comes_in_and_what_goes_out():
     for folder in ORDER:
         tree = ast.parse((PACKAGE / folder / "__init__.py").read_text(encoding="utf-8"))
         assert len((ast.get_docstring(tree) or "").splitlines()) >= 1, folder
+
+
+# --- the page about it ----------------------------------------------------------------------------------------------------
+
+PAGES = Path(__file__).parents[1] / ".github"
+PAGE = (PAGES / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def picture_of(page: str) -> str:
+    """The block of code in no language, without the explanations in parentheses."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    (picture,) = (block for language, block in blocks if not language)
+    return re.sub(r"\(.*?\)", "", picture)
+
+
+def test_the_page_lists_every_folder_in_order_with_what_comes_in_and_goes_out():
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", PAGE, flags=re.MULTILINE)
+    assert tuple(folder for folder, _, _ in rows) == ORDER
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE", "CONTRIBUTING"])
+def test_the_picture_shows_folders_that_exist(page):
+    shown = re.findall(r"[a-z_]+", picture_of((PAGES / f"{page}.md").read_text(encoding="utf-8")))
+    assert set(shown) <= set(ORDER), sorted(set(shown) - set(ORDER))
+    assert len(shown) == len(set(shown))
+    if page == "ARCHITECTURE":
+        assert set(shown) == set(ORDER)
+
+
+def test_modules_that_serve_all_are_on_the_page():
+    private = {path.stem for path in PACKAGE.glob("_*.py")} - {"__init__", "__main__"}
+    assert private == set(re.findall(r"`(_[a-z]\w*)`", PAGE))
+
+
+def test_the_pages_name_files_that_exist():
+    for page in PAGES.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)\)", text):
+            assert (PAGES / target).exists(), f"{page.name}: {target}"
+        for name in re.findall(r"`((?:[\w.]+/)+[\w.]*\w\.(?:py|json|md))`", text):
+            places = (PACKAGE.parent / name, PACKAGE / name)
+            assert any(place.exists() for place in places), f"{page.name}: {name}"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -481,3 +482,16 @@ def test_a_column_that_is_there_twice_is_named(runs, capsys):
     pq.write_table(table.append_column("id", table["id"]), "strong/scores.parquet")
     assert compare("weak", "strong") == 2
     assert "'id' is there twice" in capsys.readouterr().err
+
+
+def test_scores_that_are_no_text_and_a_utility_that_is_a_pipe_are_one_message(runs, capsys):
+    os.mkfifo("pipe.csv")
+    assert compare("weak", "strong", "--utility", "pipe.csv") == 2
+    assert "it is a named pipe, not a regular file; save it as one" in capsys.readouterr().err
+    table = pq.read_table("strong/scores.parquet")
+    text = pa.StringArray.from_buffers(PAIRS, *pa.array([b"\xff"] * PAIRS).buffers()[1:])
+    pq.write_table(table.set_column(table.schema.get_field_index("id"), "id", text), "strong/scores.parquet")
+    assert compare("weak", "strong") == 2
+    error = capsys.readouterr().err
+    assert "strong/scores.parquet cannot be read as Parquet" in error
+    assert "Invalid UTF8" in error

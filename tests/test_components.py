@@ -1,5 +1,6 @@
 """The table of components, and the pair of batches that makes each view and each score once."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -210,3 +211,32 @@ def test_the_engine_refuses_a_similarity_that_it_would_evaluate_otherwise():
     component = Component("wide", am.MSSSIM(SMALL, data_range=255.0))
     with pytest.raises(ValueError, match=r"'wide': the engine does not know MSSSIM\(.*data_range=255\.0"):
         am.scoring.components.program_of([component], 3, 22, 22)
+
+
+def test_family_and_attacker_are_fields_that_the_name_agrees_with_and_identity_leaves_out():
+    from attacker_metrics.metrics.identity import identity_of
+    from attacker_metrics.metrics.stored_names import digest_before
+    from attacker_metrics.reading.kinds import Kind, family_of, kinds, names
+    from attacker_metrics.scoring.suites import added_components
+
+    table = {**am.standard_components(), **added_components("standard-v1")}
+    for name, row in table.items():
+        assert row.family == ("pearson" if name.startswith("pearson") else "ms_ssim")
+        assert row.attacker in name
+        assert kinds()[name] == (row.family, row.attacker)
+        bare = dataclasses.replace(row, attacker="other", family="other", undoes="")
+        assert bare == row
+        assert hash(bare) == hash(row)
+        assert identity_of(bare) == identity_of(row)
+        assert digest_before(am.BlurPearson, (bare,)) == digest_before(am.BlurPearson, (row,))
+    assert len(names()) == len(kinds())
+    assert names()[Kind("ms_ssim", "rgb")] == "rgb_clamp"
+    assert [family_of(name) for name in ("ms_ssim", "pearson", "pearson_linear", "own")] == [
+        "ms_ssim",
+        "pearson",
+        "pearson",
+        None,
+    ]
+    own = am.Component("pearson_like", torch.add, noisy=(torch.negative,))
+    assert (own.family, own.attacker) == ("", "pearson_like")
+    assert am.Component("own", am.SquaredPearson()).family == "pearson"

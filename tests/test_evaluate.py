@@ -15,7 +15,13 @@ pytest.importorskip("rich", reason="needs the cli extra")
 import pyarrow.parquet as pq
 from PIL import Image
 
-from attacker_metrics import MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, AttackerMetricsWarning, multi_attacker_scores
+from attacker_metrics import (
+    MS_SSIM_COMPONENT_NAMES,
+    PEARSON_COMPONENT_NAMES,
+    AttackerMetricsWarning,
+    backend,
+    multi_attacker_scores,
+)
 from attacker_metrics.commands import cli
 from attacker_metrics.evaluation.tails import estimate_as_json
 from attacker_metrics.pairs.demonstration import OBFUSCATIONS
@@ -133,6 +139,8 @@ def test_summary_statistics_are_those_of_the_scores(folders):
     assert settings["gamma"] == [0.7, 1.5]
     assert (settings["blur_sigma"], settings["wavelet_threshold"], settings["betas"]) == (1.5, 0.2, [0.5, 0.5])
     assert {"attacker_metrics_version", "spec_version", "torch_version", "torchmetrics_version"} <= summary.keys()
+    assert summary["backend"] == str(backend())
+    assert summary["backend"] in (folders / "out" / "report.html").read_text()
     assert sum(summary["strongest"].values()) == 6
     assert summary["noisy_8bit"] == 6
     assert "clipped and quantised" in (folders / "out" / "report.html").read_text()

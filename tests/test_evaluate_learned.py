@@ -1,6 +1,7 @@
 """``evaluate --learned``: fitted on one side of a split, scored on the other, the same for any number of processes."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.commands import cli
 from attacker_metrics.evaluation import fitting, run
-from attacker_metrics.jobs.parts import FOLDER
+from attacker_metrics.jobs.parts import FOLDER, ResumeError, UnfinishedRun
 from attacker_metrics.pairs.manifest import ManifestPairs
 from attacker_metrics.pairs.split import Side, SplitError, fit_rows, sides
 from attacker_metrics.reading.learned import LinearAttacker, in_fit_split, standard_learned
@@ -28,7 +29,7 @@ from attacker_metrics.scoring.suites import STANDARD_V1
 
 SIDE, PAIRS, PEOPLE, BAD, NAN = 32, 240, 40, 3, 6
 ASKED = ("--betas", "1", "--gamma", "2", "--part-size", "16", "--batch-size", "8")
-LEARNED = ("--learned", "linear", "--learned", "block", "--null", "99")
+LEARNED = ("--learned", "linear", "--learned", "block", "--null", "2400")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ATTACKER_METRICS_BACKEND": "torch"}
 
 
@@ -48,6 +49,14 @@ def table(rows, path, head="id,clean,noisy,group"):
 
 def named(row: int) -> list[str]:
     return [f"pair {row}", f"clean{row}.npy", f"noisy{row}.npy", f"person {row % PEOPLE}"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torch_engine():
+    """The same bits whatever the batches and threads of the processes that share the pairs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTACKER_METRICS_BACKEND", "torch")
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -149,7 +158,7 @@ def test_the_learned_attackers_compete_and_are_reported(alone):
     assert success["gray_clamp"]["successes"] == 0
     page = (alone / "report.html").read_text()
     assert "LinearAttacker(kernel_size=8, stride=8)" in page
-    assert "beyond all of them" in page  # the drawing of the unrelated pairs
+    assert "how rare the strongest attacker" in page  # the drawing of the unrelated pairs
     assert any("fit_pairs.parquet" in sentence for sentence in summary["readings"])
 
 
@@ -255,7 +264,7 @@ def test_a_column_decides_and_one_of_your_own_metrics_may_learn(manifest, tmp_pa
 def status_of(asked) -> int:
     try:
         return cli.main(asked)
-    except SystemExit as end:  # argparse's own
+    except SystemExit as end:  # of words that cannot be understood
         return end.code
 
 
@@ -331,6 +340,68 @@ def test_splits_that_cannot_be_are_named(tmp_path, rows, head, share, message):
         fit_rows(source, 2, share)
 
 
+class Cells:
+    """A source whose rows are given."""
+
+    def __init__(self, **columns):
+        self.columns = columns
+
+    def rows(self, start, stop):
+        return pa.table({name: cells[start:stop] for name, cells in self.columns.items()})
+
+
+def test_what_is_on_both_sides_is_found_however_far_apart_and_named_by_its_rows():
+    count = 3 * 4096 + 5
+    side = ["fit" if i % 2 else "score" for i in range(count)]
+    clean = [f"c{i}" for i in range(count)]
+    fit, rule = fit_rows(Cells(id=clean, clean=clean, split=side), count, None)
+    assert (rule, fit.tolist()) == ("column split", [bool(i % 2) for i in range(count)])
+    far = [*clean[:-1], clean[1]]  # row 2 is for fitting, the last is scored
+    with pytest.raises(
+        SplitError, match=rf"but 1 values of clean .* 'c1' \(row 2 is for fitting, row {count} is scored\)\. Put"
+    ):
+        fit_rows(Cells(id=clean, clean=far, split=side), count, None)
+    with pytest.raises(SplitError, match=r"but 6 values of group .* and 1 more\. Put all pairs of one group"):
+        fit_rows(Cells(id=clean, group=[f"g{i // 2}" for i in range(12)] + clean[12:], split=side), count, None)
+    with pytest.raises(SplitError, match=r"but 5 values of group .*scored\)\. Put all pairs of one group"):
+        fit_rows(Cells(id=clean, group=[f"g{i // 2}" for i in range(10)] + clean[10:], split=side), count, None)
+    for empty in ("", None):  # no file, no group: shared by nobody
+        fit_rows(Cells(id=clean, clean=[empty] * count, split=side), count, None)
+
+
+def test_cells_of_the_column_that_are_neither_are_counted_from_the_first_row_on():
+    side = ["fit", "score", "Fit", "", None, "train", "test", "x"]
+    cells = Cells(id=list("abcdefgh"), split=side)
+    with pytest.raises(SplitError, match=r"row 3: 'Fit'; row 4: ''; row 5: ''; row 6: 'train'; row 7: 'test'; \.\.\.\."):
+        fit_rows(cells, 8, None)
+    with pytest.raises(SplitError, match=r"row 3: 'x'\."):
+        fit_rows(Cells(id=list("abc"), split=["fit", "score", "x"]), 3, None)
+    late = ["fit"] * 5000
+    late[4999] = "x"
+    with pytest.raises(SplitError, match=r"row 5000: 'x'\."):
+        fit_rows(Cells(id=list(map(str, range(5000))), split=late), 5000, None)
+    with pytest.raises(SplitError, match="all 2 pairs are for scoring, none is left to fit on"):
+        fit_rows(Cells(id=list("ab"), split=["score", "score"]), 2, None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "known"),
+    [
+        ({"group": "g", "clean": "c"}, "group"),
+        ({"group": None, "clean": "c"}, "clean"),
+        ({"group": "", "clean": "c"}, "clean"),
+        ({"clean": None}, "id"),
+        ({}, "id"),
+    ],
+)
+def test_the_first_that_is_known_of_group_clean_and_id_decides_and_half_is_the_default(columns, known):
+    cells = {name: [letter and f"{letter}{i // 2}" for i in range(400)] for name, letter in columns.items()}
+    cells["id"] = [f"id{i}" for i in range(400)]
+    fit, rule = fit_rows(Cells(**cells), 400, None)
+    assert rule == f"hash of {known}"
+    assert fit.tolist() == [in_fit_split(key, share=0.5) for key in cells[known]]
+
+
 def test_a_group_is_on_one_side_by_its_name(tmp_path):
     path = table(([f"{i}", f"c{i}", "n", f"g{i // 3}"] for i in range(600)), tmp_path / "pairs.csv")
     fit, rule = fit_rows(ManifestPairs(str(path)), 600, 0.3)
@@ -367,5 +438,19 @@ def test_the_built_in_settings_of_the_standard_attackers():
     assert repr(linear) == repr(LinearAttacker(5))
     assert repr(block) == repr(LinearAttacker(8, 8))
     assert tuple(metric.name for metric in standard_learned()) == STANDARD_V1.learned
-    with pytest.raises(ValueError, match="kinds must be among linear, block, cnn, keyed, got 'gan'"):
+    with pytest.raises(ValueError, match="kinds must be among linear, block, cnn, keyed, spectrum, got 'gan'"):
         standard_learned(["gan"])
+
+
+@pytest.mark.parametrize("forged", [b"no state", None, {"linear": {}}, {"linear": None}, {"other": {}}, [1]])
+def test_a_fit_of_a_stranger_with_a_right_digest_is_refused_in_words(tmp_path, forged):
+    content = io.BytesIO()
+    torch.save(forged, content)
+    cell = forged if isinstance(forged, bytes) else content.getvalue()
+    rows = {"id": pa.array(["a"]), "fit_failure": pa.array([None], pa.string())}
+    fitted = UnfinishedRun(tmp_path)
+    fitted.begin({}, 1, 1, 1, resume=False)
+    fitted.write(0, pa.table({**rows, fitting._STATE: pa.array([cell], pa.large_binary())}))
+    attackers = {"linear": standard_learned(["linear"])[0].attacker}
+    with pytest.raises(ResumeError, match="is no fit of this run"):
+        fitting._load(attackers, fitted)

@@ -19,13 +19,12 @@ from statsmodels.stats.proportion import proportion_confint
 
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
 from attacker_metrics.commands import cli
-from attacker_metrics.commands import evaluate as command
-from attacker_metrics.evaluation import run
+from attacker_metrics.evaluation import pipeline, run
 from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
-from attacker_metrics.reading.strongest import NullDistribution, attackers_of, noise_of_equal_error, score
+from attacker_metrics.reading.strongest import NullDistribution, attackers_of, noise_of_equal_error, reading, score
 from attacker_metrics.scoring.suites import STANDARD_V1
 
-SIDE, PAIRS, PEOPLE, NULL = 16, 117, 50, 105
+SIDE, PAIRS, PEOPLE, NULL = 16, 117, 50, 2340
 SMALL = ("--betas", "1", "--suite", "standard-v1")
 
 
@@ -71,9 +70,9 @@ def manifest(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(manifest):
     """The summary of a run, and which of its images were matched."""
-    choose, kept = command.choose, []
+    choose, kept = pipeline.choose, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "choose", lambda *arguments: kept.append(choose(*arguments)) or kept[0])
+        patch.setattr(pipeline, "choose", lambda *arguments: kept.append(choose(*arguments)) or kept[0])
         return evaluate(manifest, "out", *SMALL, "--null", str(NULL)), kept[0]
 
 
@@ -102,33 +101,45 @@ def rescored(pairs) -> dict[str, np.ndarray]:
     return score(attackers, images, len(images))
 
 
-def test_strongest_attacker_thresholds_and_rates_are_those_of_the_null_made_by_hand(made, summary, scores):
+def test_strongest_attacker_and_rates_are_those_of_the_null_made_by_hand(made, summary, scores):
     selection = made[1]
-    assert len(selection.noisy) == NULL
-    for i, j in zip(selection.noisy, selection.clean, strict=True):
+    assert selection.pictures == list(range(PAIRS))
+    assert summary["null"]["comparisons"] == len(selection.pairs) == PAIRS * 20
+    assert (summary["null"]["per_picture"], summary["null"]["pictures"]) == (20, PAIRS)
+    for i, j in selection.pairs:
         assert i % PEOPLE != j % PEOPLE
         assert i % 2 == j % 2  # one size
-    null = NullDistribution(
-        rescored((images(i)[0], images(j)[1]) for i, j in zip(selection.noisy, selection.clean, strict=True))
-    )
+    originals = np.array(selection.originals)
+    tables = rescored((images(i)[0], images(j)[1]) for i, j in selection.pairs)
+    null = NullDistribution({name: table.reshape(PAIRS, 20) for name, table in tables.items()}, originals % PEOPLE)
     columns = {name: np.array(scores[name], float) for name in null.names}
     wanted = null.strongest(columns)
     assert np.mean(np.array(scores["strongest_attacker"]) == wanted.winner) > 0.98  # float32 by other batches may break ties
     np.testing.assert_allclose(scores["strongest"], wanted.percentile, atol=2 / NULL)
     np.testing.assert_allclose(scores["strongest_p_value"], wanted.p_value, atol=2 / NULL)
-    found = summary["null"]["rates"]["0.01"]
-    assert found["realised"] == pytest.approx(null.realised(0.01), abs=1 / NULL)
-    assert found["realised"] <= 0.01
-    for name in null.names:
-        above = columns[name] > found["thresholds"][name]
-        assert found["success"][name]["successes"] == above.sum()
-        assert np.mean(above == null.success(name, columns[name], 0.01)) > 0.98
-        assert summary["null"]["anchors"][name]["null"] == pytest.approx(null.mean(name), abs=1e-5)
+    for rate in ("0.01", "0.001"):
+        found, by_hand = summary["null"]["rates"][rate], reading(null, wanted, float(rate), groups=np.arange(PAIRS) % PEOPLE)
+        assert found["realised"] == pytest.approx(null.realised(float(rate)), abs=1 / NULL)
+        assert found["realised"] <= float(rate)
+        assert found["read"]["rate"] == pytest.approx(by_hand.success.rate, abs=2 / PAIRS)
+        for name in ("low", "high"):
+            assert found["read"][name] == pytest.approx(getattr(by_hand, name), abs=0.03)
+        for name in null.names:
+            alone = null.success(name, columns[name], float(rate))
+            assert abs(found["success"][name]["successes"] - alone.sum()) <= 1
+    assert all(summary["null"]["anchors"][name]["null"] == pytest.approx(null.mean(name), abs=1e-5) for name in null.names)
     read = np.array(scores["strongest_p_value"]) <= 0.01 * (1 + 1e-12)
     assert read[::3].all()
-    assert found["success"]["strongest"]["successes"] == read.sum()
-    assert summary["null"]["rates"]["0.001"]["success"] is None
-    assert "999 unrelated pairs, got 105" in summary["null"]["rates"]["0.001"]["refused"]
+    assert summary["null"]["rates"]["0.01"]["success"]["strongest"]["successes"] == read.sum()
+    told = summary["read"]
+    assert (told["rate"], told["n"], told["false_positive_rate"]) == (read.mean(), PAIRS, 0.01)
+    assert sum(told["strongest"].values()) == read.sum()
+    chance = summary["null"]["rates"]["0.01"]["realised"]
+    assert summary["risk"] == told["risk"]
+    assert told["risk"]["value"] == pytest.approx((read.mean() - chance) / (1 - chance))
+    assert 0 < told["risk"]["low"] < told["risk"]["value"] < told["risk"]["high"] < 1
+    assert told["verdict"] == "Leaks"
+    assert summary["not_tried"][-1] == "averaging of draws (one draw of each picture)"
     anchors = selection.anchors
     ceiling = rescored((images(i)[1], images(i)[1]) for i in anchors)
     noise = rescored((noise_of_equal_error(*map(torch.tensor, images(i)), seed=i), images(i)[1]) for i in anchors)
@@ -142,7 +153,10 @@ def test_nobody_read_has_an_upper_bound_and_groups_widen_it(manifest, summary):
     none = [name for name, rate in tested.items() if rate["successes"] == 0]
     assert none
     for name in none:
-        upper = proportion_confint(0, PEOPLE, alpha=0.1, method="beta")[1]  # people, not pairs
+        sizes = np.bincount(np.arange(PAIRS) % PEOPLE)
+        worth = sizes.sum() ** 2 / (sizes**2).sum()  # people, not pairs; of unequal shares a little less than 50
+        assert 48 < worth < PEOPLE
+        upper = proportion_confint(0, worth, alpha=0.1, method="beta")[1]
         assert tested[name]["upper"] == pytest.approx(upper)
     page = (manifest.parent / "out" / "report.html").read_text()
     assert f"0 of {PAIRS} (0, upper bound {tested[none[0]]['upper']:.3g})" in page
@@ -253,12 +267,15 @@ def test_another_suite_is_another_run(manifest, monkeypatch, capsys):
     assert "suite is 'standard-v1', was None" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, 4])
 def test_too_few_images_for_a_null_are_no_failure(tmp_path, count):
     found = evaluate(write(tmp_path / "few", count), "out", *SMALL)
-    assert (found["evaluated"], found["null"]["pairs"]) == (count, 0)
-    assert "no unrelated pairs" in found["null"]["refused"]
+    assert (found["evaluated"], found["null"]["comparisons"]) == (count, 0)
+    assert "not enough pictures" in found["null"]["refused"]
     assert any("not calibrated" in sentence for sentence in found["readings"])
+    assert found["read"]["rate"] is found["risk"] is None
+    assert found["read"]["verdict"] == "not enough pictures"
+    assert found["read"]["reason"] == found["null"]["refused"]
     assert "strongest" not in scores_of(tmp_path / "few" / "pairs.csv", "out")
 
 
@@ -269,7 +286,7 @@ def test_pairs_of_one_clean_file_are_not_unrelated(tmp_path):
         text = text.replace(f"clean{row}.npy", "clean0.npy")
     path.write_text(text)
     found = evaluate(path, "out", *SMALL)
-    assert found["null"]["pairs"] == 6  # the rows of odd numbers, whose pictures differ
+    assert found["null"]["comparisons"] == 6 * 5  # the rows of odd numbers, whose pictures differ
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -281,7 +298,7 @@ def test_a_clean_file_is_itself_in_another_spelling_or_group(tmp_path, grouped):
         text = text.replace(f",clean{row}.npy", ",./clean0.npy" if row % 4 else ",clean0.npy")
     path.write_text(text)
     found = evaluate(path, "out", *SMALL)
-    assert found["null"]["pairs"] == 6  # the rows of odd numbers, whose pictures differ
+    assert found["null"]["comparisons"] == 6 * 5  # the rows of odd numbers, whose pictures differ
 
 
 def test_flags_warn_of_collapse_but_not_of_the_negative_of_a_plain_picture(manifest, summary):
@@ -308,7 +325,7 @@ def test_compare_has_the_strongest_attacker_unless_the_null_is_another(manifest,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--null", "10001"), "at most 10000 unrelated pairs"),
+        (("--null", "1000001"), "at most 1000000 comparisons"),
         (("--suite", "standard-v1", "--blur-sigma", "1"), "is frozen"),
     ],
 )
@@ -343,14 +360,14 @@ def with_draws(folder, count: int, draws: int):
 
 
 def test_attackers_see_the_first_draw_and_the_mean_of_all(tmp_path):
-    path = with_draws(tmp_path / "draws", 3, 8)
-    found = evaluate(path, "out", "--betas", "1", "--draws", "8", "--null", "3")
+    path = with_draws(tmp_path / "draws", 7, 8)
+    found = evaluate(path, "out", "--betas", "1", "--draws", "8", "--null", "140")
     assert found["settings"]["draws"] == 8
     scores = scores_of(path, "out")
     single = [name for name in scores if f"draws_{name}" in scores]
     assert len(single) == 15
     shares = []
-    for row in range(3):
+    for row in range(7):
         draws = [np.load(path.parent / f"noisy{row}-{draw}.npy") for draw in range(8)]
         clean = torch.tensor(images(row)[1])[None]
         first = multi_attacker_scores(torch.tensor(draws[0])[None], clean, betas=(1.0,))

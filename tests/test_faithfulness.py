@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from pathlib import Path
 
@@ -738,3 +739,29 @@ def test_alignment_leaves_what_fits_and_refuses_what_cannot_be():
         align(clean, clean, max_shift=16)
     with pytest.raises(ValueError, match=r"got \(3, 32, 32\)"):
         align(clean[0], clean[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that never answers")
+@pytest.mark.parametrize("read", [read_scores, read_annotations])
+@pytest.mark.parametrize("name", ["pipe.csv", "pipe.parquet"])
+def test_a_table_that_is_a_pipe_or_a_device_is_told_and_never_waited_for(tmp_path, read, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(TableError, match="it is a named pipe, not a regular file"):
+        read(tmp_path / name)
+    (tmp_path / f"zero{name}").symlink_to("/dev/zero")
+    with pytest.raises(TableError, match="it is a device, not a regular file"):
+        read(tmp_path / f"zero{name}")
+
+
+@pytest.mark.parametrize("damage", ["text", "head"])
+def test_a_parquet_table_that_lies_is_told_by_its_name(tmp_path, damage):
+    path = tmp_path / "scores.parquet"
+    text = pa.StringArray.from_buffers(1, *pa.array([b"\xff"]).buffers()[1:])
+    pq.write_table(pa.table({"reconstruction": text, "psnr": [1.0]}), path)
+    if damage == "head":  # the last eight bytes are the length of the head before them, and PAR1
+        content = bytearray(path.read_bytes())
+        begin = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+        content[begin] = 0xFE
+        path.write_bytes(content)
+    with pytest.raises(TableError, match=r"scores\.parquet cannot be read as Parquet"):
+        read_scores(path)

@@ -29,7 +29,7 @@ from attacker_metrics.reading.learned import (
     in_fit_split,
 )
 
-ATTACKERS = (lambda: LinearAttacker(3), lambda: LinearAttacker(8, 8), lambda: CNNAttacker(steps=5))
+ATTACKERS = (lambda: LinearAttacker(3), lambda: LinearAttacker(4, 4), lambda: CNNAttacker(steps=5))
 every_attacker = pytest.mark.parametrize("make", ATTACKERS, ids=["filter", "blocks", "cnn"])
 
 
@@ -426,3 +426,31 @@ def test_processes_with_uneven_shares_fit_the_attacker_of_one_process(tmp_path):
         assert seen == sorted(linear._seen)
         for got, want in zip(weights, wanted, strict=True):
             torch.testing.assert_close(got, want, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(("pictures_of", "refused"), [(4, True), (24, False), (100, False)])
+def test_held_out_error_decides_whether_a_block_map_had_pictures_enough(pictures_of, refused):
+    """54 samples per picture of 48 x 72 pixels for 192 weights."""
+    clean = torch.rand(pictures_of, 3, 48, 72, generator=torch.Generator().manual_seed(1))
+    noisy = torch.rand(clean.shape, generator=torch.Generator().manual_seed(2))  # there is nothing to learn
+    attacker = LinearAttacker(8, stride=8)
+    attacker.fit_update(noisy, clean, ids=range(pictures_of))
+    if refused:
+        with pytest.raises(
+            ValueError, match=r"216 samples are too few for 192 weights: those learned from 75% of them leave"
+        ):
+            attacker.fit_compute()
+        return
+    attacker.fit_compute()
+    exact = LinearAttacker(8, stride=8)
+    exact.fit_update(1 - clean, clean, ids=range(pictures_of))
+    exact.fit_compute()
+    assert (exact(1 - clean) - clean).abs().max() < 1e-3
+
+
+def test_few_pictures_suffice_for_a_block_map_that_is_exact():
+    clean = torch.rand(5, 3, 48, 72, generator=torch.Generator().manual_seed(1))
+    attacker = LinearAttacker(8, stride=8)
+    attacker.fit_update(clean.flip(1), clean, ids=range(5))  # 270 samples
+    attacker.fit_compute()
+    assert (attacker(clean.flip(1)) - clean).abs().max() < 1e-3

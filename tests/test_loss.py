@@ -453,3 +453,14 @@ def test_alpha_may_follow_a_schedule_of_the_training_step():
 def test_an_alpha_outside_zero_and_one_is_refused(alpha):
     with pytest.raises(ValueError, match=r"alpha must lie in \[0, 1\]"):
         am.PrivacyRegularizedLoss(nn.MSELoss(), alpha=alpha)
+
+
+def test_weights_take_both_spellings_of_a_name_but_not_at_once():
+    clean = torch.rand(1, 3, 22, 22)
+    losses = [
+        am.MultiAttackerPrivacyLoss(betas=SMALL, weights={name: 3})(0.7 * clean, clean)
+        for name in ("standardize_gray", "standardise_grey")
+    ]
+    assert losses[0] == losses[1]
+    with pytest.raises(ValueError, match="twice, in two spellings"):
+        am.MultiAttackerPrivacyLoss(weights={"gray_clamp": 1, "grey_clamp": 2})

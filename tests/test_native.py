@@ -27,32 +27,51 @@ from attacker_metrics import (
 from attacker_metrics.attackers.filters import JPEG, AffineFit, Equalize, Unsharp, Wiener, invert, median
 from attacker_metrics.attackers.standard import Blur, clamp, luma, minmax
 from attacker_metrics.engine import evaluate, native
-from attacker_metrics.engine.native import trust
+from attacker_metrics.engine.native import recipe, trust
 from attacker_metrics.scoring.components import program_of
 from attacker_metrics.scoring.suites import added_components
 
+NOTHING_SHIPPED = """
+from pathlib import Path
+import attacker_metrics as am
+from attacker_metrics.engine import native
+native.SHIPPED = Path("nothing")
+"""
 SETTINGS = {"betas": (0.3, 0.3, 0.4), "gamma_values": (0.5, 2.0, 1.3), "blur_sigma": 1.7, "wavelet_threshold": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def nothing_shipped(monkeypatch, tmp_path):
+    """The package as if it had come without the compiled kernel, which has tests of its own below."""
+    monkeypatch.setattr(native, "SHIPPED", tmp_path / "nothing")
+    native.loaded.cache_clear()
+    yield
+    native.loaded.cache_clear()
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     try:
-        native._compiler()
+        recipe.compiler()
     except RuntimeError as error:
         pytest.skip(str(error))
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def kernel(cache, monkeypatch):
-    """The kernel, built once in a folder of the tests' own, and chosen."""
+@pytest.fixture(params=recipe.variants())
+def kernel(request, cache, monkeypatch):
+    """The kernel in each of its variants, built once in a folder of the tests' own, and chosen."""
     monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(cache))
     monkeypatch.setenv("ATTACKER_METRICS_BACKEND", "native")
-    native.loaded.cache_clear()
+    monkeypatch.delenv("ATTACKER_METRICS_ISA", raising=False)
     build_native()
-    assert backend() == "native"
-    yield monkeypatch
+    monkeypatch.setenv("ATTACKER_METRICS_ISA", request.param)
     native.loaded.cache_clear()
+    try:
+        assert str(backend()) == f"native ({request.param})"
+    except ValueError as error:
+        pytest.skip(f"this processor: {error}")
+    return monkeypatch
 
 
 def both_gradients(scores, inputs):
@@ -265,8 +284,20 @@ def test_float64_and_other_devices_stay_with_torch(kernel):
     assert backend("meta") == "torch"
     kernel.setenv("ATTACKER_METRICS_BACKEND", "torch")
     assert backend() == "torch"
-    kernel.delenv("ATTACKER_METRICS_BACKEND")
+    kernel.delenv("ATTACKER_METRICS_BACKEND", raising=False)
     assert backend() == "native"  # because it was built
+
+
+def test_a_variant_that_there_is_not_is_refused_with_those_that_there_are(cache, monkeypatch):
+    monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(cache))
+    build_native()
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND", raising=False)
+    best = backend().isa
+    assert best in recipe.variants()
+    native.loaded.cache_clear()
+    monkeypatch.setenv("ATTACKER_METRICS_ISA", "sse9")
+    with pytest.raises(ValueError, match=rf"ATTACKER_METRICS_ISA must be unset or .* can run, '{best}'.*, got 'sse9'"):
+        multi_attacker_scores(*pictures(), betas=(0.5, 0.5))
 
 
 def test_without_a_built_kernel_the_default_is_torch(monkeypatch, tmp_path):
@@ -275,7 +306,6 @@ def test_without_a_built_kernel_the_default_is_torch(monkeypatch, tmp_path):
     native.loaded.cache_clear()
     assert backend() == "torch"
     assert list(tmp_path.iterdir()) == []
-    native.loaded.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:.* should not be instantiated:DeprecationWarning")  # of torch's own tracing
@@ -283,7 +313,7 @@ def test_without_a_built_kernel_the_default_is_torch(monkeypatch, tmp_path):
 def test_a_compiled_call_builds_the_kernel_if_it_can_and_runs_in_torch_if_not(cache, monkeypatch, tmp_path):
     noisy, clean = pictures(1, 24, 24)
     wanted = multi_attacker_scores(noisy, clean, betas=(0.5, 0.5))
-    monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND", raising=False)
     for compiler, chosen in (("absent", "torch"), (None, "native")):
         monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(tmp_path / chosen))
         monkeypatch.delenv("CXX", raising=False)
@@ -295,7 +325,6 @@ def test_a_compiled_call_builds_the_kernel_if_it_can_and_runs_in_torch_if_not(ca
         reached = torch.compile(multi_attacker_scores, backend="aot_eager")(noisy, clean, betas=(0.5, 0.5))
         assert backend() == chosen
         assert all((reached[name] - wanted[name]).abs().max() <= 1e-5 for name in wanted)
-    native.loaded.cache_clear()
 
 
 posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes of files, and shells, are POSIX's")
@@ -304,12 +333,13 @@ PLANTED = """
 #include <stdint.h>
 #include <stdio.h>
 __attribute__((constructor)) static void run(void) { fclose(fopen("%s", "w")); }
-int attacker_metrics_forward(void* i, void* d, void* n, void* c, void* f, int64_t batch, int64_t channels, int64_t h,
-                             int64_t w, int threads, float* scores, float* s0, float* s1, void* given) {
+const char* attacker_metrics_isas(void) { return "planted"; }
+int attacker_metrics_forward_planted(void* i, void* d, void* n, void* c, void* f, int64_t batch, int64_t channels, int64_t h,
+                                     int64_t w, int threads, float* scores, float* s0, float* s1, void* given) {
   for (int64_t k = 0; k < batch; ++k) scores[k] = 2e35f;
   return 0;
 }
-int attacker_metrics_backward() { return 0; }
+int attacker_metrics_backward_planted() { return 0; }
 """
 
 
@@ -317,7 +347,7 @@ def compiled(folder, source):
     """A library of a C source."""
     (folder / "planted.c").write_text(source)
     command = [
-        *native._compiler(),
+        *recipe.compiler(),
         "-x",
         "c",
         "-shared",
@@ -337,12 +367,11 @@ def found(cache, monkeypatch, tmp_path):
     made = build_native()
     folder = tmp_path / "above" / "cache"
     monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(folder))
-    monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND", raising=False)
     trust.make_private(folder)
     shutil.copy(made, native.library())
     native.loaded.cache_clear()
-    yield native.library()
-    native.loaded.cache_clear()
+    return native.library()
 
 
 def assert_torch_with_one_warning(reason):
@@ -388,12 +417,15 @@ def test_a_planted_library_is_never_run(found, tmp_path, mode):
     found.parent.chmod(mode)
     assert_torch_with_one_warning("others can write to" if mode == 0o777 else "its checksum is missing or wrong")
     assert not (tmp_path / "it ran").exists()
-    if mode == 0o700:
-        build_native()  # mends it
-        assert backend() == "native"
-    else:
+    if mode == 0o777:
         with pytest.raises(RuntimeError, match="others can write to"):
             build_native()
+
+
+def damaged(library, damage):
+    whole = library.read_bytes()
+    library.unlink()  # the old one may be mapped
+    library.write_bytes(damage(whole))
 
 
 @pytest.mark.parametrize(
@@ -408,11 +440,13 @@ def test_a_planted_library_is_never_run(found, tmp_path, mode):
     ],
     ids=["empty", "half", "a byte less", "a bit", "a byte more", "a hole"],
 )
-def test_a_damaged_library_is_not_loaded_and_built_anew(found, damage):
-    whole = found.read_bytes()
-    found.unlink()  # the old one may be mapped
-    found.write_bytes(damage(whole))
-    assert_torch_with_one_warning("its checksum is missing or wrong")
+def test_a_damaged_library_is_not_loaded(found, damage):
+    damaged(found, damage)
+    assert_torch_with_one_warning("its checksum is missing or wrong, so it is damaged or not from here; delete it")
+
+
+def test_a_library_that_cannot_be_used_is_built_anew(found):
+    damaged(found, lambda whole: whole[:-1])
     assert build_native() == found
     assert backend() == "native"
 
@@ -420,7 +454,7 @@ def test_a_damaged_library_is_not_loaded_and_built_anew(found, damage):
 def test_a_library_of_other_sources_or_flags_is_not_loaded(found, monkeypatch):
     other = found.read_bytes()
     native._fingerprint.cache_clear()
-    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-ffast-math"))
+    monkeypatch.setattr(recipe, "FLAGS", (*recipe.FLAGS, "-ffast-math"))
     try:
         native.library().write_bytes(other)
         assert native.library() != found
@@ -433,7 +467,7 @@ def test_a_library_of_other_sources_or_flags_is_not_loaded(found, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("int unrelated;", "it lacks a function, .*attacker_metrics_forward"),
+        ("int unrelated;", "it lacks a function, .*attacker_metrics_isas"),
         (PLANTED, r"its functions fail their check, their scores are off by (nan|2e\+35)"),
         (None, "it cannot be loaded"),
     ],
@@ -444,8 +478,6 @@ def test_a_library_with_a_checksum_is_checked_before_use_all_the_same(found, tmp
     found.write_bytes(b"text" if source is None else compiled(tmp_path, source.replace("%s", str(tmp_path / "it ran"))))
     trust.seal(found, native._fingerprint())
     assert_torch_with_one_warning(reason)
-    build_native()
-    assert backend() == "native"
 
 
 @posix
@@ -454,6 +486,67 @@ def test_what_is_no_file_is_not_opened(found, tmp_path, kind):
     aside = found.rename(tmp_path / "aside.so")
     {"a link": lambda: found.symlink_to(aside), "a pipe": lambda: os.mkfifo(found), "a folder": found.mkdir}[kind]()
     assert_torch_with_one_warning("it is a symbolic link" if kind == "a link" else "it is not a file")
+
+
+@pytest.fixture
+def shipped(found, monkeypatch, tmp_path):
+    """The library as part of the package, nothing in the cache; owners and modes are those of the code beside it."""
+    place = tmp_path / "package" / recipe.SHIPPED
+    place.parent.mkdir()
+    place.parent.chmod(0o777)
+    found.rename(place)
+    monkeypatch.setattr(native, "SHIPPED", place)
+    return place
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_library_that_came_with_the_package_is_the_default(shipped, tmp_path, linked):
+    if linked:  # as some installers do
+        shipped.symlink_to(shipped.rename(tmp_path / "of an installer's cache"))
+    assert backend() == "native"
+    assert str(backend()) == f"native ({backend().isa})"
+    assert backend().isa in recipe.variants()
+    assert build_native() == shipped
+    assert list(native.library().parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("made_from", ["", "other sources"])
+def test_a_shipped_library_that_is_damaged_or_of_other_sources_is_not_used(shipped, made_from):
+    if made_from:
+        content = shipped.read_bytes()[: -trust._LENGTH]
+        shipped.unlink()
+        shipped.write_bytes(content)
+        trust.seal(shipped, made_from)
+    else:
+        damaged(shipped, lambda whole: whole[: len(whole) // 2])
+    assert_torch_with_one_warning("so it is damaged or of other sources; install the package again")
+    before = shipped.read_bytes()
+    built = build_native()
+    assert built == native.library()
+    assert backend() == "native"
+    assert shipped.read_bytes() == before
+
+
+@posix
+def test_a_shipped_library_with_wrong_numbers_is_not_used(shipped, tmp_path):
+    shipped.unlink()
+    shipped.write_bytes(compiled(tmp_path, PLANTED % (tmp_path / "it ran")))
+    trust.seal(shipped, native._fingerprint())
+    assert_torch_with_one_warning(r"their scores are off by (nan|2e\+35); install the package again")
+
+
+def test_the_digest_of_a_library_follows_its_sources_and_not_their_line_ends(monkeypatch, tmp_path):
+    shutil.copytree(recipe._FOLDER, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    monkeypatch.setattr(recipe, "_FOLDER", tmp_path / "copy")
+    assert recipe.fingerprint() == native._fingerprint()
+    for name in ("kernel.cpp", "dispatch.cpp", "ms_ssim.h"):
+        file = tmp_path / "copy" / name
+        content = file.read_bytes()
+        file.write_bytes(content.replace(b"\n", b"\r\n"))
+        assert recipe.fingerprint() == native._fingerprint()
+        file.write_bytes(content + b"//\n")
+        assert recipe.fingerprint() != native._fingerprint()
+        file.write_bytes(content)
 
 
 def test_the_check_does_not_depend_on_what_the_caller_has_switched_on(found):
@@ -487,13 +580,12 @@ def test_the_folder_is_made_for_its_user_alone_whatever_the_umask_and_found_agai
         os.umask(before)
     assert made == tmp_path / "a" / "b" / made.name
     assert [place.stat().st_mode & 0o777 for place in (made, made.parent, made.parent.parent)] == [0o755, 0o700, 0o700]
-    monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND", raising=False)
     assert backend() == "native"
     monkeypatch.chdir(made.parent)
     monkeypatch.setenv("ATTACKER_METRICS_CACHE", ".")
     native.loaded.cache_clear()
     assert backend() == "native"
-    native.loaded.cache_clear()
 
 
 @posix
@@ -501,13 +593,12 @@ def test_without_a_home_directory_torch_runs_and_building_says_what_to_set(monke
     monkeypatch.chdir(tmp_path)
     for name, value in (("ATTACKER_METRICS_CACHE", ""), ("XDG_CACHE_HOME", "relative"), ("HOME", "relative")):
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("ATTACKER_METRICS_BACKEND")
+    monkeypatch.delenv("ATTACKER_METRICS_BACKEND", raising=False)
     native.loaded.cache_clear()
     assert backend() == "torch"
     with pytest.raises(RuntimeError, match=r"no home directory .* set ATTACKER_METRICS_CACHE"):
         build_native()
     assert list(tmp_path.iterdir()) == []
-    native.loaded.cache_clear()
 
 
 def test_an_unknown_backend_is_refused(monkeypatch):
@@ -548,7 +639,7 @@ def test_a_compiler_that_fails_is_a_clear_error_and_leaves_nothing_behind(cache,
     if " " in compiler or compiler == "cat":
         compiler = script(tmp_path, "for out; do :; done\n" + compiler)
     if "within" in message:
-        monkeypatch.setattr(native, "_PATIENCE", 1)
+        monkeypatch.setattr(recipe, "PATIENCE", 1)
     folder = tmp_path / "cache"
     monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(folder))
     monkeypatch.setenv("ATTACKER_METRICS_BACKEND", "native")
@@ -557,43 +648,42 @@ def test_a_compiler_that_fails_is_a_clear_error_and_leaves_nothing_behind(cache,
     with pytest.raises(RuntimeError, match=message):
         multi_attacker_scores(*pictures(), betas=(0.5, 0.5))
     assert list(folder.iterdir()) == []
-    native.loaded.cache_clear()
 
 
 @posix
 def test_an_interrupted_build_leaves_nothing_behind_and_a_killed_one_nothing_for_long(cache, monkeypatch, tmp_path):
     folder = tmp_path / "cache"
-    compiler = script(tmp_path, f"echo $$ > {tmp_path}/number; exec sleep 1000")
+    compiler = script(tmp_path, f"echo $$ >> {tmp_path}/numbers; exec sleep 1000")
     environment = {**os.environ, "ATTACKER_METRICS_CACHE": str(folder), "CXX": compiler}
-    command = [sys.executable, "-c", "import attacker_metrics as am; am.build_native()"]
+    command = [sys.executable, "-c", f"{NOTHING_SHIPPED}am.build_native()"]
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "number").exists() or not (tmp_path / "number").read_text():
+    while not (tmp_path / "numbers").exists() or not (tmp_path / "numbers").read_text():
         assert running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in running.communicate()[1]
     assert list(folder.iterdir()) == []
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "number").read_text()), 0)
+    for number in (tmp_path / "numbers").read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(number), 0)
     for name, age in (("building-old", 86_400), ("building-new", 0), ("theirs", 86_400)):
         (folder / name).mkdir()
         os.utime(folder / name, (time.time() - age,) * 2)
     monkeypatch.setenv("ATTACKER_METRICS_CACHE", str(folder))
     made = build_native()
     assert {place.name for place in folder.iterdir()} == {"building-new", "theirs", made.name}
-    native.loaded.cache_clear()
 
 
 @posix
 def test_a_compiler_may_come_with_words_of_its_own(cache, monkeypatch):
-    command = " ".join(native._compiler())
-    monkeypatch.setenv("CXX", f"env {command} -pipe")
-    assert native._compiler() == [shutil.which("env"), command, "-pipe"]
+    command = recipe.compiler()
+    monkeypatch.setenv("CXX", f"env {' '.join(command)} -pipe")
+    assert recipe.compiler() == [shutil.which("env"), *command, "-pipe"]
 
 
 def test_processes_that_build_at_once_both_succeed(cache, tmp_path):
     environment = {**os.environ, "ATTACKER_METRICS_CACHE": str(tmp_path), "ATTACKER_METRICS_BACKEND": "native"}
-    command = [sys.executable, "-c", "import attacker_metrics as am; am.build_native(); print(am.backend())"]
+    command = [sys.executable, "-c", f"{NOTHING_SHIPPED}am.build_native(); print(am.backend())"]
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate()[0] for process in running] == ["native\n", "native\n"]
+    assert all(process.communicate()[0].startswith("native") for process in running)
     assert len(list(tmp_path.iterdir())) == 1

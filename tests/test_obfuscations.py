@@ -464,3 +464,25 @@ def test_apply_refuses_what_would_lose_something(folder, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
     assert {path: path.read_bytes() for path in folder.rglob("*.png")} == before
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("etc-color", "etc-colour"),
+        ("etc-grayscale", "etc-greyscale"),
+        ("center-pixelation", "centre-pixelation"),
+        ("histogram-equalization", "histogram-equalisation"),
+        ("color-matrix", "colour-matrix"),
+    ],
+)
+def test_both_spellings_of_a_name_are_one(given, name):
+    assert obfuscation(given) is obfuscation(name)
+    assert zoo(family="color") == zoo(family="colour")
+
+
+def test_no_two_names_differ_in_spelling_alone():
+    from attacker_metrics._spelling import known_as
+
+    for names in (tuple(ZOO), tuple(FAMILIES)):
+        assert all(known_as(name, names[:at] + names[at + 1 :]) == name for at, name in enumerate(names))

@@ -249,3 +249,48 @@ def test_many_processes_ask_for_as_many_words_as_there_are_processes(monkeypatch
     assert len(told) == 1
     assert told.pop().startswith("process 7: invalid literal")
     assert asked < 3 * count
+
+
+def put(table: pa.Table, **columns: pa.Array) -> pa.Table:
+    for name, column in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table
+
+
+NOTES = PartScores.empty(0, 0, 2).beside(pa.table({})).schema.field("_notes").type
+
+
+@pytest.mark.parametrize(
+    ("forge", "told"),
+    [
+        (lambda part: part.drop_columns(["_finite"]), "_finite is missing"),
+        (lambda part: put(part, _scores=pa.array([["1", "2"]] * 4)), "_scores is missing or of another kind"),
+        (lambda part: put(part, id=pa.array([1, 2, 3, 4])), "id is missing or of another kind"),
+        (lambda part: put(part, id=pa.array(["a", None, "b", "c"])), "id has gaps"),
+        (lambda part: put(part, _8bit=pa.array([None] * 4, pa.bool_())), "_8bit has gaps"),
+        (lambda part: put(part, _notes=pa.array([[{"kind": None, "message": "a"}]] * 4, NOTES)), "_notes has gaps"),
+        (lambda part: part.append_column("_finite", part["_finite"]), "_finite is missing"),
+        (lambda part: part.append_column("more", part["id"]), "two parts have other columns"),
+        (lambda part: pa.concat_tables([part, part]), "more pairs than in the run"),
+        (lambda part: part.slice(1), "there are 7 pairs of 8"),
+        (lambda _: b"no table", "holds no scores"),
+        (
+            lambda part: put(part, id=pa.StringArray.from_buffers(4, *pa.array([b"\xff"] * 4).buffers()[1:])),
+            "holds no scores",
+        ),
+    ],
+)
+def test_a_part_of_a_stranger_with_a_right_digest_is_refused_in_words(tmp_path, forge, told):
+    """Whoever can write a part can give it a right digest: that tells mix-ups."""
+    run, plan = begun(tmp_path, total=8)
+    parts = [
+        PartScores.empty(4 * part, 4, 2).beside(pa.table({"id": [f"p{4 * part + i}" for i in range(4)]})) for part in (0, 1)
+    ]
+    run.write(0, parts[0])
+    forged = forge(parts[1])
+    if isinstance(forged, bytes):
+        (run.folder / f"part-000000001-{run._digest(forged)}.arrow").write_bytes(forged)
+    else:
+        run.write(1, forged)
+    with pytest.raises(ResumeError, match=told):
+        Scores.of_tables(run.tables(plan), ["a", "b"], 8)

@@ -134,7 +134,7 @@ def test_weights_are_a_mapping(weights):
 
 @pytest.mark.parametrize("suite", ["blur", None, 1, ["standard-v1"]])
 def test_an_unknown_suite_is_named(suite):
-    with pytest.raises(ValueError, match="suite must be one of 'standard-v1', got"):
+    with pytest.raises(ValueError, match="suite must be one of 'standard-v1', 'standard-v2', got"):
         added_components(suite)
 
 

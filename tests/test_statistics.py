@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from attacker_metrics.statistics import (
     UnsupportedQuantileError,
@@ -24,6 +24,7 @@ from attacker_metrics.statistics import (
     pairs_needed,
     quantile,
     rate_of_counts,
+    residual_risk,
     sign_flip_test,
     success_rate,
     tail_summary,
@@ -152,6 +153,13 @@ def test_all_pairs_are_the_worst_hundred_per_cent():
     np.testing.assert_allclose(mean_of_worst(scores, groups, fraction=1), mean_interval(scores, groups), atol=1e-9)
 
 
+def test_single_precision_is_read_and_then_computed_in_double():
+    scores, groups = in_groups(np.random.default_rng(3), 30)
+    single = scores.astype(np.float32)
+    for function in (mean_interval, mean_of_worst):
+        assert function(single, groups) == function(single.astype(np.float64), groups)
+
+
 def test_groups_of_one_are_no_groups_and_names_do_not_matter():
     scores = beta(np.random.default_rng(2), 50)
     assert mean_interval(scores, np.arange(50)) == mean_interval(scores)
@@ -167,6 +175,52 @@ def test_resamples_without_spread_push_the_limit_to_the_bound():
     assert 0 == mirrored.low < mirrored.value < mirrored.high <= 1
 
 
+@pytest.mark.parametrize("n", [6, 10, 20, 29])
+def test_a_rare_leak_that_few_pairs_miss_is_within_the_interval_of_their_mean(n):
+    generator, unseen = np.random.default_rng(n), stats.binomtest(0, n).proportion_ci(0.95).high
+    held = 0
+    for seed in range(200):
+        scores = np.where(generator.random(n) < 0.1, 0.95, generator.uniform(0, 0.02, n))
+        estimate = mean_interval(scores, resamples=200, seed=seed)
+        held += estimate.low <= 0.104 <= estimate.high
+        assert estimate.high >= estimate.value + unseen * (1 - estimate.value) - 1e-12
+        assert estimate.low <= estimate.value * (1 - unseen) + 1e-12
+    assert held >= 186
+
+
+@pytest.mark.parametrize(
+    ("attack", "n", "control", "m"), [(0.6, 100, 0.1, 100), (0.3, 50, 0.25, 400), (0.9, 20, 0.05, 30), (0.12, 900, 0.1, 900)]
+)
+def test_the_residual_risk_is_one_minus_the_score_interval_of_the_ratio_of_failures(attack, n, control, m):
+    found = residual_risk(attack, n, control, m)
+    ratio = confint_proportions_2indep(
+        (1 - attack) * n, n, (1 - control) * m, m, compare="ratio", method="score", correction=True
+    )
+    assert found.value == pytest.approx((attack - control) / (1 - control))
+    assert found.low == pytest.approx(max(0, 1 - ratio[1]), abs=1e-5)
+    assert found.high == pytest.approx(1 - ratio[0], abs=1e-5)
+
+
+def test_the_residual_risk_at_its_ends():
+    assert residual_risk(0.05, 100, 0.1, 100)[:2] == (0.0, 0.0)
+    all_read = residual_risk(1.0, 100, 0.01, 500)
+    assert all_read.value == all_read.high == 1
+    assert 0.9 < all_read.low < 1
+    assert residual_risk(0.2, 20, 1.0, 20) == (0.0, 0.0, 1.0)
+    assert residual_risk(1.0, 1, 0.0, 1).low == 0
+    for wrong, message in (((1.1, 9, 0, 9), "attack must be a rate"), ((0.5, 9, 0, 0.5), "control_n must be at least 1")):
+        with pytest.raises(ValueError, match=message):
+            residual_risk(*wrong)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+@pytest.mark.parametrize("sizes", [(500, *[1] * 19), tuple(300 // k for k in range(1, 21)), (*[100] * 3, *[2] * 17)])
+def test_the_upper_bound_of_a_rate_holds_for_groups_of_any_sizes(sizes, rate):
+    generator, groups = np.random.default_rng(1), np.repeat(np.arange(len(sizes)), sizes)
+    held = [success_rate(np.repeat(generator.random(len(sizes)) < rate, sizes), groups).upper >= rate for _ in range(200)]
+    assert np.mean(held) >= 0.93
+
+
 @pytest.mark.parametrize("function", [mean_interval, mean_of_worst])
 def test_what_says_nothing_about_its_error_has_no_interval(function):
     assert np.isnan(function([0.1] * 30)[1:]).all()
@@ -180,8 +234,11 @@ def test_the_same_seed_gives_the_same_interval_and_memory_is_chunked(monkeypatch
     whole = [mean_interval(scores, groups), mean_of_worst(scores, groups)]
     assert whole == [mean_interval(scores, groups), mean_of_worst(scores, groups)]
     assert whole[0] != mean_interval(scores, groups, seed=1)
-    monkeypatch.setattr("attacker_metrics.statistics.bootstrap._CHUNK", 1000)
-    np.testing.assert_allclose([mean_interval(scores, groups), mean_of_worst(scores, groups)], whole, atol=1e-12)
+    assert whole[1] != mean_of_worst(scores, groups, seed=1)
+    assert whole[0] == mean_interval(scores, groups, seed=0, resamples=2000)
+    for chunk in (1, 1000, 44_000):  # one resample at once; 4 or 25 with a rest; 200 or 1100
+        monkeypatch.setattr("attacker_metrics.statistics.bootstrap._CHUNK", chunk)
+        np.testing.assert_allclose([mean_interval(scores, groups), mean_of_worst(scores, groups)], whole, atol=1e-12)
 
 
 # Quantiles
@@ -216,8 +273,10 @@ def test_intervals_of_quantiles_hold_it_in_groups():
 
 @pytest.mark.parametrize("q", [0.5, 0.8, 0.9])
 @pytest.mark.parametrize("seed", range(5))
-def test_intervals_of_quantiles_in_groups_end_at_the_order_statistics_around_those_of_the_exact_share(q, seed):
+@pytest.mark.parametrize("digits", [1, 12])
+def test_intervals_of_quantiles_in_groups_end_at_the_order_statistics_around_those_of_the_exact_share(q, seed, digits):
     scores, groups = in_groups(np.random.default_rng(seed), 60)
+    scores = scores.round(digits)  # with one, many pairs tie with the quantile: they do not lie beyond it
     estimate = quantile(scores, q, groups)
     beyond = success_rate(scores > estimate.value, groups).effective
     shares = proportion_confint(q * beyond, beyond, method="beta")
@@ -236,6 +295,17 @@ def test_copies_of_one_picture_are_no_further_evidence_for_a_quantile():
     many, groups = in_groups(np.random.default_rng(1), 36)
     with pytest.raises(UnsupportedQuantileError, match=r"in 36 groups, worth .* at least 37 of both"):
         quantile(many, 0.9, groups)
+
+
+def test_as_many_pairs_are_needed_as_make_the_expected_number_beyond_log_forty_in_spite_of_rounding():
+    assert [pairs_needed(np.log(40) / n) for n in range(8, 2000)] == list(range(8, 2000))
+
+
+def test_many_groups_are_few_pairs_where_one_of_them_decides_which_share_lies_beyond():
+    scores = np.append(np.full(100, 0.9), np.linspace(0, 0.5, 90))
+    groups = np.append(np.zeros(100), np.arange(1, 91))
+    with pytest.raises(UnsupportedQuantileError, match=r"190 pairs in 91 groups, worth 1 independent pairs: at least 10 of"):
+        quantile(scores, 0.4, groups)
 
 
 # Rates
@@ -260,6 +330,30 @@ def test_copies_of_one_picture_are_no_further_evidence_for_a_rate():
     assert copied.rate == alone.rate
     assert copied.effective < 1.05 * alone.effective
     assert success_rate(hits, np.arange(40)).effective > 0.9 * alone.effective
+
+
+@pytest.mark.parametrize("groups", [2, 3, 12, 40])
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_in_groups_are_worth_what_leaving_out_every_group_says(groups, seed):
+    random = np.random.default_rng(seed)
+    group = np.append(np.arange(groups), random.integers(groups, size=5 * groups))
+    hits = random.random(6 * groups) < random.beta(0.5, 1, groups)[group]
+    hits[:2] = True, False
+    without = np.array([hits[group != one].mean() for one in range(groups)])
+    variance = (groups - 1) / groups * ((without - hits.mean()) ** 2).sum()
+    alike = hits.mean() * (1 - hits.mean()) / variance  # that many independent pairs have this error
+    kish = len(hits) ** 2 / (np.bincount(group) ** 2).sum()
+    student = (stats.t.ppf(0.975, len(hits) - 1) / stats.t.ppf(0.975, max(kish - 1, 0.05))) ** 2
+    expected = len(hits) if alike >= len(hits) else max(1, alike * student)
+    assert success_rate(hits, group).effective == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_pairs_in_groups_are_worth_at_the_ends():
+    assert success_rate(np.arange(100) < 50, np.arange(100) // 50).effective == 1  # one of two groups, wholly
+    assert success_rate(np.arange(100) % 2, np.arange(100) // 2).effective == 100  # half of every group: no spread
+    assert success_rate([True, False, True], ["a"] * 3).effective == 1
+    for share in (0, 1):
+        assert success_rate(np.full(12, share), np.arange(12) // 3).effective == 4
 
 
 def test_a_hit_never_lowers_what_may_be_claimed_without_any():
@@ -312,6 +406,33 @@ def test_the_exact_sign_flip_test_is_scipys_and_that_of_every_flip():
         if n > 1:
             theirs = stats.permutation_test((differences,), np.mean, permutation_type="samples", vectorized=True)
             assert test.p_value == pytest.approx(theirs.pvalue, abs=1e-12)
+
+
+def test_sums_that_round_differently_are_equal_and_every_flip_is_tried_if_they_are_not_more_than_the_draws(monkeypatch):
+    differences = np.array([0.1, 0.2, 0.3, 0.1, 0.2, 0.1, 0.7])
+    for order in itertools.permutations(range(7), 7):
+        if order[0] < 3:
+            assert sign_flip_test(differences[list(order)]).p_value == 2 / 2**7
+    skewed = np.random.default_rng(4).normal(0.4, 1, 9)
+    whole = sign_flip_test(skewed, resamples=512)
+    assert (whole.exact, sign_flip_test(skewed, resamples=511).exact) == (True, False)
+    monkeypatch.setattr("attacker_metrics.statistics.paired._CHUNK", 100)  # 11 flips at once, and a rest
+    assert sign_flip_test(skewed) == whole
+    monkeypatch.setattr("attacker_metrics.statistics.paired._CHUNK", 1)
+    assert sign_flip_test(skewed) == whole
+
+
+def test_the_random_sign_flip_test_never_gives_zero_and_estimates_the_exact_one(monkeypatch):
+    assert sign_flip_test(np.linspace(1, 2, 100)).p_value == 1e-4
+    assert sign_flip_test(np.linspace(1, 2, 100), resamples=999).p_value == 1e-3
+    differences = np.random.default_rng(6).normal(0.3, 1, 13)
+    exact = sign_flip_test(differences)
+    for chunk in (4_000_000, 13_000):
+        monkeypatch.setattr("attacker_metrics.statistics.paired._CHUNK", chunk)
+        drawn = sign_flip_test(differences, resamples=8191)
+        assert (exact.exact, drawn.exact, drawn.smallest) == (True, False, 1 / 8192)
+        assert drawn.p_value == pytest.approx(exact.p_value, abs=4 * np.sqrt(exact.p_value / 8191))
+    assert drawn != sign_flip_test(differences, resamples=8191, seed=1)
 
 
 def test_the_random_sign_flip_test_agrees_with_the_paired_t_test():
@@ -375,6 +496,23 @@ def test_a_summary_holds_what_n_supports_and_says_what_it_does_not():
     few = tail_summary(scores[:20], np.arange(20) // 2)
     assert list(few.refused) == ["p90", "p95", "p99", "cvar5"]
     assert (few.groups, few.cvar5, few.success) == (10, None, None)
+    assert few.refused["cvar5"] == few.refused["p95"].replace("p95", "the mean of the worst 5 %", 1)
+
+
+def test_a_summary_hands_groups_bounds_and_seed_on_and_a_score_at_the_threshold_is_a_success():
+    scores, groups = in_groups(np.random.default_rng(4), 80)
+    scores = 3 * scores.round(2) - 1
+    holed, names = np.append(scores, [np.nan] * 2), np.append(groups, [0, 99])  # nobody else is in group 99
+    at = np.median(scores).round(2)
+    summary = tail_summary(holed, names, threshold=at, bounds=(-1, 2), seed=3)
+    assert (summary.n, summary.left_out, summary.groups) == (len(scores), 2, 80)
+    assert summary.mean == mean_interval(scores, groups, bounds=(-1, 2), seed=3)
+    assert summary.cvar5 == mean_of_worst(scores, groups, bounds=(-1, 2), seed=3)
+    assert summary.quantiles["p95"] == quantile(scores, 0.95, groups)
+    assert summary.success == success_rate(scores >= at, groups)
+    assert summary.success.successes > (scores > at + 1e-9).sum()
+    with pytest.raises(ValueError, match="must lie in"):
+        tail_summary(scores, groups)
 
 
 # Wrong input
@@ -387,15 +525,27 @@ def test_a_summary_holds_what_n_supports_and_says_what_it_does_not():
         (lambda: mean_interval(np.zeros((2, 3))), r"got \(2, 3\)"),
         (lambda: mean_interval([0.1, np.nan, np.inf]), "2 of 3 scores are NaN or infinite"),
         (lambda: mean_interval([0.1, 1.5]), "must lie in .* got 0.1 to 1.5; pass their own range as bounds"),
+        (lambda: mean_interval([0.1, -0.5]), "must lie in .* got -0.5 to 0.1; pass their own range as bounds"),
+        (lambda: mean_of_worst([0.1, 1.5]), "must lie in .* got 0.1 to 1.5"),
         (lambda: mean_of_worst([0.1, 0.2], fraction=5), "fraction must be in .* got 5"),
+        (lambda: mean_of_worst([0.1, 0.2], fraction=0), "fraction must be in .* got 0"),
         (lambda: sign_flip_test([0.1, 0.2], ["a"]), r"groups must have the shape of scores, \(2,\), got \(1,\)"),
         (lambda: sign_flip_test([0.1, 0.2], ["a", None]), "1 of 2 scores have no group"),
         (lambda: sign_flip_test([0.1, 0.2], [1, np.nan]), "1 of 2 scores have no group"),
         (lambda: sign_flip_test([0.1, 0.2], np.array(["a", np.nan], object)), "1 of 2 scores have no group"),
         (lambda: success_rate([0, 0.5]), "hits must be 0 or 1"),
         (lambda: rate_of_counts(3, 2), "got 3 of 2"),
+        (lambda: rate_of_counts(-1, 2), "got -1 of 2"),
+        (lambda: rate_of_counts(0, 0), "got 0 of 0"),
         (lambda: quantile([0.1] * 100, 95), "q must be in .* got 95"),
+        (lambda: pairs_needed(0), "q must be in .* got 0"),
+        (lambda: pairs_needed(1), "q must be in .* got 1"),
+        (lambda: pairs_needed(1.5), "q must be in .* got 1.5"),
         (lambda: holm([0.1, 1.1]), "lie in .* got .*1.1"),
+        (lambda: holm([0.1, -0.1]), "lie in .* got .*-0.1"),
+        (lambda: holm([0.1, np.nan]), "lie in .* got .*nan"),
+        (lambda: holm([]), r"shape \(m,\) .* got \[\]"),
+        (lambda: holm([[0.1, 0.2]]), r"shape \(m,\) .* got \[\["),
         (lambda: tail_summary([np.nan]), "n >= 1"),
         (lambda: tail_summary(np.zeros((2, 30))), r"got \(2, 30\)"),
         (lambda: tail_summary([0.1, 0.2], ["a"]), r"groups must have the shape of scores, \(2,\), got \(1,\)"),

@@ -1,6 +1,9 @@
 """The scale of unrelated pairs against SciPy and brute force, its calibration by simulation, and known leaks on pictures."""
 
+import dataclasses
 import json
+import math
+import statistics
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from attacker_metrics.reading.learned import FitOverlapError, LinearAttacker, Li
 from attacker_metrics.reading.strongest import (
     KNOWN_CASES,
     NullDistribution,
+    Shared,
     assess,
     clipped_share,
     evaluate_known_cases,
@@ -23,177 +27,304 @@ from attacker_metrics.reading.strongest import (
     images_needed,
     is_called_leaking,
     noise_of_equal_error,
-    unrelated_pairs,
+    reading,
+    shared_content,
+    unrelated_originals,
 )
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1)), min_size=2, max_size=60), st.integers(0, 3))
-def test_unrelated_pairs_never_stay_in_a_group_or_mix_sizes(images, seed):
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1)), min_size=1, max_size=60), st.integers(0, 3))
+def test_unrelated_originals_are_of_other_groups_and_one_size_and_of_as_many_groups_as_there_are(images, seed):
     groups, kinds = [group for group, _ in images], [kind for _, kind in images]
-    possible = any(a[0] != b[0] and a[1] == b[1] for a in images for b in images)
-    if not possible:
-        with pytest.raises(ValueError, match="no unrelated pairs"):
-            unrelated_pairs(groups, kinds=kinds, seed=seed)
-        return
-    noisy, clean = unrelated_pairs(groups, kinds=kinds, seed=seed)
-    again = unrelated_pairs(groups, kinds=kinds, seed=seed)
-    assert (noisy == again[0]).all()
-    assert (clean == again[1]).all()
-    assert len(set(noisy)) == len(noisy) == len(set(clean))
-    assert all(groups[i] != groups[j] and kinds[i] == kinds[j] for i, j in zip(noisy, clean, strict=True))
-    used = 0
-    for kind in set(kinds):
-        sizes = np.unique([group for group, k in images if k == kind], return_counts=True)[1]
-        used += min(sizes.sum(), 2 * (sizes.sum() - sizes.max()))
-    assert len(noisy) == used
+    chosen = unrelated_originals(groups, kinds=kinds, seed=seed, per_picture=8)
+    assert (chosen == unrelated_originals(groups, kinds=kinds, seed=seed, per_picture=8)).all()
+    for i, row in enumerate(chosen):
+        found = row[row >= 0].tolist()
+        others = [j for j in range(len(groups)) if groups[j] != groups[i] and kinds[j] == kinds[i]]
+        assert len(set(found)) == len(found) == min(8, len(others))
+        assert set(found) <= set(others)
+        assert len({groups[j] for j in found}) == min(8, len({groups[j] for j in others}))
+
+
+def test_an_original_is_compared_once_and_never_with_a_picture_of_it_whatever_their_groups():
+    files = ["a", "a", "b", "c", "c", "d", "e", "f"]
+    chosen = unrelated_originals(list(range(8)), originals=files, per_picture=20)
+    for i, row in enumerate(chosen):
+        found = [files[j] for j in row if j >= 0]
+        assert sorted(found) == sorted(set(files) - {files[i]})
+    joined = unrelated_originals([0, 1, 1, 2, 3, 4, 5, 6], originals=files, per_picture=20)
+    assert {files[j] for j in joined[0] if j >= 0} == {"c", "d", "e", "f"}  # picture 1 is of file a and of group 1
 
 
 def test_groups_of_tensors_and_arrays_are_groups_and_missing_ones_are_refused():
     for groups in (torch.tensor([0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 2]), list(torch.tensor([0, 0, 1, 1, 2]))):
         for seed in range(20):
-            noisy, clean = unrelated_pairs(groups, kinds=np.zeros(5), seed=seed)
-            assert all(int(groups[i]) != int(groups[j]) for i, j in zip(noisy, clean, strict=True))
+            chosen = unrelated_originals(groups, kinds=np.zeros(5), seed=seed)
+            assert all(int(groups[i]) != int(groups[j]) for i, row in enumerate(chosen) for j in row[row >= 0])
     for missing in (np.array([np.nan, np.nan, 1.0]), ["a", None, "b"]):
         with pytest.raises(ValueError, match=r"images have no id or group"):
-            unrelated_pairs(missing)
+            unrelated_originals(missing)
+    with pytest.raises(ValueError, match="kinds must have one entry per picture, got 1 for 2"):
+        unrelated_originals([1, 2], kinds=[1])
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        unrelated_originals([1, 2], limit=0)
 
 
-def test_images_without_groups_all_have_a_partner_and_the_limit_holds():
-    noisy, clean = unrelated_pairs(range(500))
-    assert sorted(noisy) == sorted(clean) == list(range(500))
-    assert (noisy != clean).all()
-    noisy, _ = unrelated_pairs(range(500), limit=50)
-    assert len(noisy) == 50
-    assert len(unrelated_pairs(range(10_050))[0]) == 10_000
+def test_beyond_the_limit_some_pictures_have_all_their_originals_and_the_others_none():
+    counts = (unrelated_originals(range(500), limit=700) >= 0).sum(axis=1)
+    assert sorted(set(counts.tolist())) == [0, 20]
+    assert counts.sum() == 700
+    assert (unrelated_originals(range(1200)) >= 0).sum() == 20_000
 
 
-def test_percentiles_are_scipys_mid_ranks():
-    generator = np.random.default_rng(0)
-    scores, values = generator.integers(0, 20, 200) / 20, np.array([0.0, 0.3, 0.33, 0.95, np.nan])
-    found = NullDistribution({"a": scores}).strongest({"a": values})
-    expected = stats.percentileofscore(scores, values[:4], kind="mean") / 100
-    np.testing.assert_allclose(found.percentile[:4], np.clip(expected, 1 / 200, 1 - 1 / 200), rtol=0, atol=1e-15)
-    assert np.isnan(found.percentile[4])
-    assert np.isnan(found.p_value[4])
+def independent_rarities(own, null):
+    """Own and unrelated rarities of one attacker, from the definitions, by loops."""
+
+    def spread_out(score):
+        return math.atanh(min(math.sqrt(min(max(score, 0), 1)), 0.9999))
+
+    def moments(values):
+        values = sorted(values)
+        cut = int(0.1 * len(values))
+        if cut:
+            values[:cut], values[-cut:] = [values[cut]] * cut, [values[-cut - 1]] * cut
+        return len(values), statistics.fmean(values), statistics.variance(values) if len(values) > 1 else 0.0
+
+    n, k = null.shape
+    table = [[spread_out(score) for score in row] for row in null]
+    others = {(i, j): moments(row[:j] + row[j + 1 :]) for i, row in enumerate(table) for j in range(k)}
+    variances = [found[2] for found in others.values()]
+    typical = max(statistics.median(variances), 0.01 * statistics.fmean(variances))
+
+    def measured(score, count, mean, variance):
+        return (score - mean) / math.sqrt((8 * typical + (count - 1) * variance) / (8 + count - 1))
+
+    z = [[measured(table[i][j], *others[i, j]) for j in range(k)] for i in range(n)]
+    own_z = [measured(spread_out(own[i]), *others[i, k - 1]) for i in range(n)]
+
+    def rarity(value, pool):
+        m, ordered = len(pool), sorted(pool)
+        start = ordered[int(0.9 * m)]
+        beyond = [x - start for x in ordered if x > start]
+        if value <= start:
+            rank = (sum(x < value for x in pool) + sum(x <= value for x in pool)) / 2
+            return min(-math.log10(max(1 - rank / m, 0.5 / m)), -math.log10(len(beyond) / m))
+        weighted = statistics.fmean(x * (1 - (r - 0.35) / len(beyond)) for r, x in enumerate(beyond, 1))
+        mean = statistics.fmean(beyond)
+        shape = min(max(2 - mean / (mean - 2 * weighted), 0), 0.95)
+        tail = stats.genpareto(shape, scale=mean * (1 - shape)).logsf(value - start) / math.log(10)
+        return -math.log10(len(beyond) / m) - tail
+
+    found = np.empty(n), np.empty((n, k))
+    for i in range(n):
+        pool = [x for other in range(n) if other % 5 != i % 5 for x in z[other]]
+        found[0][i] = rarity(own_z[i], pool)
+        found[1][i] = [rarity(x, pool) for x in z[i]]
+    return found
 
 
-def brute_force_maxima(pool):
-    """Of everyone, measured against all the others, from the definition."""
-    maxima = []
-    for i in range(pool.shape[1]):
-        others, values = np.delete(pool, i, axis=1), []
-        for row, own in zip(others, pool[:, i], strict=True):
-            beyond = 1 + ((own - row.max()) / (1 - row.max()) if row.max() < 1 else 0)
-            values.append(beyond if own > row.max() else stats.percentileofscore(row, own, kind="mean") / 100)
-        maxima.append(max(values))
-    return np.array(maxima)
-
-
-def brute_force_p_value(null, image):
-    maxima = brute_force_maxima(np.column_stack([null, image]))
-    return np.mean(maxima >= maxima[-1] - 1e-12)
-
-
-@pytest.mark.parametrize("digits", [1, 12])
-def test_maxima_levels_and_their_thresholds_are_those_of_brute_force(digits):
+def test_levels_and_p_values_are_those_of_the_definitions():
     generator = np.random.default_rng(3)
-    pool, image = generator.random((3, 120)).round(digits), generator.random((3, 1)).round(digits)
-    null = NullDistribution(dict(zip("abc", pool, strict=True)))
-    np.testing.assert_allclose(null.maxima, brute_force_maxima(pool), rtol=0, atol=1e-12)
-    found = null.strongest(dict(zip("abc", image, strict=True)))
-    np.testing.assert_allclose(found.level, brute_force_maxima(np.column_stack([pool, image]))[-1:], rtol=0, atol=1e-12)
-    for rate in (0.01, 0.05, 0.5):
-        above = null.maxima > null.maximum_threshold(rate)
-        assert above.mean() <= rate
-        assert digits == 1 or above.mean() > rate - 1 / 120  # as many as the rate allows, but for ties
-    with pytest.raises(ValueError, match="needs at least 999 unrelated pairs, got 120"):
-        null.maximum_threshold(0.001)
+    null = {name: generator.beta(1, scale, (15, 12)) for name, scale in (("a", 3), ("b", 30), ("c", 1))}
+    own = {name: np.r_[0.97, generator.beta(1, 3, 14)] for name in null}
+    rarities = {name: independent_rarities(own[name], null[name]) for name in null}
+    levels = np.max([one for one, _ in rarities.values()], axis=0)
+    maxima = np.max([many for _, many in rarities.values()], axis=0).ravel()
+    distribution = NullDistribution(null)
+    found = distribution.strongest(own)
+    np.testing.assert_allclose(found.level, levels, rtol=1e-6)
+    np.testing.assert_allclose(distribution.maxima, maxima, rtol=1e-6)
+    expected = np.array([(1 + (maxima >= level).sum()) / (1 + len(maxima)) for level in levels])
+    np.testing.assert_allclose(found.p_value, expected, rtol=1e-9)
+    assert found.winner.tolist() == [max(rarities, key=lambda name: rarities[name][0][i]) for i in range(15)]
+    percentile = [stats.percentileofscore(maxima, level, kind="mean") / 100 for level in levels]
+    np.testing.assert_allclose(found.percentile, np.clip(percentile, 1 / 180, 1 - 1 / 180), rtol=0, atol=1e-12)
+    for rate in (0.01, 0.05, 0.3):
+        assert (found.success(rate) == (levels > distribution.maximum_threshold(rate))).all()
+        assert distribution.realised(rate) == pytest.approx((maxima > distribution.maximum_threshold(rate)).mean())
+        assert distribution.realised(rate) <= rate
+        alone = [(1 + (rarities["b"][1] >= own_b).sum()) / 181 <= rate for own_b in rarities["b"][0]]
+        assert distribution.success("b", own["b"], rate).tolist() == alone
 
 
-@pytest.mark.parametrize("digits", [1, 2, 12])
-def test_the_p_value_is_that_of_brute_force(digits):
+def test_pictures_are_judged_by_their_own_null_and_the_rarest_score_wins():
+    generator = np.random.default_rng(0)
+    offset = generator.random((100, 1)) * 0.5  # what any original scores with a picture, as under a common frame
+    null = NullDistribution({"frame": offset + 0.01 * generator.random((100, 20)), "noise": generator.random((100, 20))})
+    own = {"frame": offset[:, 0] + 0.005, "noise": np.full(100, 0.5)}
+    own["frame"][:50] += 0.03
+    own["noise"][-1] = np.nan
+    found = null.strongest(own)
+    assert found.success(0.01).tolist() == [True] * 50 + [False] * 50
+    assert found.winner[:50].tolist() == ["frame"] * 50
+    assert found.winner[-1] == ""
+    assert found.scored.tolist() == [True] * 99 + [False]
+
+
+def test_one_outlying_comparison_of_any_attacker_is_no_hurdle_for_the_others():
     generator = np.random.default_rng(1)
-    null, images = generator.random((4, 30)).round(digits), generator.random((4, 25)).round(digits)
-    null[3], images[3, :20] = 0, 0
-    null[2] *= 0.5
-    found = NullDistribution(dict(zip("abcd", null, strict=True))).strongest(dict(zip("abcd", images, strict=True)))
-    expected = [brute_force_p_value(null, image) for image in images.T]
-    np.testing.assert_allclose(found.p_value, expected, rtol=0, atol=1e-12)
+    tables = {str(k): generator.random((100, 20)) / 10 for k in range(20)}
+    for k in range(19):
+        tables[str(k)][k, 3] = 0.95
+    own = {name: np.full(100, 0.05) for name in tables}
+    own["19"][:] = 0.5
+    null = NullDistribution(tables)
+    assert null.strongest(own).success(0.01).all()
+    assert null.outliers == 19
 
 
-def test_one_attackers_p_value_is_the_permutation_tests():
-    generator = np.random.default_rng(2)
-    scores, values = generator.random(400).round(2), generator.random(50).round(2)
-    null = NullDistribution({"a": scores})
-    expected = (1 + (scores >= values[:, None]).sum(axis=1)) / 401
-    for rate in (0.01, 0.2, 0.5):
-        assert (null.success("a", values, rate) == (expected <= rate)).all()
-        assert (null.strongest({"a": values}).success(rate) == (expected <= rate)).all()
-    assert null.realised(0.05) == pytest.approx(np.mean([(scores >= own).mean() <= 0.05 for own in scores]))
-
-
-def test_the_winner_is_the_attacker_with_the_largest_percentile():
-    ramp = np.arange(100) / 100
-    null = NullDistribution({"low": ramp / 10, "high": 0.9 + ramp / 10})
-    found = null.strongest({"low": np.array([0.05, 0.5, 0.01, np.nan]), "high": np.array([0.92, 0.98, 0.995, 0.9])})
-    assert found.winner.tolist() == ["low", "low", "high", ""]
-    assert found.percentile[1] == 0.99  # no more than 100 pairs can tell
-    assert found.success(0.05).tolist() == [False, True, False, False]
-
-
-@pytest.mark.parametrize(("rate", "needed"), [(0.01, 99), (0.001, 999), (0.05, 19)])
-def test_rates_beyond_what_the_pairs_support_are_refused(rate, needed):
-    scores = np.random.default_rng(0).random(needed)
-    null = NullDistribution({"a": scores})
-    null.check_rate(rate)
-    assert null.success("a", np.array([scores.max(), 2.0]), rate).tolist() == [False, True]
-    few = NullDistribution({"a": scores[1:]})
-    for refused in (lambda: few.check_rate(rate), lambda: few.success("a", scores, rate), lambda: few.realised(rate)):
-        with pytest.raises(ValueError, match=f"needs at least {needed} unrelated pairs, got {needed - 1}"):
+@pytest.mark.parametrize(("rate", "needed"), [(0.01, 99), (0.05, 19)])
+def test_rates_beyond_what_the_comparisons_support_are_refused(rate, needed):
+    table = np.random.default_rng(0).random((4, (needed + 1) // 4))
+    table[-1, -1] = np.nan
+    NullDistribution({"a": table}).check_rate(rate)
+    table[-1, -2] = np.nan
+    few = NullDistribution({"a": table})
+    for refused in (
+        lambda: few.check_rate(rate),
+        lambda: few.success("a", np.zeros(4), rate),
+        lambda: few.realised(rate),
+        lambda: few.maximum_threshold(rate),
+    ):
+        with pytest.raises(
+            ValueError, match=f"not enough pictures.*needs at least {needed} comparisons .* got {needed - 1}"
+        ):
             refused()
 
 
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize(("rate", "pairs"), [(0.01, 120), (0.01, 500), (0.05, 250)])
-def test_unrelated_images_succeed_at_no_more_than_the_rate(ties, rate, pairs):
-    """Twenty correlated attackers; 200 runs of 20 images each that are exchangeable with the unrelated pairs."""
-    generator, successes, runs, images = np.random.default_rng(7), [], 200, 20
+def skewed(generator, shape):
+    return generator.beta(0.5, 5, shape)
+
+
+def in_steps(generator, shape):
+    return np.maximum(generator.random(shape).round(1) - 0.5, 0)
+
+
+def nearly_always_zero(generator, shape):
+    return (generator.random(shape) < 0.02) * generator.random(shape)
+
+
+def unlike_pictures(generator, shape):
+    return np.clip(0.05 * np.exp(generator.normal(size=(shape[0], 1))) * generator.exponential(size=shape), 0, 1)
+
+
+@pytest.mark.parametrize("pictures_", [20, 60])
+@pytest.mark.parametrize("draw", [skewed, in_steps, nearly_always_zero, unlike_pictures])
+def test_where_nothing_leaks_pictures_are_read_at_the_rate(draw, pictures_):
+    """Eight correlated attackers; own originals are one more unrelated one."""
+    generator, shares, runs = np.random.default_rng(7), [], 60
     for _ in range(runs):
-        common = generator.normal(size=(1, pairs + images))
-        table = stats.norm.cdf(0.7 * common + 0.7 * generator.normal(size=(20, pairs + images)))
-        table[:7] **= 8
-        if ties:
-            table = np.maximum(table.round(2) - 0.5, 0)
-        columns = {str(k): row for k, row in enumerate(table)}
-        null = NullDistribution({name: row[:pairs] for name, row in columns.items()})
-        found = null.strongest({name: row[pairs:] for name, row in columns.items()})
-        successes.append(found.success(rate).mean())
-    allowed, error = np.floor(rate * (pairs + 1)) / (pairs + 1), stats.sem(successes)
-    assert np.mean(successes) < allowed + 3 * error
-    if not ties:
-        assert np.mean(successes) > allowed - 3 * error
+        common = draw(generator, (pictures_, 21))
+        tables = {str(k): (common + draw(generator, (pictures_, 21))) / 2 for k in range(7)}
+        tables["constant"] = np.full((pictures_, 21), 0.3)
+        null = NullDistribution({name: table[:, 1:] for name, table in tables.items()})
+        shares.append(null.strongest({name: table[:, 0] for name, table in tables.items()}).success(0.05).mean())
+    error = stats.sem(shares)
+    assert abs(np.mean(shares) - 0.05) < 3.5 * error
+
+
+def test_an_original_like_its_group_but_unlike_all_others_is_not_read_where_nothing_leaks():
+    """Three sources, of which each attracts any picture more or less: own originals are the only ones of theirs."""
+    generator = np.random.default_rng(5)
+    sources, attraction = np.repeat([0, 1, 2], 36), np.array([0.1, 0.4, 0.7])
+    chosen = unrelated_originals(sources)
+    null = NullDistribution({"a": attraction[sources[chosen]] + 0.05 * generator.random((108, 20))}, sources[chosen])
+    own = {"a": attraction[sources] + 0.05 * generator.random(108)}
+    assert null.strongest(own).success(0.01).mean() < 0.05
+
+
+def test_the_interval_of_a_success_rate_carries_the_error_of_the_null():
+    generator, held, alone, runs = np.random.default_rng(11), 0, 0, 60
+    many = NullDistribution({"a": generator.normal(size=(20_000, 3))})
+    truth = many.strongest({"a": generator.normal(size=20_000) + 2}).success(0.01).mean()
+    for _ in range(runs):
+        table, shifted = generator.normal(size=(400, 3)), generator.normal(size=400) + 2
+        null = NullDistribution({"a": table})
+        found = reading(null, null.strongest({"a": shifted}), 0.01)
+        held += found.low <= truth <= found.high
+        alone += found.success.low <= truth <= found.success.high
+    assert held / runs > 0.9
+    assert held > alone
+
+
+def test_where_pictures_are_read_but_the_null_is_worth_little_the_verdict_says_so():
+    generator = np.random.default_rng(3)
+    null = NullDistribution({"a": generator.random((24, 18))})
+    found = reading(null, null.strongest({"a": np.full(24, 5.0)}), 0.01, groups=np.repeat([0, 1, 2, 3], 6))
+    assert (found.success.rate, found.verdict) == (1, "Leaks")
+    few = dataclasses.replace(found, effective_comparisons=2.0)
+    few = dataclasses.replace(few, p_value=few.chance(4, 4.0))
+    assert few.risk.low > 0
+    assert few.verdict == "not enough pictures"
+    unread = reading(null, null.strongest({"a": np.zeros(24)}), 0.01, groups=np.repeat([0, 1, 2, 3], 6))
+    assert unread.verdict == "no leak found by these attackers at 24 pictures"
+    assert dataclasses.replace(unread, effective_comparisons=2.0).verdict == "not enough pictures"
+
+
+def test_a_reading_has_a_risk_beyond_chance_and_its_words():
+    generator = np.random.default_rng(2)
+    null = NullDistribution({"a": generator.random((200, 20)), "b": generator.random((200, 20))})
+    own = {"a": generator.random(200), "b": np.r_[np.full(100, 5.0), generator.random(100)]}
+    found = reading(null, null.strongest(own), 0.01)
+    share = (found.success.rate - found.realised) / (1 - found.realised)
+    assert found.risk.value == pytest.approx(share)
+    assert found.low < found.success.rate < found.high
+    assert found.verdict == "Leaks"
+    assert next(iter(found.strongest)) == "b"
+    own["b"] = generator.random(200)
+    none = reading(null, null.strongest(own), 0.01)
+    assert none.verdict == "no leak found by these attackers at 200 pictures"
+    assert none.risk.low == 0 < none.risk.high
+    grouped = reading(null, null.strongest(own), 0.01, groups=[i // 20 for i in range(200)])
+    assert grouped.high > none.high
+    with pytest.raises(ValueError, match="none of 200 images has a score"):
+        reading(null, null.strongest({"a": np.full(200, np.nan), "b": own["b"]}), 0.01)
 
 
 def test_bad_tables_are_named():
     with pytest.raises(ValueError, match="there are no attackers"):
         NullDistribution({})
-    with pytest.raises(ValueError, match=r"one score per image, got lengths \{'a': 2, 'b': 3\}"):
-        NullDistribution({"a": np.zeros(2), "b": np.zeros(3)})
-    with pytest.raises(ValueError, match=r"at least 2 unrelated pairs .* got 1"):
-        NullDistribution({"a": np.array([0.1, np.nan])})
-    null = NullDistribution({"a": np.zeros(5), "b": np.zeros(5)})
+    with pytest.raises(ValueError, match=r"one score per comparison, got shapes \{'a': \(2, 3\), 'b': \(3, 3\)\}"):
+        NullDistribution({"a": np.zeros((2, 3)), "b": np.zeros((3, 3))})
+    with pytest.raises(ValueError, match=r"not enough pictures: none of 1 has 3 unrelated originals"):
+        NullDistribution({"a": np.array([[0.1, 0.2, np.nan]])})
+    with pytest.raises(ValueError, match=r"of two groups or more"):
+        NullDistribution({"a": np.zeros((2, 3))}, np.ones((2, 3), int))
+    with pytest.raises(ValueError, match=r"sources must have the shape of scores, \(2, 3\), got \(2, 2\)"):
+        NullDistribution({"a": np.zeros((2, 3))}, np.ones((2, 2), int))
+    null = NullDistribution({"a": np.zeros((5, 4)), "b": np.zeros((5, 4))})
     with pytest.raises(ValueError, match="attacker must be one of 'a', 'b', got 'c'"):
-        null.success("c", np.zeros(2), 0.5)
-    with pytest.raises(ValueError, match="attacker must be one of 'a', 'b', got 'c'"):
-        null.threshold("c", 0.5)
+        null.success("c", np.zeros(5), 0.5)
     with pytest.raises(ValueError, match="attacker must be one of 'a', 'b', got 'c'"):
         null.mean("c")
-    with pytest.raises(ValueError, match=r"must have shape \(n,\), got \(5, 2\) for 'a'"):
-        NullDistribution({"a": np.zeros((5, 2))})
+    with pytest.raises(ValueError, match=r"must have shape \(pictures, originals\), got \(5,\) for 'a'"):
+        NullDistribution({"a": np.zeros(5)})
     with pytest.raises(ValueError, match="different: b, c"):
-        null.strongest({"a": np.zeros(2), "c": np.zeros(2)})
+        null.strongest({"a": np.zeros(5), "c": np.zeros(5)})
+    with pytest.raises(ValueError, match=r"must be those of the 5 pictures .* got \(2,\)"):
+        null.strongest({"a": np.zeros(2), "b": np.zeros(2)})
     with pytest.raises(ValueError, match=r"rate must lie between 0 and 1, got 0"):
         null.check_rate(0)
+
+
+def test_originals_with_a_frame_or_of_one_scene_are_told():
+    generator = torch.Generator().manual_seed(0)
+    one, other = torch.rand(2, 3, 40, 40, generator=generator)
+    assert shared_content(one, other).same == 0
+    assert shared_content(one, other).likeness < 0.1
+    assert shared_content(one, 0.9 * one + 0.02).likeness > 0.99
+    for picture in (one, other):
+        picture[:, :8] = 0
+    same = shared_content(one, other).same
+    assert same == pytest.approx(6 * 38 / 38**2, abs=1e-6)  # windows that lie in the common bar
+    many = np.full(3000, 0.4)
+    raised = flags({"rgb_clamp": many}, null_count=1000, shared=[Shared(same, 0.1)] * 50)
+    assert names_of(raised) == ["shared_content"]
+    assert "the same in 15.8% of their pixels" in raised[0].message
+    raised = flags({"rgb_clamp": many}, null_count=1000, shared=[Shared(0, 0.1)] * 50 + [Shared(0, 0.95)] * 3)
+    assert [(flag.name, flag.value) for flag in raised] == [("alike", 3)]
+    assert names_of(flags({"rgb_clamp": many}, null_count=1000, alike=2)) == ["alike"]
+    assert flags({"rgb_clamp": many}, null_count=1000, shared=[Shared(0.001, 0.2)] * 50) == []
 
 
 def random_pictures(i):
@@ -230,7 +361,7 @@ def test_an_assessment_scores_what_was_not_fitted_and_reproduces_the_functions()
         ({"ids": []}, "there are no images"),
         ({"ids": ["a", "b"], "batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"ids": ["a", "b"], "groups": [1]}, "groups must have one entry per image, got 1 for 2"),
-        ({"ids": ["a", "b"], "groups": [1, 1]}, "no unrelated pairs"),
+        ({"ids": ["a", "b"], "groups": [1, 1]}, "not enough pictures: 2 images are of one group"),
         (
             {"ids": ["a", "b", "c"], "groups": [1, 1, 2], "fit": [True, False, False]},
             "one side of the fit split; on both: 1",
@@ -249,7 +380,7 @@ def test_images_of_several_sizes_are_matched_within_their_size():
         return noisy[0], clean[0]
 
     found = assess(images, range(12), MultiAttackerPrivacy(betas=SMALL), anchors=False)
-    assert found.null.count == 12
+    assert found.null.count == 12 * 5
     assert not np.isnan(found.strongest.p_value).any()
 
 

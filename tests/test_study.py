@@ -1049,3 +1049,11 @@ def test_lpips_is_one_of_the_scores_where_torchvision_has_its_weights(done, tmp_
     expected = quality_scores(found, views, lpips_network=alexnet)["lpips"]
     assert [float(row["lpips"]) for row in rows[:4]] == pytest.approx(expected.tolist(), abs=1e-5)
     assert "lpips" in (folder / "report.html").read_text()
+
+
+def test_a_link_in_the_place_of_half_a_file_is_not_followed(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / ".scores.csv.partial").symlink_to("mine.txt")
+    units.write_file(tmp_path / "scores.csv", b"a")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "scores.csv").read_bytes() == b"a"

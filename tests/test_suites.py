@@ -93,7 +93,7 @@ def test_forward_has_finite_gradients_and_leaves_broken_pairs_out():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"suite": "standard-v0"}, "suite must be one of 'standard-v1', got 'standard-v0'"),
+        ({"suite": "standard-v0"}, "suite must be one of 'standard-v1', 'standard-v2', got 'standard-v0'"),
         ({"blur_sigma": 1.0}, r"'standard-v1' is frozen, .* got blur_sigma=1\.0"),
         ({"gamma_values": (2.0,)}, r"frozen, .* got gamma_values=\(2\.0,\)"),
         ({"wavelet_threshold": 0.2}, r"frozen, .* got wavelet_threshold=0\.2"),

@@ -397,3 +397,45 @@ def test_a_column_of_a_manifest_is_read_as_its_cells_are():
     texts = ["=a", "'=a", "''=a", "'a", "-1", "'-1", "\t", "", "\uff1da", None, "a'=b"]
     cells = [text if text is None else escaped(text) for text in texts]
     assert unescaped_column(pa.array(cells)).to_pylist() == texts
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("given", ["folders", "manifest", "draws", "url"])
+def test_a_picture_that_is_read_is_no_output_even_with_overwrite(folders, capsys, given, link):
+    """A report's place may be a link to a picture that a table names."""
+    clean, noisy = (next((folders / side).glob("*.png")) for side in ("clean", "noisy"))
+    (folders / "out").mkdir()
+    getattr(folders / "out" / "report.html", link)(noisy)
+    places = {"draws": f"{noisy};{noisy}", "url": f"file://{noisy}"}
+    (folders / "m.csv").write_text(f"id,clean,noisy\na,{clean},{places.get(given, noisy)}\n")
+    options = ["--clean", "clean", "--noisy", "noisy"] if given == "folders" else ["--manifest", "m.csv"]
+    options += ["--draws", "2"] if given == "draws" else []
+    before = noisy.read_bytes()
+    assert cli.main(["evaluate", *options, "--output", "out", "--overwrite", *SMALL]) == cli.BAD_USAGE
+    assert "is an input" in capsys.readouterr().err
+    assert noisy.read_bytes() == before
+
+
+def test_a_manifest_that_is_given_as_a_url_is_an_input_too(tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OutputError, match="is an input"):
+        check_outputs([tmp_path / "b"], inputs=[f"FILE://{tmp_path}/a"], overwrite=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that never answers")
+@pytest.mark.parametrize("name", ["summary.json", "report.html"])
+def test_a_pipe_in_the_place_of_an_output_is_told_and_never_waited_for(folders, capsys, name):
+    (folders / "out").mkdir()
+    os.mkfifo(folders / "out" / name)
+    assert cli.main(["evaluate", "--clean", "clean", "--noisy", "noisy", "--output", "out", *SMALL]) == cli.BAD_USAGE
+    assert f"{name} exists and is no regular file" in capsys.readouterr().err
+
+
+def test_a_name_commands_no_terminal_out_of_a_report(folders):
+    clean, noisy = (next((folders / side).glob("*.png")) for side in ("clean", "noisy"))
+    (folders / "m.csv").write_text(f"id,clean,noisy\na\x1b[31m\x9b\u202eb,{clean},{noisy}\n", "utf-8")
+    assert cli.main(["evaluate", "--manifest", "m.csv", "--output", "out", *SMALL]) == cli.OK
+    page = (folders / "out" / "report.html").read_text("utf-8")
+    assert r"a\u001b[31m\u009b\u202eb" in page
+    assert not {"\x1b", "\x9b", "\u202e"} & set(page)

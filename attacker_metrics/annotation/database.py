@@ -203,10 +203,10 @@ class Database:
                 self.is_new = not inspect(connection).get_table_names()
                 mark = tuple(connection.scalar(text(f"PRAGMA {name}")) for name in ("application_id", "user_version"))
                 sound = connection.scalar(text("PRAGMA quick_check(1)"))
-        except DatabaseError as error:
+        except _UNREADABLE as error:
             raise DatabaseFileError(
-                f"{self.path} cannot be used as a database: {error.orig}. SQLite keeps files beside one while it is open; if"
-                f" the folder cannot be written, copy {self.path.name}* to another."
+                f"{self.path} cannot be used as a database: {getattr(error, 'orig', None) or error}. SQLite keeps files"
+                f" beside one while it is open; if the folder cannot be written, copy {self.path.name}* to another."
             ) from error
         if not self.is_new and mark != (_APPLICATION, _FORMAT):
             if mark[0] == _APPLICATION:

@@ -19,6 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attacker_metrics._names import DEFAULT_GAMMA_ATTACK_VALUES as DEFAULT_GAMMA_ATTACK_VALUES
+from attacker_metrics._names import DEFAULT_GAUSSIAN_BLUR_SIGMA as DEFAULT_GAUSSIAN_BLUR_SIGMA
+from attacker_metrics._names import DEFAULT_WAVELET_SOFT_THRESHOLD as DEFAULT_WAVELET_SOFT_THRESHOLD
 from attacker_metrics._settings import number
 from attacker_metrics.attackers.moments import mean_of_products
 from attacker_metrics.attackers.slopes import cut, slide, slide_back
@@ -26,10 +29,6 @@ from attacker_metrics.attackers.slopes import cut, slide, slide_back
 Attacker = Callable[[Tensor], Tensor]
 
 _IMAGE = (1, 2, 3)  # the dimensions of one image
-
-DEFAULT_GAMMA_ATTACK_VALUES: tuple[float, ...] = (0.5, 2.0)
-DEFAULT_GAUSSIAN_BLUR_SIGMA: float = 2.0
-DEFAULT_WAVELET_SOFT_THRESHOLD: float = 0.1
 
 
 def luma(x: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""The sub-commands, a module each: ``add(commands)`` adds its parser, whose ``command`` returns the exit status.
+"""Words of the command line -> one frozen object of options -> one call of the library -> an exit status.
 
-What they share is in ``options`` and ``terminal``; ``evaluate_options`` is the parser of ``evaluate``.
+A module per command: the class of its options, from which ``parsing`` generates the command line, and ``add(app)``. What
+they import at the top is light, so that help and mistakes are told at once; the library comes in when a command runs.
 """

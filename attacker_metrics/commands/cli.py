@@ -1,22 +1,21 @@
-"""The command line: its parser, and how errors and signals become messages and exit statuses."""
+"""The command line: its commands, and how errors and signals become messages and exit statuses."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
+import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
+from cyclopts import App
 
-from attacker_metrics._extras import MissingExtraError
-from attacker_metrics._version import __version__
-from attacker_metrics.commands import annotate, compare, evaluate, faithfulness, semsim, study, views, zoo
-from attacker_metrics.commands.options import (
+from attacker_metrics._extras import MissingExtraError, without_cli
+from attacker_metrics.commands.parsing import application, parsed
+from attacker_metrics.commands.streams import patient_streams
+from attacker_metrics.files.terminal import printable_lines
+from attacker_metrics.jobs.ending import (
     BAD_USAGE,
     BUG,
     GATE_EXCEEDED,
@@ -29,34 +28,35 @@ from attacker_metrics.commands.options import (
     UsageError,
     say,
 )
-from attacker_metrics.commands.streams import patient_streams
-from attacker_metrics.files.terminal import printable_lines
 from attacker_metrics.jobs.processes import AgreedError, Processes, number_of_processes
-from attacker_metrics.reading.strongest import selftest
 
 __all__ = ["BAD_USAGE", "BUG", "COMMANDS", "GATE_EXCEEDED", "INTERRUPTED", "OK", "SOME_FAILED", "TERMINATED", "main"]
 
-COMMANDS = (evaluate, views, compare, selftest, zoo, faithfulness, semsim, annotate, study)
-"""The modules of the sub-commands, in the order of the help."""
-
-
 TRACEBACK = "ATTACKER_METRICS_TRACEBACK"
 """The environment variable that, set to anything, shows where an error came from."""
+
+COMMANDS = ("evaluate", "views", "compare", "selftest", "zoo", "faithfulness", "semsim", "annotate", "study")
+"""The commands in the order of the help, each in a module of its name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
     0 fine, 1 some pairs failed, 2 bad usage or nothing could be written, 3 a limit was exceeded, 70 a bug of ours.
+
+    Raises:
+        SystemExit: with 2 for arguments that cannot be understood, with 0 after help and version.
     """
     with patient_streams():
-        return _status(arguments)
+        return _status(sys.argv[1:] if arguments is None else arguments)
 
 
-def _status(arguments: Sequence[str] | None) -> int:
-    options = _parsed(arguments) if number_of_processes() == 1 else _parsed_together(arguments)
+def _status(arguments: Sequence[str]) -> int:
+    command = _understood(arguments)
     try:
-        status: int = options.command(options)
+        status = command()
+        if status is None:  # help and version
+            raise SystemExit(OK)
     except (UsageError, MissingExtraError, OSError) as error:
         _trace()
         say(error)
@@ -72,12 +72,16 @@ def _status(arguments: Sequence[str] | None) -> int:
         _trace()
         left = str(error) if isinstance(error, Unexpected) else ""
         return _unexpected(error.__cause__ or error if left else error, left)
-    return status
+    return int(status)
 
 
 def _unexpected(error: BaseException, left: str) -> int:
     """Tell of an error that nobody has thought of, and what it left behind."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+    if isinstance(error, ModuleNotFoundError) and (message := without_cli(error)) is not None:
+        say(f"{message} {left}".rstrip())
+        return BAD_USAGE
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)):
         say(f"out of memory: {error or 'pass a smaller --batch-size'} {left}".rstrip())
         return BAD_USAGE
     say(
@@ -92,41 +96,32 @@ def _trace() -> None:
         print(printable_lines(traceback.format_exc()), file=sys.stderr, flush=True)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose messages show what the user typed without letting it command the terminal."""
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        super()._print_message(printable_lines(message), file)
-
-
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
-        prog="attacker-metrics", description="How much of a hidden picture can still be read out of what was sent."
-    )
-    parser.add_argument("--version", action="version", version=f"attacker-metrics {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in COMMANDS:
-        module.add(commands)
-    return parser.parse_args(arguments)
-
-
-def _parsed_together(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; if those of any process are wrong, all learn of it, and the first one tells."""
-    shown = io.StringIO()
+def _understood(arguments: Sequence[str]) -> Callable[[], Any]:
+    """What the arguments ask for; if those of any process cannot be understood, all learn of it, and the first one tells."""
     try:
-        with contextlib.redirect_stderr(shown):
-            return _parsed(arguments)
-    except SystemExit as stop:
-        if stop.code != OK:  # as it is after --help
-            processes = Processes()
-            try:
-                processes.agree("prepare", lambda: _refuse(shown.getvalue().rstrip()), UsageError)
-            except AgreedError as error:
-                if processes.is_first:
-                    print(error, file=sys.stderr, flush=True)
-            processes.leave()
-        raise
+        return parsed(_application(arguments[0] if arguments else ""), arguments)
+    except UsageError as error:
+        if number_of_processes() == 1:
+            say(error)
+            raise SystemExit(BAD_USAGE) from error
+        mistake = error
+    processes = Processes()
+    try:
+        processes.agree("prepare", lambda: _refuse(mistake), UsageError)
+    except AgreedError as error:
+        if processes.is_first:
+            say(error)
+    processes.leave()
+    raise SystemExit(BAD_USAGE)
 
 
-def _refuse(message: str) -> None:
-    raise UsageError(message)
+def _application(command: str) -> App:
+    """The program with the command, or with all if there is none of that name: options take time to make."""
+    app = application("attacker-metrics", "How much of a hidden picture can still be read out of what was sent.")
+    for name in (command,) if command in COMMANDS else COMMANDS:
+        importlib.import_module(f"attacker_metrics.commands.{name}").add(app)
+    return app
+
+
+def _refuse(mistake: UsageError) -> None:
+    raise mistake

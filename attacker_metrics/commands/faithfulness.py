@@ -1,80 +1,100 @@
 """``attacker-metrics faithfulness``: do metrics agree with the people who annotated reconstructions?"""
 
-from __future__ import annotations
-
-import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from attacker_metrics.commands.options import OK, UsageError, add_overwrite
+from cyclopts import App, Parameter, Token
+
+from attacker_metrics._options import OVERWRITE, flag, option, several, whole
+from attacker_metrics.commands.parsing import add_command
 from attacker_metrics.files.terminal import printable
-from attacker_metrics.files.writing import staged
+from attacker_metrics.jobs.ending import OK, bad_usage
+
+Direction = Literal["higher", "lower"]
 
 
-def add(commands: Any) -> None:
-    """Add the command's parser."""
-    command = commands.add_parser(
-        "faithfulness",
-        help="measure whether metrics agree with human annotations of reconstructions",
-        description="Correlate metrics with the people who recognised reconstructions, or did not, per image and per model;"
-        " compare the metrics with each other and with the agreement of the annotators. Needs the extra 'faithfulness'.",
-    )
-    command.set_defaults(command=faithfulness)
-    command.add_argument(
-        "--scores",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="CSV or Parquet: a column 'reconstruction' (or 'id') and one per metric, e.g. scores.parquet of evaluate",
-    )
-    command.add_argument(
-        "--annotations",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="CSV or Parquet: dataset, model, attack, original, reconstruction, a column annotator_NAME per annotator"
-        " (1, 0 or empty; with a column 'class', the class that was named), optionally recognizable",
-    )
-    command.add_argument(
-        "--direction",
-        type=_direction,
-        action="append",
-        default=[],
-        metavar="NAME=higher|lower",
-        help="which values of a column mean more leakage, for metrics that declare nothing; repeatable",
-    )
-    command.add_argument("--metric", action="append", metavar="NAME", help="use this column only; repeatable")
-    command.add_argument(
-        "--rule",
-        choices=("majority", "any", "all", "mean"),
-        default="majority",
-        help="when an image counts as recognised; mean: every vote by itself (default: majority)",
-    )
-    command.add_argument(
-        "--calibrate",
-        choices=("isotonic", "logistic"),
-        help="fit maps from each metric (logistic: and from all) to the probability that a person recognises the image",
-    )
-    command.add_argument("--draws", type=int, default=1000, metavar="N", help="bootstrap draws (default: 1000)")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
-    command.add_argument("--allow-unmatched", action="store_true", help="leave rows without a partner out")
-    command.add_argument("--output", type=Path, metavar="DIR", help="write JSON, a page and plots there")
-    add_overwrite(command)
-    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+def _directions(_type: Any, tokens: Sequence[Token]) -> tuple[tuple[str, Direction], ...]:
+    found: list[tuple[str, Direction]] = []
+    for token in tokens:
+        name, _, direction = token.value.rpartition("=")
+        if name and direction == "higher":
+            found.append((name, "higher"))
+        elif name and direction == "lower":
+            found.append((name, "lower"))
+        else:
+            raise ValueError(f"{token.value!r} is not NAME=higher or NAME=lower, e.g. dreamsim=lower")
+    return tuple(found)
 
 
-def faithfulness(options: argparse.Namespace) -> int:
-    """Read the tables, analyse, print and write."""
-    try:
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class FaithfulnessOptions:
+    """What ``faithfulness`` is asked for."""
+
+    scores: Annotated[
+        Path,
+        option("CSV or Parquet: a column 'reconstruction' (or 'id') and one per metric, e.g. scores.parquet of evaluate"),
+    ]
+    annotations: Annotated[
+        Path,
+        option(
+            "CSV or Parquet: dataset, model, attack, original, reconstruction, a column annotator_NAME per annotator"
+            " (1, 0 or empty; with a column 'class', the class that was named), optionally recognizable"
+        ),
+    ]
+    direction: Annotated[
+        tuple[tuple[str, Direction], ...],
+        several(
+            "NAME=higher or NAME=lower: which values of a column mean more leakage, for metrics that declare nothing;"
+            " repeatable",
+            converter=_directions,
+            n_tokens=1,
+        ),
+    ] = ()
+    metric: Annotated[tuple[str, ...], several("use this column only; repeatable")] = ()
+    rule: Annotated[
+        Literal["majority", "any", "all", "mean"],
+        option("when an image counts as recognised; mean: every vote by itself"),
+    ] = "majority"
+    calibrate: Annotated[
+        Literal["isotonic", "logistic"] | None,
+        option("fit maps from each metric (logistic: and from all) to the probability that a person recognises the image"),
+    ] = None
+    draws: Annotated[int, option("bootstrap draws", converter=whole)] = 1000
+    seed: Annotated[int, option("of the draws", converter=whole)] = 0
+    allow_unmatched: Annotated[bool, flag("leave rows without a partner out")] = False
+    output: Annotated[Path | None, option("write JSON, a page and plots into this folder")] = None
+    overwrite: Annotated[bool, flag(OVERWRITE)] = False
+    json: Annotated[bool, flag("print JSON instead of tables")] = False
+
+
+def add(app: App) -> None:
+    """Add the command."""
+    add_command(
+        app,
+        faithfulness,
+        "Example:",
+        "  attacker-metrics faithfulness --scores scores.csv --annotations annotations.csv --output faith/",
+    )
+
+
+def faithfulness(options: FaithfulnessOptions) -> int:
+    """Measure whether metrics agree with human annotations of reconstructions.
+
+    Correlates metrics with the people who recognised reconstructions, or did not, per image and per model; compares the
+    metrics with each other and with the agreement of the annotators. Needs the extra 'faithfulness'.
+    """
+    with bad_usage(ValueError):
         return _run(options)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: FaithfulnessOptions) -> int:
     from attacker_metrics import faithfulness as library
     from attacker_metrics.faithfulness import report
+    from attacker_metrics.files.writing import staged
     from attacker_metrics.report.outputs import as_json
 
     if options.calibrate and options.rule == "mean":
@@ -83,14 +103,16 @@ def _run(options: argparse.Namespace) -> int:
     if options.output is not None:
         report.check_writable(options.output, inputs, overwrite=options.overwrite)
     annotations = library.read_annotations(options.annotations)
-    scores = library.read_scores(options.scores, dict(options.direction), options.metric)
+    scores = library.read_scores(options.scores, dict(options.direction), list(options.metric) or None)
     chances: dict[str, Any] = {"rule": options.rule, "draws": options.draws, "seed": options.seed}
     chances["allow_unmatched"] = options.allow_unmatched
     outcome = library.faithfulness(scores, annotations, **chances)
-    wanted = [[name] for name in scores.columns] if options.calibrate else []
-    if options.calibrate == "logistic" and len(scores.columns) > 1:
-        wanted.append(list(scores.columns))
-    fits = [library.calibrate(scores, annotations, metrics, method=options.calibrate, **chances) for metrics in wanted]
+    fits, method = [], options.calibrate
+    if method is not None:
+        wanted = [[name] for name in scores.columns]
+        if method == "logistic" and len(scores.columns) > 1:
+            wanted.append(list(scores.columns))
+        fits = [library.calibrate(scores, annotations, metrics, method=method, **chances) for metrics in wanted]
     if options.output is not None:
         report.check_writable(options.output, inputs, overwrite=options.overwrite)
         with staged(options.output) as stage:
@@ -112,10 +134,3 @@ def _print(tables: list[Any], sentences: list[str], output: Path | None) -> None
         terminal.print(f"- {printable(sentence)}", markup=False, highlight=False, soft_wrap=True)
     if output is not None:
         terminal.print(f"\nreport: {printable(output / 'faithfulness.md')}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _direction(text: str) -> tuple[str, str]:
-    name, _, direction = text.rpartition("=")
-    if not name or direction not in ("higher", "lower"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=higher or NAME=lower, e.g. dreamsim=lower")
-    return name, direction

@@ -1,93 +1,102 @@
 """``attacker-metrics semsim train`` and ``score``: train SemSim on annotations, and score reconstructions with it."""
 
-from __future__ import annotations
-
-import argparse
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal, TypeVar
+
+from cyclopts import App, Parameter
 
 from attacker_metrics._extras import MissingExtraError, missing_extra
-from attacker_metrics.commands.options import OK, UsageError, add_overwrite
-from attacker_metrics.files.spreadsheet import csv_text
+from attacker_metrics._options import OVERWRITE, flag, number, option, whole
+from attacker_metrics.commands.parsing import add_command, application
 from attacker_metrics.files.terminal import printable
-from attacker_metrics.files.writing import check_outputs, has_header, with_suffix, write_whole
+from attacker_metrics.jobs.ending import OK, bad_usage
+
+_Options = TypeVar("_Options")
 
 
-def add(commands: Any) -> None:
-    """Add the command's parsers."""
-    semsim = commands.add_parser(
-        "semsim", help="train SemSim on annotated reconstructions, or score with it", description="SemSim, a learned metric."
-    )
-    parts = semsim.add_subparsers(required=True, metavar="COMMAND")
-    command = parts.add_parser(
-        "train",
-        help="train an encoder on which reconstructions people recognised",
-        description="Train an encoder by triplets: an original, a recognisable and an unrecognisable reconstruction of it."
-        " Needs the extras 'semsim' and 'faithfulness'.",
-    )
-    command.set_defaults(command=train)
-    _add_tables(command)
-    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="where")
-    add_overwrite(command)
-    command.add_argument("--architecture", choices=("resnet18", "resnet50"), default="resnet18", help="(default: resnet18)")
-    command.add_argument("--size", type=int, default=32, metavar="S", help="resize to S x S pixels (default: 32)")
-    command.add_argument("--margin", type=float, default=1.0, metavar="M", help="of the triplet loss (default: 1)")
-    command.add_argument("--learning-rate", type=float, default=0.05, metavar="R", help="of SGD (default: 0.05)")
-    command.add_argument("--epochs", type=int, default=100, metavar="N", help="(default: 100)")
-    command.add_argument("--batch-size", type=int, default=64, metavar="N", help="triplets per step (default: 64)")
-    command.add_argument(
-        "--validation", type=float, default=0.1, metavar="SHARE", help="originals to choose the best epoch by (default: 0.1)"
-    )
-    command.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without a better validation loss")
-    command.add_argument("--hold-out", metavar="NAME", help="data set that is only tested on")
-    command.add_argument("--resume", action="store_true", help="go on where the run in --output stopped")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
-    command.add_argument("--accelerator", default="auto", metavar="NAME", help="cpu, gpu, ... (default: auto)")
-    command.add_argument("--devices", default="auto", metavar="N", help="how many (default: auto)")
-    command.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read images (default: 0)")
-
-    command = parts.add_parser(
-        "score",
-        help="score the reconstructions of an annotation table",
-        description="Write a score table with MSE, PSNR, SSIM and SemSim of every reconstruction, for 'faithfulness'.",
-    )
-    command.set_defaults(command=score)
-    _add_tables(command)
-    command.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="semsim.safetensors of a training")
-    command.add_argument("--output", type=Path, required=True, metavar="CSV", help="the table to write")
-    add_overwrite(command)
-    command.add_argument("--size", type=int, metavar="S", help="resize to S x S pixels (default: the checkpoint's)")
-    command.add_argument(
-        "--align",
-        type=int,
-        metavar="PIXELS",
-        help="register originals first: mirrored and shifted by up to so many pixels; the table says which were",
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Tables:
+    annotations: Annotated[Path, option("CSV or Parquet, as for 'faithfulness'; paths as ids")]
+    images: Annotated[Path, option("folder that the paths are relative to")]
 
 
-def train(options: argparse.Namespace) -> int:
-    """Train and say what came out."""
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(_Tables):
+    """What ``semsim train`` is asked for."""
+
+    output: Annotated[Path, option("folder of the training")]
+    overwrite: Annotated[bool, flag(OVERWRITE)] = False
+    architecture: Annotated[Literal["resnet18", "resnet50"], option("the encoder")] = "resnet18"
+    size: Annotated[int, option("resize to so many pixels, both sides", converter=whole)] = 32
+    margin: Annotated[float, option("of the triplet loss", converter=number)] = 1.0
+    learning_rate: Annotated[float, option("of SGD", converter=number)] = 0.05
+    epochs: Annotated[int, option("passes over the triplets", converter=whole)] = 100
+    batch_size: Annotated[int, option("triplets per step", converter=whole)] = 64
+    validation: Annotated[float, option("share of originals to choose the best epoch by", converter=number)] = 0.1
+    patience: Annotated[
+        int | None, option("stop after so many epochs without a better validation loss", converter=whole)
+    ] = None
+    hold_out: Annotated[str | None, option("data set that is only tested on")] = None
+    resume: Annotated[bool, flag("go on where the run in --output stopped")] = False
+    seed: Annotated[int, option("of weights and batches", converter=whole)] = 0
+    accelerator: Annotated[str, option("cpu, gpu, ...")] = "auto"
+    devices: Annotated[str, option("how many")] = "auto"
+    workers: Annotated[int, option("processes that read images", converter=whole)] = 0
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(_Tables):
+    """What ``semsim score`` is asked for."""
+
+    checkpoint: Annotated[Path, option("semsim.safetensors of a training")]
+    output: Annotated[Path, option("the CSV table to write")]
+    overwrite: Annotated[bool, flag(OVERWRITE)] = False
+    size: Annotated[
+        int | None, option("resize to so many pixels, both sides (default: the checkpoint's)", converter=whole)
+    ] = None
+    align: Annotated[
+        int | None,
+        option(
+            "register originals first: mirrored and shifted by up to so many pixels; the table says which were",
+            converter=whole,
+        ),
+    ] = None
+
+
+def add(app: App) -> None:
+    """Add the commands."""
+    semsim = application("semsim", "Train SemSim, a learned metric, on annotated reconstructions, or score with it.")
+    add_command(semsim, train)
+    add_command(semsim, score)
+    add_command(app, semsim)
+
+
+def train(options: TrainOptions) -> int:
+    """Train an encoder on which reconstructions people recognised.
+
+    By triplets: an original, a recognisable and an unrecognisable reconstruction of it. Needs the extras 'semsim' and
+    'faithfulness'.
+    """
     return _usage_errors(_train, options)
 
 
-def score(options: argparse.Namespace) -> int:
-    """Score and write the table."""
+def score(options: ScoreOptions) -> int:
+    """Score the reconstructions of an annotation table.
+
+    Writes a score table with MSE, PSNR, SSIM and SemSim of every reconstruction, for 'faithfulness'.
+    """
     return _usage_errors(_score, options)
 
 
-def _add_tables(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--annotations", type=Path, required=True, metavar="FILE", help="CSV or Parquet, as for 'faithfulness'; paths as ids"
-    )
-    command.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder that the paths are relative to")
-
-
-def _usage_errors(run: Any, options: argparse.Namespace) -> int:
+def _usage_errors(run: Callable[[_Options], None], options: _Options) -> int:
     try:
-        run(options)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+        with bad_usage(ValueError):
+            run(options)
     except MissingExtraError:
         raise
     except ModuleNotFoundError as error:
@@ -95,7 +104,7 @@ def _usage_errors(run: Any, options: argparse.Namespace) -> int:
     return OK
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: TrainOptions) -> None:
     from attacker_metrics.faithfulness import read_annotations
     from attacker_metrics.semsim import training
 
@@ -133,9 +142,10 @@ def _train(options: argparse.Namespace) -> None:
     print(f"wrote {printable(options.output / training.CHECKPOINT)}")
 
 
-def _score(options: argparse.Namespace) -> None:
-
+def _score(options: ScoreOptions) -> None:
     from attacker_metrics.faithfulness import read_annotations
+    from attacker_metrics.files.spreadsheet import csv_text
+    from attacker_metrics.files.writing import with_suffix, write_whole
     from attacker_metrics.quality.metrics import quality_scores
     from attacker_metrics.semsim import load_encoder, semsim
     from attacker_metrics.semsim.scoring import score_table
@@ -161,7 +171,9 @@ def _score(options: argparse.Namespace) -> None:
     print(f"wrote {printable(output)}")
 
 
-def _check_table(options: argparse.Namespace, output: Path) -> None:
+def _check_table(options: ScoreOptions, output: Path) -> None:
+    from attacker_metrics.files.writing import check_outputs, has_header
+
     scores = ("reconstruction", "mse", "psnr", "ssim", "semsim")
     check_outputs(
         [output],

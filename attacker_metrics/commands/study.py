@@ -1,24 +1,16 @@
 """``attacker-metrics study``: train, attack, score, annotate and report, from one file."""
 
-from __future__ import annotations
-
-import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from attacker_metrics.commands.options import (
-    BAD_USAGE,
-    INTERRUPTED,
-    OK,
-    Interrupted,
-    UsageError,
-    add_overwrite,
-    device_of,
-    say,
-)
+from cyclopts import App, Parameter
+
+from attacker_metrics._options import OVERWRITE, flag, option
+from attacker_metrics.commands.parsing import add_command, application
 from attacker_metrics.files.terminal import printable
-from attacker_metrics.files.writing import OutputError, check_outputs
+from attacker_metrics.jobs.ending import BAD_USAGE, INTERRUPTED, OK, Interrupted, UsageError, say
 from attacker_metrics.jobs.processes import AgreedError, Processes
 
 if TYPE_CHECKING:
@@ -34,38 +26,56 @@ _HELP = {
 }
 
 
-def add(commands: Any) -> None:
-    """Add the command's parsers."""
-    study = commands.add_parser(
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """What every step of ``study`` is asked for."""
+
+    config: Annotated[Path | None, option("the study's YAML file")] = field(default=None, kw_only=False)
+    builtin: Annotated[bool, flag("the built-in study instead of a file")] = False
+    output: Annotated[Path, option("the study's folder")] = Path("study")
+    device: Annotated[str, option("cpu, cuda, mps or auto")] = "cpu"
+    overwrite: Annotated[bool, flag(OVERWRITE)] = False
+    quiet: Annotated[bool, flag("print no line per unit of work")] = False
+
+
+_DEFAULTS = StudyOptions()
+
+
+def add(app: App) -> None:
+    """Add the commands."""
+    study = application(
         "study",
-        help="run a whole study: classifiers, defences, attacks, metrics, who recognises what",
-        description="A study from one YAML file. Steps that are done are skipped; changed settings redo a step and those"
-        " after it. The folder holds image data. Needs the extra 'study'.",
+        "Run a whole study: classifiers, defences, attacks, metrics, who recognises what.\n\nA study from one YAML file."
+        " Steps that are done are skipped; changed settings redo a step and those after it. The folder holds image data."
+        " Needs the extra 'study'.",
     )
-    parts = study.add_subparsers(required=True, metavar="STEP")
-    command = parts.add_parser("config", help="print the built-in study's file, to start from")
-    command.set_defaults(command=config)
-    for name, text in _HELP.items():
-        command = parts.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        command.set_defaults(command=run, step=name)
-        command.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="the study's YAML file")
-        command.add_argument("--builtin", action="store_true", help="the built-in study instead of a file")
-        command.add_argument(
-            "--output", type=Path, default=Path("study"), metavar="DIR", help="the study's folder (default: study)"
-        )
-        command.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, mps or auto (default: cpu)")
-        add_overwrite(command)
-        command.add_argument("--quiet", action="store_true", help="print no line per unit of work")
+    add_command(study, config)
+    for step in _HELP:
+        add_command(study, _step(step), name=step)
+    add_command(app, study)
 
 
-def config(_options: argparse.Namespace) -> int:
-    """Print the built-in study's file."""
+def _step(name: str) -> Callable[[StudyOptions], int]:
+    """The command of a step."""
+
+    def command(options: StudyOptions = _DEFAULTS) -> int:
+        return run(name, options)
+
+    command.__doc__ = f"{_HELP[name][0].upper()}{_HELP[name][1:]}."
+    return command
+
+
+def config() -> int:
+    """Print the built-in study's file, to start from."""
     print(_library().builtin_text(), end="")
     return OK
 
 
-def run(options: argparse.Namespace) -> int:
+def run(step: str, options: StudyOptions) -> int:
     """Run the step, or all."""
+    from attacker_metrics.jobs.devices import device_of
+
     library, processes = _library(), Processes()
 
     def tell(line: str) -> None:
@@ -73,8 +83,10 @@ def run(options: argparse.Namespace) -> int:
             print(printable(line), flush=True)
 
     try:
-        steps = library.STEPS if options.step == "run" else (options.step,)
-        settings, device = processes.agree("config", lambda: (_config(options), _device(options, processes)), *_mistakes())
+        steps = library.STEPS if step == "run" else (step,)
+        settings, device = processes.agree(
+            "config", lambda: (_config(options), device_of(options.device, processes.local_rank)), *_mistakes()
+        )
         processes.agree("writable", lambda: _check_writable(settings, options, processes), *_mistakes())
         library.run_study(settings, options.output, steps=steps, device=device, processes=processes, tell=tell)
     except AgreedError as error:
@@ -91,20 +103,21 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def _config(options: argparse.Namespace) -> Config:
+def _config(options: StudyOptions) -> "Config":
     if options.builtin == (options.config is not None):
         raise UsageError("pass a study's file, or --builtin for the one that 'attacker-metrics study config' prints.")
     from attacker_metrics.study import builtin_text, parse_config, read_config
 
-    return parse_config(builtin_text(), Path("builtin.yaml")) if options.builtin else read_config(options.config)
+    return parse_config(builtin_text(), Path("builtin.yaml")) if options.config is None else read_config(options.config)
 
 
-def _check_writable(settings: Config, options: argparse.Namespace, processes: Processes) -> None:
+def _check_writable(settings: "Config", options: StudyOptions, processes: Processes) -> None:
     """Refuse a folder in which a study would write over what it reads, or over files of somebody else.
 
     Raises:
         OutputError: naming the file.
     """
+    from attacker_metrics.files.writing import OutputError, check_outputs
     from attacker_metrics.study import files, units
 
     if not processes.is_first:
@@ -137,10 +150,6 @@ def _paths(settings: Any) -> Iterator[Path]:
     elif isinstance(settings, (dict, list, tuple)):
         for value in settings.values() if isinstance(settings, dict) else settings:
             yield from _paths(value)
-
-
-def _device(options: argparse.Namespace, processes: Processes) -> Any:
-    return device_of(options.device, processes.local_rank)
 
 
 def _mistakes() -> tuple[type[Exception], ...]:

@@ -1,47 +1,59 @@
 """``attacker-metrics views``: what every attacker sees of one pair."""
 
-from __future__ import annotations
-
-import argparse
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from attacker_metrics.commands.options import OK, add_overwrite, add_settings, bad_usage, privacy_of
-from attacker_metrics.commands.reading_options import add_reading, reading_of
-from attacker_metrics.files.images import ImageError
+from cyclopts import App, Parameter
+
+from attacker_metrics._options import OVERWRITE, flag, option
+from attacker_metrics.commands.parsing import add_command
+from attacker_metrics.evaluation.options import AttackerOptions, ReadingOptions
 from attacker_metrics.files.terminal import printable
-from attacker_metrics.files.writing import check_outputs, with_suffix, write_whole
-from attacker_metrics.pairs.sources import load_pair
-from attacker_metrics.report.views import views_png
+from attacker_metrics.jobs.ending import OK, bad_usage
 
 
-def add(commands: Any) -> None:
-    """Add the command's parser."""
-    command = commands.add_parser(
-        "views",
-        help="draw what every attacker sees of one pair",
-        description="Draw what every attacker sees of one pair, each tile with its score. The picture holds image data.",
-    )
-    command.set_defaults(command=views)
-    command.add_argument("clean", type=Path, metavar="CLEAN")
-    command.add_argument("noisy", type=Path, metavar="NOISY")
-    command.add_argument("--output", type=Path, required=True, metavar="PNG", help="the picture to write")
-    add_overwrite(command)
-    add_reading(command)
-    add_settings(command)
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    clean: Annotated[Path, option("the original")] = field(kw_only=False)
+    noisy: Annotated[Path, option("what was sent of it")] = field(kw_only=False)
 
 
-def views(options: argparse.Namespace) -> int:
-    """Draw what every attacker sees of one pair."""
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ViewsOptions(AttackerOptions, ReadingOptions, _Pair):
+    """What ``views`` is asked for."""
+
+    output: Annotated[Path, option("the picture to write")]
+    overwrite: Annotated[bool, flag(OVERWRITE)] = False
+
+
+def add(app: App) -> None:
+    """Add the command."""
+    add_command(app, views, "Example:", "  attacker-metrics views originals/cat.png sent/cat.png --output grid.png")
+
+
+def views(options: ViewsOptions) -> int:
+    """Draw what every attacker sees of one pair.
+
+    Each tile with its score. The picture holds image data.
+    """
+    from attacker_metrics.evaluation.attackers import privacy_of
+    from attacker_metrics.files.images import ImageError
+    from attacker_metrics.files.writing import check_outputs, with_suffix, write_whole
+    from attacker_metrics.pairs.sources import load_pair
+    from attacker_metrics.report.views import views_png
+
+    inputs = [options.clean, options.noisy]
     with bad_usage(ValueError):
         output = with_suffix(options.output, ".png")
-    check_outputs([output], inputs=[options.clean, options.noisy], overwrite=options.overwrite)
+    check_outputs([output], inputs=inputs, overwrite=options.overwrite)
     privacy = privacy_of(options)
     with bad_usage(ImageError):
-        pair = load_pair(options.clean, options.noisy, side=options.resize, reading=reading_of(options))
+        pair = load_pair(options.clean, options.noisy, side=options.resize, reading=options.reading)
     with bad_usage(ValueError):
         png = views_png(pair, privacy, title=f"{options.noisy.name} against {options.clean.name}")
-    check_outputs([output], inputs=[options.clean, options.noisy], overwrite=options.overwrite)
+    check_outputs([output], inputs=inputs, overwrite=options.overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, png)
     print(f"wrote {printable(output)} (it holds image data)")

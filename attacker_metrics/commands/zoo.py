@@ -1,81 +1,101 @@
 """``attacker-metrics zoo``: what is known about published obfuscations, and a folder of pictures hidden by one."""
 
-from __future__ import annotations
-
-import argparse
 import io
 import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import numpy as np
-from torch import Tensor
+from cyclopts import App, Parameter, Token
 
-from attacker_metrics.commands.options import OK, UsageError, bad_usage
-from attacker_metrics.files.images import PICTURE_SUFFIXES, TENSOR_SUFFIXES, ImageError, read_image
-from attacker_metrics.files.spreadsheet import csv_text
-from attacker_metrics.files.writing import staged
-from attacker_metrics.obfuscations import FAMILIES, UNDONE_BY, ZOO_VERSION, Obfuscation, obfuscation, zoo
+from attacker_metrics._names import ZOO_VERSION, Family, UndoneBy
+from attacker_metrics._options import flag, number, option, whole
+from attacker_metrics._spelling import known_as
+from attacker_metrics.commands.parsing import add_command, application
+from attacker_metrics.jobs.ending import OK, UsageError, bad_usage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from attacker_metrics.obfuscations import Obfuscation
 
 MANIFEST = "manifest.csv"
 
 
-def add(commands: Any) -> None:
-    """Add the command's parsers."""
-    parts = commands.add_parser(
+def _family(_type: Any, tokens: Sequence[Token]) -> str:
+    """A family, in British or American spelling."""
+    family = known_as(tokens[-1].value, get_args(Family))
+    if family not in get_args(Family):
+        raise ValueError(f"there is no family {family!r}; there are {', '.join(get_args(Family))}")
+    return family
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """What ``zoo list`` is asked for."""
+
+    family: Annotated[Family | None, option("only of this family", converter=_family)] = None
+    undone_by: Annotated[UndoneBy | None, option("only what this one can undo")] = None
+    json: Annotated[bool, flag("print all that is known, as JSON")] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """What ``zoo show`` is asked for."""
+
+    name: Annotated[str, option("of the obfuscation; 'list' names all")] = field(kw_only=False)
+    json: Annotated[bool, flag("print it as JSON")] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ApplyOptions:
+    """What ``zoo apply`` is asked for."""
+
+    name: Annotated[str, option("of the obfuscation; 'list' names all")] = field(kw_only=False)
+    input: Annotated[Path, option("folder of the originals, with its subfolders")]
+    output: Annotated[Path, option("folder, new or empty")]
+    seed: Annotated[int, option("the secret", converter=whole)] = 0
+    strength: Annotated[float | None, option("(default: the table's; see 'show')", converter=number)] = None
+    format: Annotated[Literal["npy", "png"], option("png rounds to 8 bits, as sent files often are")] = "npy"
+
+
+_ALL = ListOptions()
+
+
+def add(app: App) -> None:
+    """Add the commands."""
+    zoo = application(
         "zoo",
-        help="published obfuscations: list them, show what is known, hide pictures by one",
-        description=f"The table {ZOO_VERSION} of obfuscations that are used, sold or published.",
-    ).add_subparsers(required=True, metavar="COMMAND")
-
-    command = parts.add_parser("list", help="name them", description="List the obfuscations, one a line.")
-    command.set_defaults(command=list_zoo)
-    command.add_argument("--family", choices=FAMILIES, help="only of this family")
-    command.add_argument("--undone-by", choices=UNDONE_BY, help="only what this one can undo")
-    command.add_argument("--json", action="store_true", help="print all that is known, as JSON")
-
-    command = parts.add_parser(
-        "show", help="what is known about one", description="Show what is known about an obfuscation."
+        "Published obfuscations: list them, show what is known, hide pictures by one.\n\nThe table"
+        f" {ZOO_VERSION} of obfuscations that are used, sold or published.",
     )
-    command.set_defaults(command=show)
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("--json", action="store_true", help="print it as JSON")
-
-    command = parts.add_parser(
-        "apply",
-        help="hide a folder of pictures",
-        description=f"Hide every picture of a folder, and write {MANIFEST} for 'evaluate --manifest'. Keys per image follow"
-        " from the picture's path below --input.",
-    )
-    command.set_defaults(command=apply)
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("--input", type=Path, required=True, metavar="FOLDER", help="of the originals, with its subfolders")
-    command.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="new or empty")
-    command.add_argument("--seed", type=int, default=0, metavar="N", help="the secret (default: 0)")
-    command.add_argument("--strength", type=float, metavar="S", help="(default: the table's; see 'show')")
-    command.add_argument(
-        "--format",
-        choices=("npy", "png"),
-        default="npy",
-        help="png rounds to 8 bits, as sent files often are (default: npy)",
-    )
+    add_command(zoo, list_zoo, name="list")
+    add_command(zoo, show)
+    add_command(zoo, apply, "Example:", "  attacker-metrics zoo apply mosaic --input originals/ --output hidden/")
+    add_command(app, zoo)
 
 
-def list_zoo(options: argparse.Namespace) -> int:
-    """Print names, who can undo each, and what it does."""
+def list_zoo(options: ListOptions = _ALL) -> int:
+    """List the obfuscations, one a line: name, family, who can undo it, what it does."""
+    from attacker_metrics.obfuscations import zoo
+
     entries = zoo(family=options.family, undone_by=options.undone_by)
     if options.json:
         print(json.dumps([entry.metadata() for entry in entries], indent=2))
         return OK
-    name, family = (max((len(getattr(entry, field)) for entry in entries), default=0) for field in ("name", "family"))
+    name, family = (max((len(getattr(entry, fact)) for entry in entries), default=0) for fact in ("name", "family"))
     for entry in entries:
         print(f"{entry.name:{name}}  {entry.family:{family}}  {entry.undone_by:6}  {entry.summary}")
     return OK
 
 
-def show(options: argparse.Namespace) -> int:
-    """Print all that is known about an obfuscation."""
+def show(options: ShowOptions) -> int:
+    """Show all that is known about an obfuscation."""
     known = _entry(options.name).metadata()
     if options.json:
         print(json.dumps(known, indent=2))
@@ -85,14 +105,20 @@ def show(options: argparse.Namespace) -> int:
     low, high = known["bounds"]
     known["bounds"] = f"{'-inf' if low is None else f'{low:g}'} to {'inf' if high is None else f'{high:g}'}"
     words = {None: "-", True: "yes", False: "no"}
-    for field, value in known.items():
+    for fact, value in known.items():
         shown = words[value] if value is None or isinstance(value, bool) else value
-        print(f"{field.replace('_', ' '):14} {shown}")
+        print(f"{fact.replace('_', ' '):14} {shown}")
     return OK
 
 
-def apply(options: argparse.Namespace) -> int:
-    """Hide the pictures of a folder."""
+def apply(options: ApplyOptions) -> int:
+    """Hide every picture of a folder, and write manifest.csv for 'evaluate --manifest'.
+
+    Keys per image follow from the picture's path below --input.
+    """
+    from attacker_metrics.files.spreadsheet import csv_text
+    from attacker_metrics.files.writing import staged
+
     entry = _entry(options.name)
     if options.format == "png" and not (entry.bounds[0] >= 0 and entry.bounds[1] <= 1):
         raise UsageError(f"{entry.name} leaves [0, 1], which PNG would clip; pass --format npy.")
@@ -115,7 +141,9 @@ def apply(options: argparse.Namespace) -> int:
     return OK
 
 
-def _entry(name: str) -> Obfuscation:
+def _entry(name: str) -> "Obfuscation":
+    from attacker_metrics.obfuscations import obfuscation
+
     try:
         return obfuscation(name)
     except KeyError as error:
@@ -124,6 +152,8 @@ def _entry(name: str) -> Obfuscation:
 
 def _pictures(folder: Path) -> dict[str, Path]:
     """Path below the folder without suffix -> file."""
+    from attacker_metrics.files.images import PICTURE_SUFFIXES, TENSOR_SUFFIXES
+
     if not folder.is_dir():
         raise UsageError(f"--input {folder} is not a folder.")
     found: dict[str, Path] = {}
@@ -139,7 +169,9 @@ def _pictures(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _hidden(entry: Obfuscation, path: Path, name: str, options: argparse.Namespace) -> Tensor:
+def _hidden(entry: "Obfuscation", path: Path, name: str, options: ApplyOptions) -> "Tensor":
+    from attacker_metrics.files.images import ImageError, read_image
+
     with bad_usage(ImageError):
         original = read_image(path).pixels
     try:
@@ -148,7 +180,9 @@ def _hidden(entry: Obfuscation, path: Path, name: str, options: argparse.Namespa
         raise UsageError(f"{path}: {error}") from error
 
 
-def _encoded(picture: Tensor, suffix: str) -> bytes:
+def _encoded(picture: "Tensor", suffix: str) -> bytes:
+    import numpy as np
+
     content = io.BytesIO()
     if suffix == "npy":
         np.save(content, picture.numpy())

@@ -11,6 +11,7 @@ import numpy as np
 from attacker_metrics.comparison.runs import STRONGEST, Run
 from attacker_metrics.evaluation.scoring import DRAWS
 from attacker_metrics.evaluation.summary import OURS
+from attacker_metrics.reading.kinds import family_of
 from attacker_metrics.scoring.components import MEANS
 from attacker_metrics.statistics import Estimate, SignFlipTest, holm, mean_interval, sign_flip_test
 from attacker_metrics.statistics.paired import RESAMPLES
@@ -209,8 +210,8 @@ def _sentences_of(run: Run, baseline: Run, differences: Sequence[Difference]) ->
 
 
 def _is_ms_ssim(name: str) -> bool:
-    return name in OURS and not _is_pearson(name)
+    return name in OURS and family_of(name.removeprefix(DRAWS)) == "ms_ssim"
 
 
 def _is_pearson(name: str) -> bool:
-    return name in OURS and name.removeprefix(DRAWS).startswith("pearson_")
+    return name in OURS and family_of(name.removeprefix(DRAWS)) == "pearson"

@@ -11,32 +11,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from attacker_metrics.report.outputs import SCORES, SUMMARY
+from attacker_metrics._options import Affects, affected_by
+from attacker_metrics.evaluation.options import EvaluateOptions, Found
+from attacker_metrics.files.parquet import read_parquet
+from attacker_metrics.files.run_files import SCORES, SUMMARY
 
-MUST_AGREE = ("gamma", "blur_sigma", "wavelet_threshold", "betas", "resize", "suite", "draws")
-"""Settings that decide what a score measures."""
-
-MAY_DIFFER = frozenset(
-    {
-        "allow_unmatched",
-        "batch_size",
-        "fail_above",
-        "gallery",
-        "manifest",
-        "noisy",
-        "output",
-        "pairs",
-        "pairs_digest",
-        "part_size",
-        "resume",
-        "unmatched",
-        "workers",
-    }
-)
-"""Settings that change no score, and what is being compared. Any other that differs is named."""
+_KINDS = {**affected_by(EvaluateOptions), **affected_by(Found)}
+"""Setting -> what it affects; a setting that this release does not know is named where it differs."""
+_MUST_AGREE = frozenset(name for name, kind in _KINDS.items() if kind is Affects.MEANING)
+_MAY_DIFFER = frozenset(name for name, kind in _KINDS.items() if not kind.is_named_by_compare)
 
 STRONGEST = "strongest"
 _NULL = "null_digest"
@@ -96,7 +81,7 @@ def aligned(runs: Sequence[Run], *, common: bool = False) -> tuple[list[Run], li
 
     Args:
         runs: what to compare; the groups of any of them count for all. Their columns ``strongest`` are dropped if they were
-            measured against other unrelated pairs: percentiles among 50 end at 0.98, among 1,000 at 0.999.
+            measured against other unrelated originals: percentiles among 50 end at 0.98, among 1,000 at 0.999.
         common: keep the pairs that all have, instead of asking for the same ones.
 
     Returns:
@@ -133,7 +118,7 @@ def check_settings(runs: Sequence[Run]) -> list[str]:
     """Refuse runs whose scores measure different things; return a note on every other setting that differs.
 
     Raises:
-        ComparisonError: if a setting of :data:`MUST_AGREE` or the specification's version differs.
+        ComparisonError: if a setting that decides what a score measures, or the specification's version, differs.
     """
     facts = [_facts(run) for run in runs]
     notes = []
@@ -142,20 +127,20 @@ def check_settings(runs: Sequence[Run]) -> list[str]:
         if all(value == values[0] for value in values):
             continue
         shown = ", ".join(f"{value} in {run.name}" for run, value in zip(runs, values, strict=True))
-        if name in (*MUST_AGREE, "spec_version"):
+        if name in _MUST_AGREE or name == "spec_version":
             raise ComparisonError(f"{name} differs: {shown}. These scores measure different things; evaluate alike.")
         notes.append(
             f"{name} differs: {shown}."
             if name != _NULL
-            else f"{STRONGEST} is left out: the runs were measured against other unrelated pairs. Evaluate the same pairs"
-            " and attackers with the same --null to compare it."
+            else f"{STRONGEST} is left out: the runs were measured against other unrelated originals. Evaluate the same"
+            " pairs and attackers with the same --null to compare it."
         )
     return notes
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    facts = {name: value for name, value in run.summary.items() if name.endswith("_version") or name in MUST_AGREE}
-    settings = {name: value for name, value in run.summary["settings"].items() if name not in MAY_DIFFER}
+    facts = {name: value for name, value in run.summary.items() if name.endswith("_version") or name in _MUST_AGREE}
+    settings = {name: value for name, value in run.summary["settings"].items() if name not in _MAY_DIFFER}
     return {**facts, **settings, "components": run.components}
 
 
@@ -165,8 +150,8 @@ def _load(path: Path, name: str) -> Run:
             raise ComparisonError(f"{path} holds no {file}; pass folders that attacker-metrics evaluate wrote.")
     try:
         summary = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
-        table = pq.ParquetFile(path / SCORES).read()
-    except (ValueError, RecursionError, pa.ArrowException) as error:  # pyarrow's are not all ValueErrors
+        table = read_parquet(path / SCORES)
+    except (ValueError, RecursionError) as error:
         raise ComparisonError(f"{path} cannot be read: {error}; evaluate again.") from error
     twice = [name for name, count in Counter(table.column_names).items() if count > 1]
     if "id" not in table.column_names or twice or not _is_summary(summary):

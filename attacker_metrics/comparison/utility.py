@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attacker_metrics.comparison.runs import ComparisonError, Run
+from attacker_metrics.files.regular import LocationError, open_regular
 from attacker_metrics.statistics import Estimate, mean_interval
 
 
@@ -70,14 +72,14 @@ def utility_from_column(column: str, runs: Sequence[Run]) -> dict[str, Estimate]
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
     """Where each line is, for messages, and its cells by column."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with io.TextIOWrapper(open_regular(path), newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             columns = rows.fieldnames or []
             if not {"run", "utility"} <= set(columns):
                 raise ComparisonError(f"{path} needs the columns run and utility, got {', '.join(columns) or 'none'}.")
             return [(f"{path}, line {rows.line_num}", row) for row in rows]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ComparisonError(f"{path} is no CSV file in UTF-8: {error}; save it as one.") from error
+    except (UnicodeDecodeError, csv.Error, LocationError) as error:
+        raise ComparisonError(f"{path} is no CSV file in UTF-8: {str(error).rstrip('.')}; save it as one.") from error
 
 
 def _number(text: str | None, where: str, name: str) -> float:

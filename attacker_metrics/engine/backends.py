@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,8 +24,34 @@ from attacker_metrics.engine import native, self_check
 from attacker_metrics.engine.eager import scores as eager
 from attacker_metrics.engine.program import Program
 
-Backend = Literal["torch", "native", "triton"]
 VARIABLE = "ATTACKER_METRICS_BACKEND"
+
+
+class Backend(str):
+    """What runs: a word equal to ``"torch"``, ``"native"`` or ``"triton"``, that prints with its variant.
+
+    Attributes:
+        isa: the variant of the compiled kernel, as ``"avx2"``, else empty.
+
+    Example:
+        >>> backend(dtype=torch.float64) == "torch", backend(dtype=torch.float64).isa
+        (True, '')
+    """
+
+    isa: str = ""
+
+    @classmethod
+    def native(cls, isa: str) -> Backend:
+        """The compiled kernel in a variant."""
+        backend = cls("native")
+        backend.isa = isa
+        return backend
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({self.isa})" if self.isa else super().__str__()
+
+    def __repr__(self) -> str:
+        return repr(str(self))
 
 
 class Implementation(Protocol):
@@ -52,11 +78,13 @@ class Implementation(Protocol):
 def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Backend:
     """The implementation by which images of a device and dtype are evaluated.
 
-    ``"torch"`` runs everywhere and needs nothing else. ``"native"`` is the compiled CPU kernel, for everything but float64,
-    chosen wherever it was built: by :func:`attacker_metrics.build_native`, or by the first call under ``torch.compile``,
-    which needs a compiler anyway. Every process checks it once, for who could have written it and for its numbers; if it
-    fails, torch runs, with a warning. ``"triton"`` is fused kernels for CUDA devices, for everything but float64, chosen
-    only where asked for: no device has measured them yet.
+    ``"native"`` is the compiled CPU kernel, for everything but float64, chosen wherever there is one: it came with the
+    package, or :func:`attacker_metrics.build_native` compiled it, or the first call under ``torch.compile``, which needs a
+    compiler anyway. Every process checks it once, for its sources and its numbers, and outside the package for who could
+    have written it; if it fails, torch runs, with a warning. The answer prints with the variant that suits the processor,
+    as ``native (avx2)``, and has it as ``isa``; the environment variable ``ATTACKER_METRICS_ISA``, read when the kernel is
+    loaded, names another. ``"torch"`` runs everywhere and needs nothing else. ``"triton"`` is fused kernels for CUDA
+    devices, for everything but float64, chosen only where asked for: no device has measured them yet.
 
     The environment variable ``ATTACKER_METRICS_BACKEND``, read at every call, overrules the choice where it applies:
     ``torch`` keeps to torch, ``native`` builds the kernel if need be, ``triton`` takes the Triton kernels on CUDA devices,
@@ -67,7 +95,7 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
         dtype: of the images; the wider one if they differ.
 
     Raises:
-        ValueError: if the variable holds another word.
+        ValueError: if the variable holds another word, or ``ATTACKER_METRICS_ISA`` no variant that this processor can run.
         RuntimeError: if the variable asks for the kernel and it cannot be built or trusted, or for Triton and it is not
             installed or gives other numbers than torch.
 
@@ -86,14 +114,15 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
         wrong = self_check.of_triton(torch.device(device)) if torch.cuda.is_available() else ""
         if wrong:
             raise RuntimeError(f"{VARIABLE} is 'triton', which fails its check on this device, {wrong}: unset the variable.")
-        return "triton"
+        return Backend("triton")
     if wanted == "torch" or kind != "cpu" or dtype == torch.float64:
-        return "torch"
+        return Backend("torch")
     if wanted == "native" and native.loaded() is None:
         built = native.build_native()
         if native.loaded() is None:
             raise RuntimeError(f"the compiled kernel {built} cannot be loaded: delete it and build it again.")
-    return "native" if native.loaded() else "torch"
+    kernel = native.loaded()
+    return Backend.native(kernel.isa) if kernel else Backend("torch")
 
 
 def implementation(images: Tensor, dtype: torch.dtype, program: Program, *, compiled: bool = False) -> Implementation:

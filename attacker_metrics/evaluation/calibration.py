@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from attacker_metrics.evaluation.scoring import Scores
 from attacker_metrics.evaluation.unrelated import SEED, Selection
-from attacker_metrics.reading.strongest import TIE_RULE, NullDistribution, Strongest
-from attacker_metrics.reading.strongest.null import Floats
+from attacker_metrics.reading.strongest import TIE_RULE, NullDistribution, Reading, Shared, Strongest, reading
+from attacker_metrics.reading.strongest.success import TOO_FEW
+from attacker_metrics.reading.strongest.surprise import Floats
 from attacker_metrics.statistics import success_rate
 
 RATES = (0.01, 0.001)
@@ -22,51 +24,113 @@ STRONGEST = ("strongest", "strongest_attacker", "strongest_p_value")
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the unrelated pairs of a run say about its scores.
+    """What comparisons with unrelated originals say about the scores of a run.
 
     Args:
-        null: the scores of unrelated pairs.
-        strongest: the strongest attacker of every pair.
-        scores: attacker -> ``(n,)``, NaN for pairs without a score.
+        null: the scores of the compared pictures with unrelated originals.
+        pictures: ``(c,)``: the rows of the compared pictures.
+        originals: ``(c, k)``: the rows of the originals.
+        own: the strongest attacker of every compared picture.
+        total: number of rows of the run.
+        scores: attacker -> ``(c,)``.
+        shared: what the originals of every comparison have in common.
         anchors: number of images of which the anchors were scored.
         ceiling: attacker -> mean score of a clean picture against itself; None where no image has one.
         equal_noise: attacker -> mean score of clean pictures under Gaussian noise of equal PSNR.
         digest: tells which pairs and attackers the null is of.
+        seconds: how long the comparisons took, by the clock.
     """
 
     null: NullDistribution
-    strongest: Strongest
+    pictures: NDArray[np.int64]
+    originals: NDArray[np.int64]
+    own: Strongest
+    total: int
     scores: dict[str, Floats]
+    shared: tuple[Shared, ...]
     anchors: int
     ceiling: dict[str, float | None]
     equal_noise: dict[str, float | None]
     digest: str
+    seconds: float | None = None
 
     @classmethod
-    def of(cls, scores: Scores, matched: Scores, selection: Selection, names: list[str], fit: str | None) -> Calibration:
-        """Measure the scores of a run against those of its images matched anew.
+    def of(
+        cls,
+        scores: Scores,
+        matched: Scores,
+        selection: Selection,
+        names: list[str],
+        fit: str | None,
+        seconds: float | None = None,
+    ) -> Calibration:
+        """Measure the scores of a run against those of its images with unrelated originals.
 
         Args:
             scores: of the run.
             matched: of :class:`~attacker_metrics.evaluation.unrelated.UnrelatedPairs`.
-            selection: what was matched.
+            selection: what was compared.
             names: the attackers that compete.
             fit: the digest of the learned attackers' fit, or None.
+            seconds: how long the comparisons took.
 
         Raises:
-            ValueError: if fewer than two unrelated pairs have a score.
+            ValueError: if no picture has a null.
         """
-        chosen = scores.scored
-        columns = {name: np.where(chosen, scores.columns[name].astype(np.float64), np.nan) for name in names}
-        pairs, count = len(selection.noisy), len(selection.anchors)
+        pictures, originals = np.array(selection.pictures), np.array(selection.originals)
+        pairs, count = len(selection.pairs), len(selection.anchors)
         parts = {name: np.split(matched.columns[name].astype(np.float64), [pairs, pairs + count]) for name in names}
-        null = NullDistribution({name: part[0] for name, part in parts.items()})
+        tables = {name: selection.table(part[0]) for name, part in parts.items()}
+        null = NullDistribution(tables, np.array(selection.sources)[originals])
         ceiling, noise = ({name: _mean(part[which]) for name, part in parts.items()} for which in (1, 2))
-        return cls(null, null.strongest(columns), columns, count, ceiling, noise, selection.digest(scores, names, fit))
+        own = {name: scores.columns[name].astype(np.float64)[pictures] for name in names}
+        shared = matched.shared[:pairs].astype(np.float64)
+        return cls(
+            null,
+            pictures,
+            originals,
+            null.strongest(own),
+            len(scores),
+            own,
+            tuple(Shared(*row) for row in shared[~np.isnan(shared).any(axis=1)].tolist()),
+            count,
+            ceiling,
+            noise,
+            selection.digest(scores, names, fit),
+            seconds,
+        )
+
+    @property
+    def strongest(self) -> Strongest:
+        """The strongest attacker of every pair of the run; none for those that were not compared."""
+        percentile, p_value, level = (np.full(self.total, np.nan) for _ in range(3))
+        winner = np.full(self.total, "", dtype=self.own.winner.dtype)
+        for column, values in (
+            (percentile, self.own.percentile),
+            (p_value, self.own.p_value),
+            (level, self.own.level),
+            (winner, self.own.winner),
+        ):
+            column[self.pictures] = values
+        return Strongest(percentile, winner, p_value, level)
+
+    def reading(self, rate: float, clusters: list[str] | None) -> Reading:
+        """How many of the compared pictures are read.
+
+        Args:
+            rate: the false-positive rate.
+            clusters: group of every row, or None.
+
+        Raises:
+            ValueError: if there are too few comparisons for the rate.
+        """
+        groups = None if clusters is None else [clusters[row] for row in self.pictures]
+        return reading(self.null, self.own, rate, groups=groups)
 
     def columns(self) -> dict[str, pa.Array]:
         """The columns :data:`STRONGEST`; null for pairs without a score."""
-        percentile, winner, p_value = self.strongest.percentile, self.strongest.winner, self.strongest.p_value
+        strongest = self.strongest
+        percentile, winner, p_value = strongest.percentile, strongest.winner, strongest.p_value
         arrays = (
             pa.array(percentile, pa.float64(), from_pandas=True),
             pa.array([name or None for name in winner.tolist()], pa.string()),
@@ -82,8 +146,8 @@ def as_json(calibration: Calibration, clusters: list[str] | None) -> dict[str, A
         calibration: of the run.
         clusters: group of every pair, for the intervals, or None.
     """
-    null, strongest = calibration.null, calibration.strongest
-    winners, counts = np.unique(strongest.winner[strongest.winner != ""], return_counts=True)
+    null, own = calibration.null, calibration.own
+    winners, counts = np.unique(own.winner[own.winner != ""], return_counts=True)
     anchors = {
         name: {
             "null": null.mean(name),
@@ -94,6 +158,10 @@ def as_json(calibration: Calibration, clusters: list[str] | None) -> dict[str, A
     }
     return {
         "pairs": null.count,
+        "comparisons": null.count,
+        "pictures": len(null.per_picture),
+        "per_picture": float(null.per_picture.mean()),
+        "fewest_per_picture": int(null.per_picture.min()),
         "without_score": null.skipped,
         "seed": SEED,
         "digest": calibration.digest,
@@ -107,26 +175,48 @@ def as_json(calibration: Calibration, clusters: list[str] | None) -> dict[str, A
 
 
 def refused(reason: str) -> dict[str, Any]:
-    """What ``summary.json`` holds under ``null`` where no unrelated pairs could be had."""
-    return {"pairs": 0, "refused": reason, "rates": {}, "winners": {}, "anchor_images": 0, "anchors": {}}
+    """What ``summary.json`` holds under ``null`` where no picture could be compared."""
+    none = {"pairs": 0, "comparisons": 0, "pictures": 0, "per_picture": None}
+    return {**none, "refused": reason, "rates": {}, "winners": {}, "anchor_images": 0, "anchors": {}}
 
 
 def _at_rate(calibration: Calibration, clusters: list[str] | None, rate: float) -> dict[str, Any]:
     null = calibration.null
     try:
-        realised = null.realised(rate)
+        found = calibration.reading(rate, clusters)
     except ValueError as error:
-        return {"refused": str(error), "realised": None, "thresholds": None, "success": None}
-    scored = ~np.isnan(calibration.strongest.p_value)
-    groups = None if clusters is None else np.asarray(clusters)[scored]
-    hits = {"strongest": calibration.strongest.success(rate)}
-    hits |= {name: null.success(name, calibration.scores[name], rate) for name in null.names}
+        return {"refused": str(error), "realised": None, "success": None, "read": None}
+    scored = calibration.own.scored
+    groups = None if clusters is None else np.asarray(clusters)[calibration.pictures][scored]
+    alone = {name: null.success(name, calibration.scores[name], rate)[scored] for name in null.names}
+    success = {"strongest": found.success, **{name: success_rate(which, groups) for name, which in alone.items()}}
     return {
         "refused": None,
-        "realised": realised,
-        "thresholds": {"strongest_p_value": rate, **{name: null.threshold(name, rate) for name in null.names}},
-        "success": {name: asdict(success_rate(which[scored], groups)) for name, which in hits.items()},
+        "realised": found.realised,
+        "success": {name: asdict(rate) for name, rate in success.items()},
+        "read": as_read(found),
     }
+
+
+def as_read(found: Reading) -> dict[str, Any]:
+    """What ``summary.json`` holds under ``read``, and its ``risk``."""
+    return {
+        "rate": found.success.rate,
+        "low": found.low,
+        "high": found.high,
+        "n": found.success.n,
+        "false_positive_rate": found.false_positive_rate,
+        "strongest": found.strongest,
+        "risk": found.risk._asdict(),
+        "verdict": found.verdict,
+        "reason": None,
+    }
+
+
+def unread(reason: str, rate: float) -> dict[str, Any]:
+    """The same where it cannot be told."""
+    nothing: dict[str, Any] = dict.fromkeys(("rate", "low", "high", "n", "strongest", "risk"))
+    return {**nothing, "false_positive_rate": rate, "verdict": TOO_FEW, "reason": reason}
 
 
 def _mean(values: Floats) -> float | None:

@@ -7,6 +7,7 @@ so are the fitted attackers, which every process loads.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import io
@@ -182,11 +183,12 @@ def _solve(
     rows = []
     for attacker in attackers.values():
         attacker.to(device)
-    for table in tables:
-        for kind, state in _states(table).items():
-            attackers[kind].fit_merge(state)
-        rows.append(table.drop_columns([_STATE]))
-    whole = pa.concat_tables(rows)
+    with _of_this_run(run):
+        for table in tables:
+            for kind, state in _states(table).items():
+                attackers[kind].fit_merge(state)
+            rows.append(table.drop_columns([_STATE]))
+        whole = pa.concat_tables(rows)
     for kind, attacker in attackers.items():
         try:
             attacker.fit_compute()
@@ -197,10 +199,11 @@ def _solve(
 
 
 def _load(attackers: Attackers, fitted: UnfinishedRun) -> Fit:
-    (table,) = fitted.tables(Plan(1, 1, []))
-    for kind, state in _states(table).items():
-        attackers[kind].load_state_dict(state)
-    rows = table.drop_columns([_STATE])
+    with _of_this_run(fitted):
+        (table,) = fitted.tables(Plan(1, 1, []))
+        for kind, state in _states(table).items():
+            attackers[kind].load_state_dict(state)
+        rows = table.drop_columns([_STATE])
     what = [f"{kind}: {attacker!r}" for kind, attacker in attackers.items()], rows["id"].to_pylist()
     return Fit(rows, hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest())
 
@@ -220,6 +223,25 @@ def _table(rows: pa.Table, states: Mapping[str, Any]) -> pa.Table:
     return rows.append_column(_STATE, pa.array([buffer.getvalue(), *[None] * (len(rows) - 1)], pa.large_binary()))
 
 
+@contextlib.contextmanager
+def _of_this_run(stored: UnfinishedRun) -> Iterator[None]:
+    """Tell of a stored fit that is none: whoever can write it can give it a right digest.
+
+    Raises:
+        ResumeError: if so.
+    """
+    try:
+        yield
+    except ResumeError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ResumeError(
+            f"what {stored.folder} holds is no fit of this run ({type(error).__name__}: {error}); delete it to start over."
+        ) from error
+
+
 def _states(table: pa.Table) -> dict[str, Any]:
+    if table.schema.field("id").type != pa.string() or table.schema.field(FAILURE).type != pa.string():
+        raise TypeError("a column is of another kind")
     states: dict[str, Any] = load_tensors(table[_STATE][0].as_py(), "the state of the learned attackers", own=True)
     return states

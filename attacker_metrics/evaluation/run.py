@@ -101,7 +101,7 @@ def evaluate_unrelated(
 
     Args:
         source: the pairs of the run.
-        selection: what is matched; the same on every process.
+        selection: what is compared; the same on every process.
         privacy: the collection that scores them.
         run: the run whose images these are.
         processes: who shares the work.
@@ -152,7 +152,7 @@ def throughput(seconds: list[dict[str, Any]], workers: int, threads: int) -> dic
     """What ``summary.json`` says about speed.
 
     Args:
-        seconds: every process's :class:`~attacker_metrics.evaluation.scoring.Seconds`.
+        seconds: every process's :class:`~attacker_metrics.evaluation.scoring.Seconds`, as mappings.
         workers: loading threads of each process.
         threads: torch's threads in each process.
     """

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from attacker_metrics.jobs.parts import ResumeError
 from attacker_metrics.metrics.attacker_metric import AttackerMetric
 from attacker_metrics.metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.pairs.conventions import Note
@@ -21,8 +22,9 @@ from attacker_metrics.pairs.sources import FailedPair, LoadedPair, batches_of_on
 from attacker_metrics.reading.strongest import attackers_of, clipped_share
 from attacker_metrics.scoring.pair import Pair
 
-_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED, _RANDOM, _NOTES = RESERVED = tuple(
-    f"_{name}" for name in ("scores", "collapsed", "finite", "failure", "8bit", "size", "clipped", "random", "notes")
+_SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED, _RANDOM, _NOTES, _SHARED = RESERVED = tuple(
+    f"_{name}"
+    for name in ("scores", "collapsed", "finite", "failure", "8bit", "size", "clipped", "random", "notes", "shared")
 )
 """Columns of a part's table beside those of its rows."""
 _NOTE = pa.list_(pa.struct([("kind", pa.string()), ("message", pa.string())]))
@@ -75,6 +77,7 @@ class PartScores:
         clipped: ``(rows,)`` float32: of an 8-bit noisy file the share of values at 0 or 1; NaN for other files.
         random: ``(rows,)`` float32: how much of the error varies from draw to draw; NaN where there is one draw.
         notes: what a reader of each score must know about the files.
+        shared: ``(rows, 2)`` float32: what the two originals of a comparison have in common; NaN for other pairs.
     """
 
     start: int
@@ -87,13 +90,15 @@ class PartScores:
     clipped: NDArray[np.float32]
     random: NDArray[np.float32]
     notes: list[tuple[Note, ...]]
+    shared: NDArray[np.float32]
 
     @classmethod
     def empty(cls, start: int, rows: int, members: int) -> PartScores:
         """Before anything is scored."""
         flags = (np.zeros((rows, members), bool), np.ones(rows, bool), np.zeros(rows, bool))
         images = np.zeros((rows, 2), np.int32), np.full(rows, np.nan, np.float32), np.full(rows, np.nan, np.float32)
-        return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows, *images, [()] * rows)
+        shared = np.full((rows, 2), np.nan, np.float32)
+        return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows, *images, [()] * rows, shared)
 
     def beside(self, rows: pa.Table) -> pa.Table:
         """The rows with their scores, as one table that :meth:`Scores.of_tables` understands."""
@@ -108,6 +113,7 @@ class PartScores:
             _CLIPPED: pa.array(self.clipped),
             _RANDOM: pa.array(self.random),
             _NOTES: pa.array([[asdict(note) for note in notes] for notes in self.notes], _NOTE),
+            _SHARED: pa.FixedSizeListArray.from_arrays(pa.array(self.shared.ravel()), 2),
         }
         for name, column in columns.items():
             rows = rows.append_column(name, column)
@@ -130,6 +136,7 @@ class Scores:
         clipped: per pair, for an 8-bit noisy file the share of values at 0 or 1; NaN for other files.
         random: per pair, how much of the error varies from draw to draw; NaN where there is one draw.
         notes: index of a pair -> what a reader of its score must know about the files.
+        shared: ``(pairs, 2)`` float32: what the two originals of a comparison have in common; NaN for other pairs.
     """
 
     rows: pa.Table
@@ -143,6 +150,7 @@ class Scores:
     clipped: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     random: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     notes: dict[int, list[Note]] = field(default_factory=dict)
+    shared: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
     @classmethod
     def of_tables(cls, tables: Iterable[pa.Table], names: list[str], total: int, groups: list[str] | None = None) -> Scores:
@@ -153,6 +161,9 @@ class Scores:
             names: the columns, as :func:`columns_of` names them.
             total: number of pairs.
             groups: group of every pair, or None.
+
+        Raises:
+            ResumeError: if a table is none of such a run.
         """
         columns = {name: np.full(total, np.nan, np.float32) for name in names}
         scores = cls(
@@ -164,10 +175,12 @@ class Scores:
             sizes=np.zeros((total, 2), np.int32),
             clipped=np.full(total, np.nan, np.float32),
             random=np.full(total, np.nan, np.float32),
+            shared=np.full((total, 2), np.nan, np.float32),
         )
-        rows, start = [], 0
+        rows, start = list[pa.Table](), 0
         for table in tables:
             stop = start + len(table)
+            _check_part(table, len(names), rows[:1], total - start)
             values, collapsed = (
                 table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(names))
                 for name in (_SCORES, _COLLAPSED)
@@ -179,6 +192,7 @@ class Scores:
             scores.sizes[start:stop] = table[_SIZE].combine_chunks().flatten().to_numpy().reshape(-1, 2)
             scores.clipped[start:stop] = table[_CLIPPED].to_numpy()
             scores.random[start:stop] = table[_RANDOM].to_numpy()
+            scores.shared[start:stop] = table[_SHARED].combine_chunks().flatten().to_numpy().reshape(-1, 2)
             failures = table[_FAILURE]
             if failures.null_count < len(failures):
                 reasons = enumerate(failures.to_pylist(), start)
@@ -189,6 +203,8 @@ class Scores:
             scores.noisy_eight_bit += int(table[_EIGHT_BIT].to_numpy().sum())
             rows.append(table.drop_columns(list(RESERVED)))
             start = stop
+        if start != total:
+            raise _foreign(f"there are {start} pairs of {total}")
         scores.rows = pa.concat_tables(rows)
         return scores
 
@@ -214,6 +230,42 @@ class Scores:
         mask = ~self.skipped
         mask[list(self.failures)] = False
         return mask
+
+
+def _check_part(table: pa.Table, members: int, others: list[pa.Table], room: int) -> None:
+    """Refuse a part that is not what :meth:`PartScores.beside` makes: its digest tells mix-ups, not who wrote it.
+
+    Raises:
+        ResumeError: naming what it holds.
+    """
+    schema = PartScores.empty(0, 0, members).beside(pa.table({"id": pa.array([], pa.string())})).schema
+    for wanted in schema:
+        place = table.schema.get_field_index(wanted.name)  # -1 also where it is there twice
+        if place < 0 or table.schema.field(place).type != wanted.type:
+            raise _foreign(f"the column {wanted.name} is missing or of another kind")
+        column = table[place].combine_chunks()
+        if wanted.name != _FAILURE and any(cells.null_count for cells in _levels(column)):
+            raise _foreign(f"the column {wanted.name} has gaps")
+    if any(table.drop_columns(list(RESERVED)).schema != other.schema for other in others):
+        raise _foreign("two parts have other columns")
+    if len(table) > room:
+        raise _foreign("there are more pairs than in the run")
+
+
+def _levels(column: pa.Array) -> Iterator[pa.Array]:
+    """An array, and those that it is made of."""
+    yield column
+    if pa.types.is_struct(column.type):
+        for child in column.flatten():
+            yield from _levels(child)
+    elif pa.types.is_nested(column.type):
+        yield from _levels(column.flatten())
+
+
+def _foreign(reason: str) -> ResumeError:
+    return ResumeError(
+        f"the finished parts are not those of this run: {reason}. Delete .unfinished in the output to start over."
+    )
 
 
 def score_part(
@@ -256,6 +308,8 @@ def score_part(
             row = pair.index - part.start
             part.eight_bit[row], part.sizes[row] = pair.noisy_eight_bit, pair.clean.shape[-2:]
             part.random[row], part.notes[row] = pair.random_share, pair.notes
+            if pair.shared is not None:
+                part.shared[row] = pair.shared
             if pair.noisy_eight_bit:
                 (part.clipped[row],) = clipped_share(pair.noisy[None])
             yield pair

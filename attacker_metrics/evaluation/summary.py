@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,41 +13,28 @@ import torchmetrics
 from numpy.typing import NDArray
 
 from attacker_metrics._version import __version__
-from attacker_metrics.evaluation.calibration import RATES, Calibration
+from attacker_metrics.evaluation.calibration import RATES, Calibration, unread
 from attacker_metrics.evaluation.file_flags import file_flags, notes_of
+from attacker_metrics.evaluation.gates import READ, READ_RATE, STRONGEST, Gate
 from attacker_metrics.evaluation.learned_summary import Learned, in_words
+from attacker_metrics.evaluation.not_tried import not_tried
 from attacker_metrics.evaluation.scoring import DRAWS, Scores
 from attacker_metrics.evaluation.tails import tails_among, why_refused
 from attacker_metrics.files.digest import package_digest
 from attacker_metrics.files.writing import CODE
 from attacker_metrics.reading.strongest import flags
+from attacker_metrics.reading.strongest.success import TOO_FEW
 from attacker_metrics.scoring.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES, SPEC_VERSION
 from attacker_metrics.scoring.suites import SUITES
 from attacker_metrics.statistics import Rate
 
-STATISTICS = ("mean", "p95", "max")
-STRONGEST, READ = "strongest", "read"
-"""What a limit may be on beside the components: the strongest attacker's percentile, and the share of pictures it reads."""
-READ_RATE = 0.01
-"""The false-positive rate at which a picture counts as read."""
-
+SCHEMA_VERSION = 1
+"""Of ``report/summary.schema.json``: it rises when a key changes its meaning or is taken away."""
 _FIFTEEN = MS_SSIM_COMPONENT_NAMES + PEARSON_COMPONENT_NAMES
 _SINGLE = frozenset(_FIFTEEN).union(*(suite.added + suite.learned for suite in SUITES.values()))
 OURS = _SINGLE.union(DRAWS + name for name in _SINGLE)
 """The components whose similarity this library knows, those of suites and on the mean of draws included."""
 BOUNDED = OURS.union(MEANS)
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A limit that a run must keep: ``statistic`` of ``component`` may not be above ``limit``."""
-
-    component: str
-    limit: float
-    statistic: str = "mean"
-
-    def __str__(self) -> str:
-        return f"{self.component}={self.limit:g}@{self.statistic}"
 
 
 def summarize(
@@ -64,13 +51,14 @@ def summarize(
         scores: the outcome of a run.
         settings: every setting of the run, by name.
         gates: the limits to judge.
-        null: what unrelated pairs say about the scores, or None if there were none.
+        null: what unrelated originals say about the scores, or None if none were compared.
         learned: the learned attackers, or None if there are none.
         calibrated: what ``null`` tells of, for limits on the strongest attacker; or None.
     """
     scored = scores.scored
     tails = tails_among(scores, scored, BOUNDED)
     summary: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "attacker_metrics_version": __version__,
         "spec_version": SPEC_VERSION,
         CODE: package_digest(),
@@ -92,11 +80,17 @@ def summarize(
         "components": _statistics_of(scores, scored, tails),
         "strongest": _strongest(scores, scored),
         "tails": None if scores.groups is not None else tails,
+        "read": (found := _read(null)),
+        "risk": found["risk"],
+        "not_tried": not_tried(settings),
         "null": null,
         "learned": None if learned is None else learned.as_json(),
         "draws": _draws(scores, scored),
         "notes": notes_of(scores),
-        "flags": [*map(asdict, file_flags(scores, settings.get("unused", {}))), *_flags(scores, scored, null, learned)],
+        "flags": [
+            *map(asdict, file_flags(scores, settings.get("unused", {}))),
+            *_flags(scores, scored, calibrated, null, learned),
+        ],
     }
     if scores.groups is not None:
         groups = np.asarray(scores.groups)
@@ -201,6 +195,16 @@ def _judged_column(gate: Gate, scores: Scores, calibrated: Calibration | None) -
     return np.where(strongest.scored, strongest.success(READ_RATE), np.nan)
 
 
+def _read(null: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How many pictures are read at :data:`READ_RATE`, or why that cannot be said."""
+    if null is None:
+        return unread("no unrelated originals were compared: pass --null or --suite.", READ_RATE)
+    if null["refused"]:
+        return unread(null["refused"], READ_RATE)
+    found = null["rates"][f"{READ_RATE:g}"]
+    return unread(found["refused"], READ_RATE) if found["refused"] else dict(found["read"])
+
+
 def _draws(scores: Scores, scored: NDArray[np.bool_]) -> dict[str, Any] | None:
     """How much of the obfuscation is random, and what averaging brings: per attacker the mean score of either."""
     random = scores.random[scored & ~np.isnan(scores.random)].astype(np.float64)
@@ -218,14 +222,18 @@ def _draws(scores: Scores, scored: NDArray[np.bool_]) -> dict[str, Any] | None:
 
 
 def _flags(
-    scores: Scores, scored: NDArray[np.bool_], null: dict[str, Any] | None, learned: Learned | None
+    scores: Scores,
+    scored: NDArray[np.bool_],
+    calibrated: Calibration | None,
+    null: Mapping[str, Any] | None,
+    learned: Learned | None,
 ) -> list[dict[str, Any]]:
     if not scored.any():
         return []
     columns = {name: scores.columns[name][scored].astype(np.float64) for name in attackers_of(scores) if name in OURS}
     clipped = scores.clipped[scored & ~np.isnan(scores.clipped)]
     random = scores.random[scored & ~np.isnan(scores.random)]
-    rates, pairs = (RATES, null["pairs"]) if null is not None else ((), None)
+    rates, comparisons = (RATES, null["comparisons"]) if null is not None else ((), None)
     raised = flags(
         {name: column for name, column in columns.items() if name in _SINGLE},
         averaged={name.removeprefix(DRAWS): column for name, column in columns.items() if name.startswith(DRAWS)},
@@ -233,7 +241,9 @@ def _flags(
         clipped=clipped.tolist(),
         learned=None if learned is None else learned.attackers,
         rates=rates,
-        null_count=pairs,
+        null_count=comparisons,
+        shared=() if calibrated is None else calibrated.shared,
+        alike=0 if calibrated is None else calibrated.null.outliers,
     )
     return [asdict(flag) for flag in raised]
 
@@ -255,7 +265,7 @@ def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
             ms_ssims = sum(name in MS_SSIM_COMPONENT_NAMES for name in known)
             sentence += f" {len(zeros)} of {ms_ssims} MS-SSIM components are 0 on every pair; that alone would look safe."
         readings.append(sentence)
-    readings += _calibrated_readings(summary["null"])
+    readings += _calibrated_readings(summary)
     if summary["learned"] is not None:
         readings.append(in_words(summary["learned"]))
     if summary["draws"] is not None:
@@ -292,8 +302,9 @@ def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
     return readings
 
 
-def _calibrated_readings(null: dict[str, Any] | None) -> list[str]:
+def _calibrated_readings(summary: Mapping[str, Any]) -> list[str]:
     """How often the strongest attacker succeeds, or why that cannot be said."""
+    null, read = summary["null"], summary["read"]
     if null is None:
         return []
     if null["refused"]:
@@ -302,9 +313,19 @@ def _calibrated_readings(null: dict[str, Any] | None) -> list[str]:
     for rate, found in null["rates"].items():
         if found["refused"]:  # a flag says so
             continue
-        success = Rate(**found["success"]["strongest"])
+        success, interval = Rate(**found["success"]["strongest"]), found["read"]
         readings.append(
             f"The strongest attacker reads {success} of the pictures at a false-positive rate of {float(rate):.1%}, realised"
-            f" {found['realised']:.2%} of {null['pairs']} unrelated pairs; one-sided 95 % upper bound {success.upper:.3g}."
+            f" {found['realised']:.2%} of {null['comparisons']} comparisons with unrelated originals; with the error of"
+            f" these {interval['low']:.3g} .. {interval['high']:.3g}."
         )
+    if read["reason"] is None:
+        risk = read["risk"]
+        readings.append(
+            f"{read['verdict'][0].upper()}{read['verdict'][1:]}: beyond chance"
+            f" {risk['value']:.3g} ({risk['low']:.3g} .. {risk['high']:.3g}) of the pictures are read. Not tried:"
+            f" {'; '.join(summary['not_tried']) or 'nothing that this library has'}."
+        )
+    else:
+        readings.append(f"{TOO_FEW[0].upper()}{TOO_FEW[1:]}: {read['reason'].removeprefix(f'{TOO_FEW}: ')}")
     return readings

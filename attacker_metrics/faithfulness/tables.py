@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from attacker_metrics.files.parquet import ParquetError, read_parquet
+from attacker_metrics.files.regular import LocationError, open_regular
 from attacker_metrics.files.spreadsheet import unescaped
 
 Column = list[str]
@@ -49,9 +49,9 @@ def shown(names: Sequence[str], limit: int = 5) -> str:
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
             header, *rows = list(csv.reader(file, strict=True)) or [[]]
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError, LocationError) as error:
         raise TableError(f"{path} cannot be read as CSV in UTF-8: {error}") from error
     rows = [row for row in rows if row]
     for number, row in enumerate(rows, start=1):
@@ -62,9 +62,9 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
-        table = pq.ParquetFile(path).read()
-    except pa.ArrowInvalid as error:
-        raise TableError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())}") from error
+        table = read_parquet(path)
+    except ParquetError as error:
+        raise TableError(str(error)) from error
     columns = [
         ["" if cell is None or cell != cell else str(cell) for cell in column.to_pylist()] for column in table.columns
     ]

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacker_metrics.files.locations import is_url, one_spelling, read_bytes, reason
+from attacker_metrics.files.locations import one_spelling, read_bytes, reason
 from attacker_metrics.files.pictures import PICTURE_SUFFIXES, decode_picture, upright
 from attacker_metrics.files.reading import DEFAULT, ImageError, LoadedImage, Reading
 from attacker_metrics.files.tensors import TensorFileError, load_tensors
 from attacker_metrics.files.tiff import decode_tiff
+from attacker_metrics.files.urls import is_url
 
 __all__ = [
     "PICTURE_SUFFIXES",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import math
 import os
 import posixpath
 import re
-import stat
 import time
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,28 +15,15 @@ import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
 
 from attacker_metrics.files.reading import DEFAULT, ImageError, Reading
+from attacker_metrics.files.regular import LocationError, open_regular
+from attacker_metrics.files.urls import SCHEME, is_url
 
 SCHEMES = ("file", "http", "https", "s3", "gs", "memory")
 """Where URLs may lead. Other file systems of fsspec unpack, cache or chain; some of them run code that a file names."""
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 _IPV6 = re.compile(r"^[A-Za-z]+://(?:[^/\[\]]*@)?\[[0-9A-Fa-f:.%]+\]")
 _MOST_REDIRECTS = 5
 _CHUNK = 2**20
-
-
-class LocationError(ValueError):
-    """A place that is not read from; the message says why."""
-
-
-def is_url(location: Path | str) -> bool:
-    """Whether this is a URL, not a path.
-
-    Example:
-        >>> is_url("S3://bucket/a.png"), is_url("a::b.png"), is_url("./http://a.png")
-        (True, False, False)
-    """
-    return isinstance(location, str) and _SCHEME.match(location) is not None
 
 
 def one_spelling(location: str) -> str:
@@ -87,10 +72,10 @@ def open_location(location: str, timeout: float = DEFAULT.timeout) -> BinaryIO:
         ImportError: if fsspec lacks a package for the scheme.
     """
     if not is_url(location):
-        return _open_regular(location)
+        return open_regular(location)
     scheme, url = _allowed(location)
     if scheme == "file":
-        return _open_regular(_local_path(url))
+        return open_regular(_local_path(url))
     opened: BinaryIO = _file_system(scheme, timeout).open(url, "rb")
     return opened
 
@@ -102,7 +87,7 @@ def reason(error: BaseException) -> str:
 
 def _allowed(url: str) -> tuple[str, str]:
     """The scheme of a URL, and the URL with its scheme in lower case."""
-    found = _SCHEME.match(url)
+    found = SCHEME.match(url)
     scheme = found.group(1).lower() if found else ""
     address = _IPV6.match(url)
     if "::" in (url[address.end() :] if address else url):
@@ -122,33 +107,10 @@ def _local_path(url: str) -> str:
     return path
 
 
-def _open_regular(path: Path | str) -> BinaryIO:
-    """Open without waiting: a pipe or device would hold whoever opens it, and might have been put there after a look."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode):
-            raise LocationError(f"it is {_kind(mode)}, not a regular file.")
-        return os.fdopen(handle, "rb")
-    except BaseException:
-        os.close(handle)
-        raise
-
-
-def _kind(mode: int) -> str:
-    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"))
-    return next((name for test, name in kinds if test(mode)), "a device")
-
-
 def _read_file(path: Path | str, reading: Reading, named: Path | str | None = None) -> bytes:
-    try:
-        with _open_regular(path) as file:
-            reading.check_bytes(named or path, os.fstat(file.fileno()).st_size)
-            content = file.read(reading.max_bytes + 1)  # it may have grown
-    except OSError as error:
-        if error.errno == errno.ENXIO:  # what opening a socket says
-            raise LocationError("it is a socket, not a regular file.") from error
-        raise
+    with open_regular(path) as file:
+        reading.check_bytes(named or path, os.fstat(file.fileno()).st_size)
+        content = file.read(reading.max_bytes + 1)  # it may have grown
     reading.check_bytes(named or path, len(content))
     return content
 

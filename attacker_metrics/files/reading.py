@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Orientation = Literal["agree", "apply", "ignore"]
 ORIENTATIONS: tuple[Orientation, ...] = get_args(Orientation)

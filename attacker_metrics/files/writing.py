@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from attacker_metrics.files.regular import open_regular
 
 MARK = "attacker-metrics output"
 """Stands in every text or picture that this package writes, for people and for :func:`is_ours`."""
@@ -43,6 +46,7 @@ def check_outputs(
     inputs: Iterable[str | os.PathLike[str] | None] = (),
     overwrite: bool = False,
     ours: IsOurs | None = None,
+    many: Callable[[], Iterable[str | os.PathLike[str]]] = tuple,
 ) -> None:
     """Refuse to write what must not be lost.
 
@@ -54,6 +58,8 @@ def check_outputs(
         inputs: what the command reads; never written over. None and URLs are passed over.
         overwrite: whether files that are not this program's may be replaced.
         ours: tells an earlier output of the same command; by default :func:`is_ours`.
+        many: names further inputs, perhaps millions: asked only where something lies in an output's place that is a link, or
+            that the command did not write.
 
     Raises:
         OutputError: naming the first file that must stay as it is.
@@ -61,8 +67,9 @@ def check_outputs(
     Example:
         >>> check_outputs([Path("nowhere.png")], inputs=["also-nowhere.png"])
     """
-    read = [Path(path) for path in inputs if path is not None and "://" not in str(path)]
+    read = [path for source in inputs if source is not None and (path := _local(source)) is not None]
     recognise = is_ours if ours is None else ours
+    doubtful: list[Path] = []
     for file in files:
         for source in read:
             if same_file(file, source):
@@ -72,10 +79,25 @@ def check_outputs(
         target = Path(os.path.realpath(file))
         if target.exists() and not target.is_file():
             raise OutputError(f"{file} exists and is no regular file; pass another --output.")
-        if target.exists() and not overwrite and not recognise(target):
+        known = target.exists() and recognise(target)
+        if target.exists() and not overwrite and not known:
             raise OutputError(
                 f"{file} exists, and this command did not write it. Pass another --output, or --overwrite to replace it."
             )
+        if not known or file.is_symlink() or target.stat().st_nlink > 1:
+            doubtful.append(file)
+    for place in many() if doubtful else ():
+        for file in doubtful:
+            if (path := _local(place)) is not None and same_file(file, path):
+                raise OutputError(f"{file} is an input ({path}); it would be lost. Pass another --output.")
+
+
+def _local(source: str | os.PathLike[str]) -> Path | None:
+    """The path that is read, also if it is written as ``file://``; None for any other URL."""
+    text = os.fspath(source)
+    if text[:7].lower() == "file://":
+        return Path(text[7:])
+    return None if "://" in text else Path(text)
 
 
 def same_file(first: Path, second: Path) -> bool:
@@ -124,7 +146,8 @@ def is_ours(path: Path) -> bool:
 def earlier_release(index: Path, *keys: str) -> bool:
     """Whether a JSON file has these keys and no mark: those beside it have none either, as in earlier releases."""
     try:
-        found = json.loads(index.read_text(encoding="utf-8"))
+        with open_regular(index) as file:
+            found = json.loads(file.read())
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and all(key in found for key in keys) and CODE not in found
@@ -133,7 +156,7 @@ def earlier_release(index: Path, *keys: str) -> bool:
 def has_header(path: Path, *headers: Iterable[str]) -> bool:
     """Whether a CSV file has one of these headers, column by column: tables of ours have no room for a mark."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
             found = next(csv.reader(file), [])
     except (OSError, ValueError, csv.Error):
         return False

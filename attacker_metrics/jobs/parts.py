@@ -190,7 +190,14 @@ class UnfinishedRun:
             content = self._content(files[part]) if part in files else None
             if content is None:
                 raise ResumeError(f"part {part} is missing from {self.folder} or damaged; --resume evaluates it again.")
-            yield pa.ipc.open_file(content).read_all()
+            try:
+                table = pa.ipc.open_file(content).read_all()
+                table.validate(full=True)  # its digest tells mix-ups, not whoever means to mislead
+            except (pa.ArrowException, OSError) as error:
+                raise ResumeError(
+                    f"{files[part]} holds no scores ({_line(error)}); delete it, --resume evaluates it again."
+                ) from error
+            yield table
 
     def keep(self, name: str, content: bytes) -> None:
         """Store what the processes must all know; it is stored anew whenever the run is begun or continued."""
@@ -308,6 +315,10 @@ class UnfinishedRun:
 
     def _digest(self, content: bytes) -> str:
         return hashlib.blake2b(content, digest_size=16, key=self.identity.encode()).hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _delete_ours(path: Path) -> None:

@@ -60,8 +60,9 @@ class MultiAttackerPrivacy(MetricCollection):
         betas: MS-SSIM's exponents, one per scale; the smaller side must be at least ``11 * 2 ** (len(betas) - 1)`` pixels:
             11, 22, 44, 88, 176 for one to five.
         nan_strategy: ``"warn"``, ``"ignore"`` or ``"error"`` about pairs with NaN or infinite pixels.
-        suite: ``"standard-v1"`` adds the components of that frozen table (:mod:`attacker_metrics.scoring.suites`), in order,
-            behind the fifteen and their two means, which stay means of the fifteen.
+        suite: ``"standard-v1"`` or ``"standard-v2"`` adds the components of that frozen table
+            (:mod:`attacker_metrics.scoring.suites`; the second with oracles, for which SciPy of the extra ``cli`` is
+            needed), in its order, behind the fifteen and their two means, which stay means of the fifteen.
         extra: further metrics on (noisy, clean) that return a scalar: a mapping of names to metrics, or a sequence of them
             (named by an :class:`~attacker_metrics.AttackerMetric`'s component, others by their class).
         prefix: put before every key.

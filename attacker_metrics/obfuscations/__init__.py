@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import get_args
 
+from attacker_metrics._names import ZOO_VERSION, Family
+from attacker_metrics._spelling import known_as
 from attacker_metrics.obfuscations.block_encryption import BLOCK_ENCRYPTION
 from attacker_metrics.obfuscations.blur import BLUR
 from attacker_metrics.obfuscations.cloaks import CLOAKS
@@ -17,7 +20,7 @@ from attacker_metrics.obfuscations.geometry import GEOMETRY
 from attacker_metrics.obfuscations.keys import Key
 from attacker_metrics.obfuscations.mixing import MIXING
 from attacker_metrics.obfuscations.noise import NOISE
-from attacker_metrics.obfuscations.obfuscation import KEYS, UNDONE_BY, ZOO_VERSION, Obfuscation, Strength
+from attacker_metrics.obfuscations.obfuscation import KEYS, UNDONE_BY, Obfuscation, Strength
 from attacker_metrics.obfuscations.pads import PADS
 from attacker_metrics.obfuscations.permutation import PERMUTATION
 from attacker_metrics.obfuscations.quantisation import QUANTISATION
@@ -45,11 +48,11 @@ _ENTRIES = (
 )
 ZOO: Mapping[str, Obfuscation] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Name -> obfuscation, family by family."""
-FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(entry.family for entry in _ENTRIES))
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
 def obfuscation(name: str) -> Obfuscation:
-    """The obfuscation of that name.
+    """The obfuscation of that name, in British or American spelling.
 
     Raises:
         KeyError: if there is none; the message names similar ones.
@@ -58,6 +61,7 @@ def obfuscation(name: str) -> Obfuscation:
         >>> obfuscation("xor-pad").undone_by
         'pairs'
     """
+    name = known_as(name, ZOO) if isinstance(name, str) else name
     if name not in ZOO:
         import difflib
 
@@ -82,6 +86,7 @@ def zoo(*, family: str | None = None, undone_by: str | None = None) -> tuple[Obf
         >>> [entry.name for entry in zoo(family="safe", undone_by="key")]
         ['one-time-xor-pad', 'one-time-modulo-pad', 'one-time-byte-pad']
     """
+    family = None if family is None else known_as(family, FAMILIES)
     for value, known, what in ((family, FAMILIES, "family"), (undone_by, UNDONE_BY, "undone_by")):
         if value is not None and value not in known:
             raise ValueError(f"{what} is {value!r}; it is one of {', '.join(known)}.")

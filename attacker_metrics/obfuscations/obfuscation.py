@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from attacker_metrics._names import ZOO_VERSION, UndoneBy
 from attacker_metrics.obfuscations.keys import Key
 
-ZOO_VERSION = "zoo-v1"
-"""The name of the table. What it holds does not change; other obfuscations make another version."""
 KEYS = ("none", "fixed", "per image")
-UNDONE_BY = ("anyone", "pairs", "key", "nobody")
+UNDONE_BY: tuple[UndoneBy, ...] = get_args(UndoneBy)
 
 Transform = Callable[[Tensor, Key, float], Tensor]
 

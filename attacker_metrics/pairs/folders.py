@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -89,6 +91,10 @@ class FolderPairs:
         """Number of pairs, and a digest of the files' names."""
         names = (f"{key}{clean.suffix}{noisy.suffix}" for key, (clean, noisy) in zip(self.ids, self._files, strict=True))
         return len(self.ids), digest_of(names)
+
+    def files(self) -> Iterator[Path]:
+        """Every file that is read."""
+        return itertools.chain.from_iterable(self._files)
 
     def rows(self, start: int, stop: int) -> pa.Table:
         """The ids from ``start`` to before ``stop``."""

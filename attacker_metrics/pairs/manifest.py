@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from attacker_metrics.files.images import is_url
-from attacker_metrics.files.locations import LocationError, open_location, reason
+from attacker_metrics.files.locations import open_location, reason
 from attacker_metrics.files.reading import DEFAULT, Reading
+from attacker_metrics.files.regular import LocationError
+from attacker_metrics.files.urls import is_url
 from attacker_metrics.pairs.manifest_rows import COLUMNS, CSVRows, ManifestError, ParquetRows
 from attacker_metrics.pairs.sources import FailedPair, LoadedPair, Unused, load_draws, load_pair_or_failure
 
@@ -146,12 +147,23 @@ class ManifestPairs:
     def load(self, index: int, row: dict[str, str]) -> LoadedPair | FailedPair:
         """Read the images of a row."""
         clean = self._locate(row["clean"])
+        draws = self._noisy(row["noisy"])
         if self._draws == 1:
-            return load_pair_or_failure(
-                clean, self._locate(row["noisy"]), index=index, side=self._side, reading=self._reading
-            )
-        draws = [self._locate(cell.strip()) for cell in row["noisy"].split(_SEPARATOR)]
+            return load_pair_or_failure(clean, draws[0], index=index, side=self._side, reading=self._reading)
         return load_draws(clean, draws, index=index, side=self._side, reading=self._reading)
+
+    def files(self) -> Iterator[Path | str]:
+        """Every file or URL that is read."""
+        for table in self._tables(["clean", "noisy"]):
+            for clean, noisy in zip(
+                *(self._text(table, name).fill_null("").to_pylist() for name in ("clean", "noisy")), strict=True
+            ):
+                yield self._locate(clean)
+                yield from self._noisy(noisy)
+
+    def _noisy(self, cell: str) -> list[Path | str]:
+        """The files of a row's noisy side, one per draw."""
+        return [self._locate(name) for name in ([cell] if self._draws == 1 else map(str.strip, cell.split(_SEPARATOR)))]
 
     def _tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         tables = self._reader.tables(columns)

@@ -21,6 +21,7 @@ from attacker_metrics.files.images import ImageError, decode_image, read_bytes, 
 from attacker_metrics.files.reading import DEFAULT, Reading
 from attacker_metrics.pairs.conventions import Note, notes_on
 from attacker_metrics.pairs.demonstration import OBFUSCATIONS
+from attacker_metrics.reading.strongest.content import Shared
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class LoadedPair:
         mean: of all draws of a random obfuscation, of which ``noisy`` is the first, or None where there is one draw.
         random_share: how much of the draws' mean squared error varies from draw to draw; 0 for identical draws.
         notes: what a reader of the score must know about the files.
+        shared: what the clean image has in common with that of the noisy one, where it is another's.
     """
 
     index: int
@@ -48,6 +50,7 @@ class LoadedPair:
     mean: Tensor | None = None
     random_share: float = math.nan
     notes: tuple[Note, ...] = ()
+    shared: Shared | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attacker_metrics._names import DEFAULT_FIT_SHARE
 from attacker_metrics.files.images import one_spelling
 from attacker_metrics.pairs.sources import FailedPair, LoadedPair, PairSource, Unused
 from attacker_metrics.reading.learned import in_fit_split
@@ -17,7 +18,7 @@ from attacker_metrics.reading.learned import in_fit_split
 COLUMN = "split"
 FIT, SCORE = "fit", "score"
 """What the column may hold."""
-DEFAULT_SHARE = 0.5
+DEFAULT_SHARE = DEFAULT_FIT_SHARE
 _ROWS = 4096
 _NAMED = 5
 _APART = ("group", "clean")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +21,18 @@ from attacker_metrics.evaluation.scoring import Scores
 from attacker_metrics.evaluation.summary import OURS, attackers_of
 from attacker_metrics.evaluation.tails import TAILS
 from attacker_metrics.files.drawing import plain, svg_element
+from attacker_metrics.files.run_files import REPORT, SCORES, SUMMARY
 from attacker_metrics.files.terminal import json_escaped, printable
-from attacker_metrics.files.writing import MARK, check_outputs, earlier_release, is_ours, marked
+from attacker_metrics.files.writing import MARK, marked
 from attacker_metrics.scoring.components import MEANS, MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
 from attacker_metrics.statistics import Rate
 
 _HEADINGS = ("mean", "95 % interval", "median", "p90", "p95", "p99", "worst 5 %", "max")
-SUMMARY, SCORES, REPORT = "summary.json", "scores.parquet", "report.html"
 
 __all__ = [
     *("REPORT", "SCORES", "SUMMARY", "as_calibrated_table", "as_html", "as_json", "as_table", "calibrated_rows"),
     *("check_writable", "most_leaking_pairs", "staged", "write_outputs"),
 ]
-
-
-def check_writable(output: Path, names: Iterable[str], inputs: Iterable[str | Path | None], *, overwrite: bool) -> None:
-    """Refuse an output folder in which files of these names are somebody else's, or read by the run.
-
-    Raises:
-        OSError: naming the file.
-    """
-    old = earlier_release(output / SUMMARY, "components", "settings")
-    check_outputs(
-        [output / name for name in names],
-        inputs=inputs,
-        overwrite=overwrite,
-        ours=lambda path: old or is_ours(path),
-    )
 
 
 def write_outputs(
@@ -66,7 +51,7 @@ def write_outputs(
         summary: its summary.
         gallery: caption and PNG of the pairs to show; the report holds image data only if there are any.
         more: further columns of ``scores.parquet``.
-        null_drawing: an SVG drawing of what unrelated pairs score, for the report.
+        null_drawing: an SVG drawing of what unrelated originals score, for the report.
     """
     (stage / SUMMARY).write_text(as_json(summary), encoding="utf-8")
     table = scores.rows
@@ -75,7 +60,8 @@ def write_outputs(
     for name, array in (more or {}).items():
         table = table.append_column(name, array)
     pq.write_table(marked(table), stage / SCORES)
-    (stage / REPORT).write_text(as_html(scores, summary, gallery, null_drawing), encoding="utf-8")
+    page = as_html(scores, summary, gallery, null_drawing)
+    (stage / REPORT).write_text(json_escaped(page), encoding="utf-8")  # a page is looked at in terminals, too
 
 
 def as_json(summary: dict[str, Any]) -> str:
@@ -103,8 +89,9 @@ def as_table(summary: dict[str, Any]) -> Table:
 
 def as_calibrated_table(summary: dict[str, Any]) -> Table:
     """For a terminal: how often each attacker succeeds, beside what its score is for unrelated and identical pictures."""
-    pairs = summary["null"]["pairs"]
-    table = Table(title=f"Measured against {pairs} unrelated pairs (equal PSNR: Gaussian noise with the same error)")
+    count = summary["null"]["comparisons"]
+    title = f"Measured by {count} comparisons with unrelated originals (equal PSNR: Gaussian noise with the same error)"
+    table = Table(title=title)
     headings, rows = calibrated_rows(summary)
     table.add_column(headings[0], no_wrap=True)
     for heading in headings[1:]:
@@ -246,6 +233,8 @@ def _most_leaking(scores: Scores) -> list[tuple[str, str, str]]:
     rows = []
     for index in most_leaking_pairs(scores, 25):
         values = [scores.columns[name][index] for name in names]
+        if np.isnan(values).all():
+            continue
         best = int(np.nanargmax(values))
         rows.append((scores.id(index), names[best], _number(float(values[best]))))
     return rows

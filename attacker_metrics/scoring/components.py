@@ -31,7 +31,7 @@ from attacker_metrics.scoring.similarity import DEFAULT_BETAS, MSSSIM, Normalize
 
 View = tuple[Attacker, ...]
 
-SPEC_VERSION = "2"
+SPEC_VERSION = "3"
 """Version of the formulas: it changes whenever a score of the same pair of images does."""
 
 MS_SSIM_COMPONENT_NAMES: tuple[str, ...] = (
@@ -88,6 +88,10 @@ class Component:
         clean: attackers applied to the clean image.
         variants: further attackers of which each in turn ends both chains; the score is the mean over them.
         undoes: what the attacker undoes, for tables.
+        attacker: short name of the attacker, which components of several similarities share, such as ``"sobel"`` of
+            ``sobel_gray`` and ``pearson_sobel``; by default the component's name.
+        family: the mean to whose kind the score belongs, ``"ms_ssim"`` or ``"pearson"``; by default that of the similarity,
+            empty for one of your own. Neither these two nor ``undoes`` make a component another one.
 
     Raises:
         TypeError: if an attacker or the similarity cannot be called or hashed.
@@ -104,8 +108,12 @@ class Component:
     clean: View = ()
     variants: View = ()
     undoes: str = field(default="", compare=False)
+    attacker: str = field(default="", compare=False)
+    family: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "attacker", self.attacker or self.name)
+        object.__setattr__(self, "family", self.family or _family_of(self.similarity))
         for part in (self.similarity, *self.noisy, *self.clean, *self.variants):
             if not callable(part):
                 raise TypeError(f"component {self.name!r}: {part!r} is not callable; pass a function (B, C, H, W) -> view.")
@@ -121,6 +129,11 @@ class Component:
         if not self.variants:
             return ((self.noisy, self.clean),)
         return tuple(((*self.noisy, last), (*self.clean, last)) for last in self.variants)
+
+
+def _family_of(similarity: Any) -> str:
+    similarity = getattr(similarity, "similarity", similarity)  # of an oracle
+    return "ms_ssim" if isinstance(similarity, MSSSIM) else "pearson" if isinstance(similarity, SquaredPearson) else ""
 
 
 def standard_components(
@@ -155,9 +168,9 @@ def standard_components(
     blur, wavelet = Blur(blur_sigma), Wavelet(wavelet_threshold)
     gray, clean_gray = (luma, clamp), (luma,)
     rows = (
-        Component("rgb_clamp", ms_ssim, (clamp,), (), undoes="nothing: it looks at the picture"),
+        Component("rgb_clamp", ms_ssim, (clamp,), (), undoes="nothing: it looks at the picture", attacker="rgb"),
         Component("rgb_minmax", ms_ssim, (minmax,), (), undoes="values shifted or scaled out of [0, 1]"),
-        Component("gray_clamp", ms_ssim, gray, clean_gray, undoes="colour noise"),
+        Component("gray_clamp", ms_ssim, gray, clean_gray, undoes="colour noise", attacker="gray"),
         Component("gray_minmax", ms_ssim, (luma, minmax), clean_gray, undoes="shifted or scaled brightness, colour noise"),
         Component(
             "sobel_gray",
@@ -165,19 +178,59 @@ def standard_components(
             (luma, sobel, minmax),
             (luma, sobel, minmax),
             undoes="inversion, shifts, lost contrast",
+            attacker="sobel",
         ),
-        Component("blur_gray", ms_ssim, (*gray, blur), (*clean_gray, blur), undoes="fine-grained noise"),
+        Component("blur_gray", ms_ssim, (*gray, blur), (*clean_gray, blur), undoes="fine-grained noise", attacker="blur"),
         Component(
-            "standardize_gray", ms_ssim, (luma, standardize), (luma, standardize), undoes="shifted or scaled brightness"
+            "standardize_gray",
+            ms_ssim,
+            (luma, standardize),
+            (luma, standardize),
+            undoes="shifted or scaled brightness",
+            attacker="standardize",
         ),
-        Component("gamma_gray", ms_ssim, gray, clean_gray, gammas, undoes="darkening, brightening, tone curves"),
-        Component("wavelet_gray", ms_ssim, (*gray, wavelet), (*clean_gray, wavelet), undoes="weak noise, kept edges"),
-        Component("pearson_rgb", pearson, (clamp,), (), undoes="any affine change of all values, inversion"),
-        Component("pearson_gray", pearson, gray, clean_gray, undoes="affine changes, inversion, colour noise"),
-        Component("pearson_sobel", pearson, (luma, sobel), (luma, sobel), undoes="inversion, shifts, lost contrast"),
-        Component("pearson_blur", pearson, (*gray, blur), (*clean_gray, blur), undoes="fine-grained noise, inversion"),
-        Component("pearson_gamma", pearson, gray, clean_gray, gammas, undoes="tone curves, inversion in part"),
-        Component("pearson_wavelet", pearson, (*gray, wavelet), (*clean_gray, wavelet), undoes="weak noise, inversion"),
+        Component(
+            "gamma_gray", ms_ssim, gray, clean_gray, gammas, undoes="darkening, brightening, tone curves", attacker="gamma"
+        ),
+        Component(
+            "wavelet_gray",
+            ms_ssim,
+            (*gray, wavelet),
+            (*clean_gray, wavelet),
+            undoes="weak noise, kept edges",
+            attacker="wavelet",
+        ),
+        Component("pearson_rgb", pearson, (clamp,), (), undoes="any affine change of all values, inversion", attacker="rgb"),
+        Component(
+            "pearson_gray", pearson, gray, clean_gray, undoes="affine changes, inversion, colour noise", attacker="gray"
+        ),
+        Component(
+            "pearson_sobel",
+            pearson,
+            (luma, sobel),
+            (luma, sobel),
+            undoes="inversion, shifts, lost contrast",
+            attacker="sobel",
+        ),
+        Component(
+            "pearson_blur",
+            pearson,
+            (*gray, blur),
+            (*clean_gray, blur),
+            undoes="fine-grained noise, inversion",
+            attacker="blur",
+        ),
+        Component(
+            "pearson_gamma", pearson, gray, clean_gray, gammas, undoes="tone curves, inversion in part", attacker="gamma"
+        ),
+        Component(
+            "pearson_wavelet",
+            pearson,
+            (*gray, wavelet),
+            (*clean_gray, wavelet),
+            undoes="weak noise, inversion",
+            attacker="wavelet",
+        ),
     )
     return {row.name: row for row in rows}
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attacker_metrics._settings import SettingTypeError, number, sequence
+from attacker_metrics._spelling import known_as
 from attacker_metrics._transforms import transforming
 from attacker_metrics.attackers.filters import invert
 from attacker_metrics.attackers.standard import (
@@ -200,6 +201,10 @@ def _column_weights(given: Mapping[str, float], names: Sequence[str]) -> dict[st
     known = (*families, *names, INVERTED)
     if not isinstance(given, Mapping):
         raise SettingTypeError(f"weights must be a dict from names to numbers, e.g. {{'pearson': 0.5}}, got {given!r}.")
+    spelt = {name: known_as(name, known) if isinstance(name, str) else name for name in given}
+    if len(set(spelt.values())) < len(spelt):
+        raise ValueError(f"weights: {', '.join(map(repr, spelt))} name one weight twice, in two spellings; leave one out.")
+    given = {spelt[name]: weight for name, weight in given.items()}
     for name in given:
         if name not in known:
             raise ValueError(f"weights: {name!r} is not evaluated; choose from {', '.join(known)}.")

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from attacker_metrics._transforms import transforming, wants_gradient
 from attacker_metrics._warnings import warn_unless
+from attacker_metrics.attackers import Attacker
 from attacker_metrics.attackers.filters import AffineFit
 from attacker_metrics.attackers.slopes import cut
-from attacker_metrics.attackers.standard import Attacker
-from attacker_metrics.engine.operators import evaluate
+from attacker_metrics.engine import evaluate
 from attacker_metrics.engine.program import LARGEST, is_built_in
 from attacker_metrics.scoring.components import Component, View, is_known, is_known_similarity, program_of
+from attacker_metrics.scoring.oracles.oracle import Finder, Oracle, Sight, compared, without_slope
 from attacker_metrics.scoring.similarity import MSSSIM, SquaredPearson, check_floating
 
 _TOLERANCE = 1e-3
@@ -63,6 +64,7 @@ class Pair:
         """``(B,)`` bool: no pixel of either image is NaN or infinite."""
         self._grad = torch.is_grad_enabled()
         self._views: dict[tuple[int, View], Tensor] = {}
+        self._sights: dict[tuple[Finder, View, View], Sight] = {}
         self._scores: dict[Component, Tensor] = {}
         self._convention_checked = False
 
@@ -134,7 +136,19 @@ class Pair:
             return [(noisy.clone(), clean.clone()) for noisy, clean in self._branches(component)]
 
     def _branches(self, component: Component) -> list[tuple[Tensor, Tensor]]:
+        if isinstance(component.similarity, Oracle):
+            return [sight[:2] for sight in self._sights_of(component.similarity, component)]
         return [(self._view(0, noisy), self._view(1, clean)) for noisy, clean in component.branches]
+
+    def _sights_of(self, oracle: Oracle, component: Component) -> list[Sight]:
+        """What an oracle finds in each branch; components with one finder share it."""
+        found = []
+        for noisy, clean in component.branches:
+            key = (oracle.finder, noisy, clean)
+            if key not in self._sights:
+                self._sights[key] = oracle.find(self._view(0, noisy), self._view(1, clean))
+            found.append(oracle.look(self._sights[key]))
+        return found
 
     def score(self, component: Component) -> Tensor:
         """The score of every image, ``(B,)`` in float32 or float64; NaN where a pixel is not finite.
@@ -198,13 +212,13 @@ class Pair:
         batches: dict[Any, list[tuple[Component, Tensor, Tensor]]] = {}
         for component in components:
             for number, (noisy, clean) in enumerate(self._branches(component)):
-                alike = (component.similarity, noisy.shape, clean.shape)
-                key = alike if is_known_similarity(component.similarity) else (component, number)
+                similarity = compared(component.similarity)
+                key = (similarity, noisy.shape, clean.shape) if is_known_similarity(similarity) else (component, number)
                 batches.setdefault(key, []).append((component, noisy, clean))
         values: dict[Component, list[Tensor]] = {component: [] for component in components}
         for batch in batches.values():
             members, *sides = zip(*batch, strict=True)
-            similarity = members[0].similarity
+            similarity = compared(members[0].similarity)
             ours = isinstance(similarity, (MSSSIM, SquaredPearson, AffineFit))  # others may write into what they are given
             noisy, clean = (torch.cat(side) if len(side) > 1 else side[0] if ours else side[0].clone() for side in sides)
             together = similarity(noisy, clean)
@@ -217,6 +231,11 @@ class Pair:
                 )
             for component, value in zip(members, together.view(len(members), -1), strict=True):
                 values[component].append(value)
+        for component, found in values.items():
+            if isinstance(component.similarity, Oracle):
+                seen = [sight.seen for sight in self._sights_of(component.similarity, component)]
+                slope = without_slope(self._view(0, ()), self._view(1, ()))
+                values[component] = [torch.where(s, value, 0.0) + slope for s, value in zip(seen, found, strict=True)]
         means = {component: torch.stack(found).mean(dim=0) for component, found in values.items()}
         return {component: torch.where(self.finite, mean, torch.nan) for component, mean in means.items()}
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from attacker_metrics._names import DEFAULT_BETAS as DEFAULT_BETAS
 from attacker_metrics._settings import number, positive_numbers
 from attacker_metrics.engine.eager.ms_ssim import TAPS
 from attacker_metrics.engine.operators import evaluate
@@ -21,7 +22,6 @@ Similarity = Callable[[Tensor, Tensor], Tensor]
 Normalize = Literal["relu", "simple", "fold"] | None
 
 _ACCEPTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-DEFAULT_BETAS: tuple[float, ...] = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def betas_for(side: int) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -273,7 +273,9 @@ def train(
     return report
 
 
-def check_writable(output: Path, inputs: Sequence[Path], *, overwrite: bool) -> None:
+def check_writable(
+    output: Path, inputs: Sequence[Path], *, overwrite: bool, many: Callable[[], Iterable[Path]] = tuple
+) -> None:
     """Refuse an output folder in which a training's files are somebody else's, or read.
 
     Raises:
@@ -281,7 +283,7 @@ def check_writable(output: Path, inputs: Sequence[Path], *, overwrite: bool) -> 
     """
     is_training = earlier_release(output / REPORT, "recipe", "originals", "results")
     files = [output / CHECKPOINT, output / REPORT, *(output / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))]
-    check_outputs(files, inputs=inputs, overwrite=overwrite, ours=lambda path: is_training or _is_ours(path))
+    check_outputs(files, inputs=inputs, overwrite=overwrite, many=many, ours=lambda path: is_training or _is_ours(path))
 
 
 def _is_ours(path: Path) -> bool:

@@ -9,6 +9,7 @@ Needs the extra ``cli``.
 - ``bootstrap``: intervals of the mean and of the mean of the worst 5 %;
 - ``quantiles``: p90, p95, p99 with intervals, refused where n does not support them;
 - ``proportions``: k of n with interval and upper bound;
+- ``risk``: what an attack adds to guessing;
 - ``paired``: the test of a paired difference, and the correction for testing many;
 - ``tails``: one summary of all of these.
 """
@@ -25,6 +26,7 @@ from attacker_metrics.statistics.bootstrap import mean_interval, mean_of_worst  
 from attacker_metrics.statistics.paired import SignFlipTest, holm, sign_flip_test  # noqa: E402
 from attacker_metrics.statistics.proportions import Rate, rate_of_counts, success_rate  # noqa: E402
 from attacker_metrics.statistics.quantiles import UnsupportedQuantileError, pairs_needed, quantile  # noqa: E402
+from attacker_metrics.statistics.risk import residual_risk  # noqa: E402
 from attacker_metrics.statistics.sample import Estimate  # noqa: E402
 from attacker_metrics.statistics.tails import TailSummary, tail_summary  # noqa: E402
 
@@ -40,6 +42,7 @@ __all__ = [
     "pairs_needed",
     "quantile",
     "rate_of_counts",
+    "residual_risk",
     "sign_flip_test",
     "success_rate",
     "tail_summary",

@@ -70,7 +70,7 @@ def success_rate(hits: ArrayLike, groups: ArrayLike | None = None) -> Rate:
     if sample.grouped:
         # One hit has next to no spread between groups, so its effective size is about n. Without a floor 1 hit among 3,000
         # pairs in 30 groups would be bounded by 0.0017, no hit at all by 0.095.
-        none, every = _limits(0.0, sample.groups), _limits(1.0, sample.groups)
+        none, every = _limits(0.0, sample.effective_groups), _limits(1.0, sample.effective_groups)
         low, high, upper = min(low, every[0]), max(high, none[1]), max(upper, none[2])
     return Rate(k, n, k / n, low, high, upper, effective)
 

@@ -71,13 +71,22 @@ class Sample:
         """(groups,) number of scores of each group."""
         return self.sums(np.ones(self.scores.size))
 
+    @property
+    def effective_groups(self) -> float:
+        """Of how many equal groups a mean over the pairs has the error that it has for groups of these sizes (Kish 1965).
+
+        One of 500 pairs and twenty of one are little more than a single group.
+        """
+        sizes = self.sizes
+        return float(sizes.sum() ** 2 / (sizes**2).sum())
+
 
 def effective_size(hits: Sample) -> float:
     """Of how many independent pairs a share has the error that it has in groups (Korn and Graubard 1998).
 
     n over the design effect (the variance that the spread between groups shows, over that of independent pairs), times the
     squared ratio of Student quantiles for n - 1 and groups - 1 degrees of freedom; at most n. A share of 0 or 1 shows no
-    spread: then every group counts as one pair.
+    spread: then every group counts as one pair. Groups of unequal sizes are as many as :attr:`Sample.effective_groups`.
 
     Args:
         hits: zeros and ones.
@@ -86,11 +95,14 @@ def effective_size(hits: Sample) -> float:
     share = float(hits.scores.mean())
     if not hits.grouped:
         return float(n)
+    effective = hits.effective_groups
     if share in (0.0, 1.0) or groups < 2:
-        return float(groups)
-    variance = groups / (groups - 1) * float((hits.sums(hits.scores - share) ** 2).sum()) / n**2
+        return effective
+    # The jackknife over groups: a large group has drawn the share towards itself, so it seems to deviate less than it does.
+    deviations = hits.sums(hits.scores - share) / (1 - hits.sizes / n)
+    variance = (groups - 1) / groups * float((deviations**2).sum()) / n**2
     independent = share * (1 - share) / n
     if variance <= independent:
         return float(n)
-    few = float(stats.t.ppf(0.975, n - 1) / stats.t.ppf(0.975, groups - 1)) ** 2
+    few = float(stats.t.ppf(0.975, n - 1) / stats.t.ppf(0.975, max(effective - 1, 0.05))) ** 2
     return min(float(n), max(1.0, n * independent / variance * few))

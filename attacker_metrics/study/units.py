@@ -19,6 +19,7 @@ import torch
 import torchmetrics
 
 from attacker_metrics._version import __version__
+from attacker_metrics.engine import backend
 from attacker_metrics.files.digest import package_digest
 from attacker_metrics.files.writing import write_whole
 
@@ -198,6 +199,7 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "torchmetrics": torchmetrics.__version__,
         "python": platform.python_version(),
+        "backend": str(backend()),
     }
 
 

@@ -1,41 +1,33 @@
-"""The engine's optional CPU kernel: ``kernel.cpp``, compiled on request with the machine's own C++ compiler.
+"""The engine's CPU kernel: ``kernel.cpp``, compiled when the package is installed or built, or else on request.
 
-Without it everything works, in torch; with it the same numbers come faster. :func:`build_native` compiles it for this
-processor into the user's cache, where every later process finds it, and uses it if it may be trusted and gives torch's
-numbers.
+Without it everything works, in torch; with it the same numbers come faster. The library that came with the package is
+used wherever it belongs to these sources and gives torch's numbers. Where the package came without one,
+:func:`build_native` compiles it into the user's cache, where every later process finds it, and uses it if it may be trusted.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import os
-import platform
-import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from attacker_metrics._warnings import warn
 from attacker_metrics.engine import self_check
-from attacker_metrics.engine.native import trust
+from attacker_metrics.engine.native import recipe, trust
 from attacker_metrics.engine.native.kernel import Kernel
 from attacker_metrics.engine.native.trust import UntrustedLibraryError
 
-SOURCE = Path(__file__).with_name("kernel.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
-_SHARED = ("-shared", "-fPIC", "-pthread")
-_COMPILERS = ("c++", "g++", "clang++")
-_PATIENCE = 300  # seconds for the compiler, which takes a few, and for the check of what it made
+SHIPPED = Path(__file__).with_name(recipe.SHIPPED)
 _UNFINISHED = "building-"
 _CHECK = """
 import json, sys
@@ -47,31 +39,32 @@ native._load(Path(sys.argv[2]))
 
 
 def build_native() -> Path:
-    """Compile the CPU kernel for this machine, once; needs a C++17 compiler (``$CXX``, c++, g++ or clang++).
+    """Compile the CPU kernel, once, if the package came without it; needs a C++17 compiler (``$CXX``, c++, g++ or clang++).
 
     What was compiled is tried in a process of its own before it is put in place, in one step: neither a compiler that is
-    interrupted nor two that run at once leave anything wrong behind. A library that is there and cannot be trusted is
-    replaced.
+    interrupted nor two that run at once leave anything wrong behind. A library that is there and cannot be used is
+    replaced; the package's own is left as it is.
 
     Returns:
-        The library, in ``$ATTACKER_METRICS_CACHE`` or else ``$XDG_CACHE_HOME/attacker_metrics`` or
-        ``~/.cache/attacker_metrics``, made for this user alone where it does not exist. From then on
-        :func:`attacker_metrics.backend` is ``"native"`` here.
+        The library: the package's own if that can be used, else in ``$ATTACKER_METRICS_CACHE`` or else
+        ``$XDG_CACHE_HOME/attacker_metrics`` or ``~/.cache/attacker_metrics``, made for this user alone where it does not
+        exist. From then on :func:`attacker_metrics.backend` is ``"native"`` here.
 
     Example:
-        >>> build_native().name
-        'native-....so'
+        >>> build_native().suffix
+        '.so'
 
     Raises:
         OSError: if the folder cannot be made or written.
         RuntimeError: if there is no compiler, it fails or takes five minutes, what it made does not give torch's numbers,
             there is no home directory, or others can write to the folder, which would let them run code as this user.
     """
-    target = library()
     loaded.cache_clear()
-    with contextlib.suppress(OSError, UntrustedLibraryError):
-        _load(target)
-        return target
+    for place in _places():
+        with contextlib.suppress(OSError, UntrustedLibraryError):
+            _load(place)
+            return place
+    target = library()
     folder = target.parent
     try:
         trust.make_private(folder)
@@ -80,13 +73,10 @@ def build_native() -> Path:
     _sweep(folder)
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=folder) as unfinished:
         made = Path(unfinished) / target.name
-        command = [*_compiler(), *FLAGS, *_SHARED, str(SOURCE), "-o", str(made)]
-        _run(command, shlex.join(command))
-        if not made.is_file():
-            raise RuntimeError(f"{shlex.join(command)} ended without an error and made nothing.")
+        recipe.compile_library(made)
         trust.seal(made, _fingerprint())
         check = [sys.executable, "-W", "ignore", "-c", _CHECK, json.dumps(sys.path), str(made)]
-        _run(check, f"The check of what {shlex.join(command)} made")
+        recipe.run(check, name="The check of what the compiler made")
         made.replace(target)
     return target
 
@@ -99,7 +89,7 @@ def try_to_build() -> None:
 
 
 def library() -> Path:
-    """Where the compiled kernel is or would be; the name changes with the source, the flags and the processor.
+    """Where the user's own compiled kernel is or would be; the name changes with the sources and the flags.
 
     Raises:
         RuntimeError: if no folder is named and there is no home directory.
@@ -109,24 +99,33 @@ def library() -> Path:
 
 @functools.cache
 def loaded() -> Kernel | None:
-    """The compiled kernel, or None where it was not built, or is there and may not or cannot be used.
+    """The compiled kernel, or None where there is none, or one that may not or cannot be used.
 
     The second is warned about, unless the kernel was asked for by name: then it is built anew, or an error says why not.
+
+    Raises:
+        ValueError: if ``ATTACKER_METRICS_ISA`` names a variant that this processor cannot run.
     """
     from attacker_metrics.engine.backends import VARIABLE
 
-    try:
-        place = library()
-        return _load(place)
-    except UntrustedLibraryError as error:
-        if os.environ.get(VARIABLE) != "native":
-            warn(
-                f"The compiled kernel {place} is not used, torch is: {error}. Then attacker_metrics.build_native() builds"
-                f" it anew; {VARIABLE}=torch does without it."
-            )
-    except (OSError, RuntimeError):  # it was not built; there is no home directory
-        pass
+    refused: list[str] = []
+    for place in _places():
+        try:
+            return _load(place)
+        except UntrustedLibraryError as error:  # noqa: PERF203 - twice
+            refused.append(f"The compiled kernel {place} is not used, torch is: {error}")
+        except OSError:
+            pass
+    if refused and os.environ.get(VARIABLE) != "native":
+        warn(f"{refused[0]}. Then attacker_metrics.build_native() builds it anew; {VARIABLE}=torch does without it.")
     return None
+
+
+def _places() -> Iterator[Path]:
+    """Where a library may be: in the package, and in the user's cache if that has a place."""
+    yield SHIPPED
+    with contextlib.suppress(RuntimeError):
+        yield library()
 
 
 def _load(place: Path) -> Kernel:
@@ -135,12 +134,15 @@ def _load(place: Path) -> Kernel:
     Raises:
         FileNotFoundError: if there is none.
         UntrustedLibraryError: if it is not used.
+        ValueError: if it has no variant as ``ATTACKER_METRICS_ISA`` says.
     """
-    shared = trust.load(place, _fingerprint())
+    shipped = place == SHIPPED
+    shared = trust.load(place, _fingerprint(), private=not shipped)
+    remedy = "install the package again" if shipped else "delete it"
     try:
         kernel = Kernel(shared)
     except AttributeError as error:
-        raise UntrustedLibraryError(f"it lacks a function, {error}; delete it") from error
+        raise UntrustedLibraryError(f"it lacks a function, {error}; {remedy}") from error
     found: list[str] = []
     # In a thread of its own, which has none of the caller's modes: devices, autocast, inference, tracing.
     checking = threading.Thread(target=lambda: found.append(self_check.disagreement(torch.device("cpu"), kernel)))
@@ -148,7 +150,7 @@ def _load(place: Path) -> Kernel:
     checking.join()
     reason = found[0] if found else "its check was interrupted"
     if reason:
-        raise UntrustedLibraryError(f"its functions fail their check, {reason}; delete it")
+        raise UntrustedLibraryError(f"its functions fail their check, {reason}; {remedy}")
     return kernel
 
 
@@ -169,72 +171,12 @@ def _folder() -> Path:
 
 @functools.cache
 def _fingerprint() -> str:
-    digest = hashlib.sha256(trust.MARK)
-    digest.update(" ".join((*FLAGS, *_SHARED, platform.system(), platform.machine())).encode())
-    for source in sorted((SOURCE, *SOURCE.parent.glob("*.h"))):
-        digest.update(source.read_bytes())
-    processor = Path("/proc/cpuinfo")
-    if processor.exists():  # a home directory may be shared by machines of which only some have AVX-512
-        lines = processor.read_text().splitlines()
-        digest.update("".join(sorted({line for line in lines if line.startswith(("flags", "Features"))})).encode())
-    return digest.hexdigest()
-
-
-def _compiler() -> list[str]:
-    """The compiler and what ``$CXX`` gives it, as in ``ccache g++``."""
-    wanted = os.environ.get("CXX")
-    for words in [[wanted], shlex.split(wanted)] if wanted else [[name] for name in _COMPILERS]:
-        found = shutil.which(words[0]) if words else None
-        if found:
-            return [found, *words[1:]]
-    raise RuntimeError(
-        f"no C++ compiler: {wanted or ', '.join(_COMPILERS)} not found. Install one, or set CXX, or do without:"
-        " unset ATTACKER_METRICS_BACKEND, and the engine runs in torch."
-    )
-
-
-def _run(command: list[str], name: str) -> None:
-    """Run to the end, or to that of our patience, and leave no process behind.
-
-    Args:
-        command: and its arguments.
-        name: of it in errors.
-
-    Raises:
-        RuntimeError: if it fails; the message holds what it said.
-    """
-    with subprocess.Popen(  # noqa: S603 - the user's compiler, and Python
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        env={**os.environ, "ATTACKER_METRICS_BACKEND": "torch"},
-    ) as process:
-        try:
-            said, _ = process.communicate(timeout=_PATIENCE)
-        except BaseException as error:  # also Ctrl-C, which does not reach another session
-            _kill(process)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise RuntimeError(f"{name} did not end within {_PATIENCE} s.") from error
-            raise
-    if process.returncode:
-        raise RuntimeError(f"{name} failed with exit status {process.returncode}:\n{said[-4000:]}")
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    if hasattr(os, "killpg"):  # a compiler is several processes
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
+    return recipe.fingerprint()
 
 
 def _sweep(folder: Path) -> None:
     """Delete what builds that were killed have left."""
     for left in folder.glob(f"{_UNFINISHED}*"):
         with contextlib.suppress(OSError):
-            if time.time() - left.lstat().st_mtime > 4 * _PATIENCE and left.is_dir() and not left.is_symlink():
+            if time.time() - left.lstat().st_mtime > 4 * recipe.PATIENCE and left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)

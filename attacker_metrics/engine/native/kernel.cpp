@@ -1,8 +1,9 @@
 // CPU kernel of attacker_metrics in float32: every view and score of a batch of pairs of images, and the gradient.
 //
 // The data flow and the formulas are those of backends/eager.py. What differs is the order of the work: one pair of planes
-// after the other, a few rows at a time, so that filtered maps stay in the nearest cache. Python compiles this file where
-// asked to, and calls the two functions at its end.
+// after the other, a few rows at a time, so that filtered maps stay in the nearest cache. recipe.py compiles this file once
+// per variant, and Python calls the two functions at its end. Nothing here may run before they are called, as constants that
+// have to be computed would: the processor may be too old for this variant.
 //
 // Every number depends on its own pair of images only, and is summed in the same order whatever the number of threads.
 
@@ -256,20 +257,23 @@ int for_every_image(const int64_t* code, const double* numbers, const Call& call
 // Given: per node, the views (batch, channels, height, width) of attackers that are not compiled (WIENER), else null.
 // The result is 0, or 1 if there was not enough memory.
 
-extern "C" int attacker_metrics_forward(const int64_t* program, const double* numbers, const float* noisy,
-                                        const float* clean, const std::uint8_t* finite, int64_t batch, int64_t channels,
-                                        int64_t height, int64_t width, int threads, const float* const* given,
-                                        float* scores, float* slopes_noisy, float* slopes_clean) {
+#define JOINED(function, variant) function##_##variant
+#define OF_VARIANT(function, variant) JOINED(function, variant)
+#define FORWARD OF_VARIANT(attacker_metrics_forward, ATTACKER_METRICS_VARIANT)
+#define BACKWARD OF_VARIANT(attacker_metrics_backward, ATTACKER_METRICS_VARIANT)
+
+extern "C" int FORWARD(const int64_t* program, const double* numbers, const float* noisy, const float* clean,
+                       const std::uint8_t* finite, int64_t batch, int64_t channels, int64_t height, int64_t width,
+                       int threads, const float* const* given, float* scores, float* slopes_noisy, float* slopes_clean) {
   const Call call{{noisy, clean}, finite, batch, channels, {height, width}, scores, {slopes_noisy, slopes_clean}, given,
                   nullptr, {}, {}};
   return for_every_image(program, numbers, call, threads, &Images::forward);
 }
 
-extern "C" int attacker_metrics_backward(const int64_t* program, const double* numbers, const float* noisy,
-                                         const float* clean, const std::uint8_t* finite, int64_t batch, int64_t channels,
-                                         int64_t height, int64_t width, int threads, const float* gradient,
-                                         const float* slopes_noisy, const float* slopes_clean, float* gradient_noisy,
-                                         float* gradient_clean) {
+extern "C" int BACKWARD(const int64_t* program, const double* numbers, const float* noisy, const float* clean,
+                        const std::uint8_t* finite, int64_t batch, int64_t channels, int64_t height, int64_t width,
+                        int threads, const float* gradient, const float* slopes_noisy, const float* slopes_clean,
+                        float* gradient_noisy, float* gradient_clean) {
   const Call call{{noisy, clean}, finite, batch, channels, {height, width}, nullptr, {}, nullptr,
                   gradient, {slopes_noisy, slopes_clean}, {gradient_noisy, gradient_clean}};
   return for_every_image(program, numbers, call, threads, &Images::backward);

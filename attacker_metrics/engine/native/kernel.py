@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,24 +16,39 @@ from attacker_metrics.attackers.standard import Attacker
 from attacker_metrics.engine.eager.scores import as_computed, keep_freed_memory
 from attacker_metrics.engine.program import Program
 
+ISA = "ATTACKER_METRICS_ISA"
 _SHARE = 65_536  # pixels that are worth a thread of their own
 _AT_ONCE = 2**17  # pixels of a view that torch makes: few enough for the cache, enough to outweigh its preparations
 
 
 class Kernel:
-    """The two functions of ``kernel.cpp``.
+    """The two functions of ``kernel.cpp``, in the best variant that the processor can run.
+
+    The environment variable ``ATTACKER_METRICS_ISA``, read once, when the library is loaded, names another.
 
     Args:
         library: that holds them.
 
+    Attributes:
+        isas: the variants that the processor can run, the best first.
+        isa: the name of the one that runs: ``avx512``, ``avx2`` or ``baseline``; ``neon`` on 64-bit ARM.
+
     Raises:
         AttributeError: if it does not.
+        ValueError: if the variable names a variant that there is not, or that the processor cannot run.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
+        library.attacker_metrics_isas.restype = ctypes.c_char_p
+        self.isas: tuple[str, ...] = tuple(library.attacker_metrics_isas().decode().split())
+        self.isa = os.environ.get(ISA) or self.isas[0]
+        if self.isa not in self.isas:
+            able = ", ".join(map(repr, self.isas))
+            raise ValueError(f"{ISA} must be unset or what this processor can run, {able}, got {self.isa!r}.")
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         images = (pointer, pointer, pointer, number, number, number, number, ctypes.c_int)
-        self._forward, self._backward = library.attacker_metrics_forward, library.attacker_metrics_backward
+        self._forward = library[f"attacker_metrics_forward_{self.isa}"]
+        self._backward = library[f"attacker_metrics_backward_{self.isa}"]
         self._forward.argtypes = (pointer, pointer, *images, *(pointer,) * 4)
         self._backward.argtypes = (pointer, pointer, *images, *(pointer,) * 5)
 

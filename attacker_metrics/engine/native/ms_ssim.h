@@ -24,8 +24,6 @@ constexpr int ROWS = 5;             // that are filtered together, so that a loa
 constexpr int DEPTH = ROWS + HALO;  // rows that this takes
 constexpr int MARGIN = 16;          // columns of zeros beside a row that the transposed filter reads
 
-const std::vector<float> WINDOW = gaussian_taps(1.5, MIDDLE);
-
 enum Moment { SQUARES = Y + 1, PRODUCT, MOMENTS };              // the maps that are filtered besides x and y
 enum Slope { WEIGHT, WEIGHT_C, BRACKET_X, BRACKET_Y, SLOPES };  // the maps that the transposed filter takes
 
@@ -64,8 +62,9 @@ inline Vector weigh(const Vector* v, const float* taps) {  // the window is symm
 // (lead = 0), or begin `lead` columns to the left of it, where zeros stand.
 void smooth(const Ring& ring, int map, int64_t y, int lead, float* temp, float* out, int64_t outputs) {
   const int64_t columns = ring.stride, stride = columns + 3 * MARGIN;
+  static const std::vector<float> window = gaussian_taps(1.5, MIDDLE);
   float taps[TAPS];
-  std::copy(WINDOW.begin(), WINDOW.end(), taps);
+  std::copy(window.begin(), window.end(), taps);
   const float* rows[DEPTH];
   for (int k = 0; k < DEPTH; ++k) rows[k] = ring.row(map, y + k);
   for (int64_t i = 0; i < columns; i += LANES) {

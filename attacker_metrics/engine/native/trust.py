@@ -1,8 +1,9 @@
 """Which compiled library may run in this process: whole, ours, and out of everybody else's reach.
 
-Loading a library runs it. So it is read first, from a file that only this user or root can have written, in a folder of
-which the same is true, and of all folders above it, and its last bytes must be the checksum of the others. The checksum
-stands in the file, not beside it: one rename puts both in place, whoever else builds at that moment.
+Loading a library runs it. So it is read first, and its last bytes must be the checksum of the others and of what it was
+made from. The checksum stands in the file, not beside it: one rename puts both in place, whoever else builds at that moment.
+A library in a cache must besides be a file that only this user or root can have written, in a folder of which the same is
+true, and of all folders above it. One that is part of the installed package is trusted as the code beside it is.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ def seal(library: Path, made_from: str) -> None:
     library.chmod(0o755)
 
 
-def load(library: Path, made_from: str) -> ctypes.CDLL:
+def load(library: Path, made_from: str, *, private: bool = True) -> ctypes.CDLL:
     """Load a sealed library after looking at it.
 
     Args:
         library: where it is.
         made_from: what it must have been sealed with.
+        private: whether it must be out of others' reach and no link, as in a cache; not so within an installed package,
+            which some installers link to.
 
     Raises:
         FileNotFoundError: if there is none, or none that this user may know of.
@@ -47,7 +50,7 @@ def load(library: Path, made_from: str) -> ctypes.CDLL:
         library.lstat()
     except OSError as error:
         raise FileNotFoundError(errno.ENOENT, "not built", str(library)) from error
-    place = Path(os.path.realpath(library.parent)) / library.name
+    place = Path(os.path.realpath(library.parent)) / library.name if private else Path(os.path.realpath(library))
     flags = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
     try:
         descriptor = os.open(place, flags)
@@ -58,11 +61,17 @@ def load(library: Path, made_from: str) -> ctypes.CDLL:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UntrustedLibraryError("it is not a file; delete it")
-        _refuse_what_others_can_write([(place, status), *_folders(place.parent)])
+        if private:
+            _refuse_what_others_can_write([(place, status), *_folders(place.parent)])
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read()
         if content[-_LENGTH:] != MARK + _checksum(made_from, content[:-_LENGTH]):
-            raise UntrustedLibraryError("its checksum is missing or wrong, so it is damaged or not from here; delete it")
+            reason = (
+                "damaged or not from here; delete it"
+                if private
+                else "damaged or of other sources; install the package again"
+            )
+            raise UntrustedLibraryError(f"its checksum is missing or wrong, so it is {reason}")
         # By its descriptor, that is, exactly what was read. It stays open: the loader takes equal names for equal libraries.
         opened = Path(f"/proc/self/fd/{descriptor}")
         kernel = ctypes.CDLL(str(opened if opened.exists() else place))

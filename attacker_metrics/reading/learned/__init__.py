@@ -11,6 +11,7 @@ from attacker_metrics.reading.learned.metrics import (
     LinearAttackerMSSSIM,
     LinearAttackerPearson,
 )
+from attacker_metrics.reading.learned.spectrum import SpectrumAttacker
 from attacker_metrics.reading.learned.standard import STANDARD_LEARNED, standard_learned
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "LinearAttackerPearson",
     "NormalEquations",
     "NotFittedError",
+    "SpectrumAttacker",
     "in_fit_split",
     "standard_learned",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -11,17 +12,18 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from attacker_metrics.metrics.synchronization import unwarned_of_no_update
-from attacker_metrics.reading.learned.attacker import LearnedAttacker
+from attacker_metrics.reading.learned.attacker import LearnedAttacker, _hash
 
 _LEVEL = 0.5  # is subtracted from every pixel, which keeps digits when the sums are centred
 _RIDGE, _RIDGE_FLOOR = 1e-10, 1e-16
+_FOLDS, _ENOUGH, _MOST_LEFT = 4, 10, 2.0
 _POSITIONS = 2**16  # that are worked on at once
 
 
 class NormalEquations(Metric):
     r"""Least squares :math:`y \approx W^T x + b` over any number of samples: one matrix of sums, exact, mergeable.
 
-    State: the second moments of ``(x, 1, y)``, one float64 matrix, summed across processes by one collective.
+    State: the second moments of ``(x, 1, y)``, one float64 matrix (per fold), summed across processes by one collective.
 
     The solution is that of the centred equations with a ridge of 1e-10 times the variance of each x (at least 1e-16), which
     matters only where they are singular, such as for noisy pictures without colour. A faint x beside strong ones keeps its
@@ -30,6 +32,7 @@ class NormalEquations(Metric):
     Args:
         inputs: length of x.
         outputs: length of y.
+        folds: into how many parts samples are told apart, to judge a fit by held-out error.
         kwargs: torchmetrics' own keywords.
 
     Example:
@@ -49,26 +52,65 @@ class NormalEquations(Metric):
     __jit_ignored_attributes__: ClassVar[list[str]] = ["device", "moments"]  # whose annotation is text
     moments: Tensor
 
-    def __init__(self, inputs: int, outputs: int, **kwargs: Any) -> None:
+    def __init__(self, inputs: int, outputs: int, folds: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.inputs, self.outputs = inputs, outputs
         size = inputs + 1 + outputs
-        self.add_state("moments", torch.zeros(size, size, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("moments", torch.zeros(folds, size, size, dtype=torch.float64), dist_reduce_fx="sum")
         self.set_dtype(torch.float64)
 
-    def update(self, x: Tensor, y: Tensor) -> None:
-        """Add samples: x ``(inputs, N)`` and y ``(outputs, N)``."""
+    def update(self, x: Tensor, y: Tensor, fold: int = 0) -> None:
+        """Add samples of a fold: x ``(inputs, N)`` and y ``(outputs, N)``."""
         samples = torch.cat((x.double(), x.new_ones(1, x.shape[1], dtype=torch.float64), y.double()))
-        self.moments = self.moments + (samples @ samples.T).to(self.moments.device)
+        self.moments = self.moments.index_add(
+            0, torch.tensor([fold], device=self.moments.device), (samples @ samples.T)[None].to(self.moments.device)
+        )
 
     def compute(self) -> Tensor:
-        """Weights and, in the last row, offsets: ``(inputs + 1, outputs)``, float64."""
-        count = self.moments[self.inputs, self.inputs]
+        """Weights and, in the last row, offsets: ``(inputs + 1, outputs)``, float64.
+
+        Raises:
+            ValueError: if there are no more samples than weights. Also if there are less than ten per weight, and weights
+                fitted to all folds but one restore that one with twice the squared error of its mean, or worse.
+        """
+        weights = self._solved(self.moments.sum(dim=0))
+        count = int(self.moments[:, self.inputs, self.inputs].sum())
+        if len(self.moments) > 1 and count < _ENOUGH * self.inputs:
+            left = self._left()
+            if not left <= _MOST_LEFT:
+                raise ValueError(
+                    f"{count} samples are too few for {self.inputs} weights: those learned from"
+                    f" {1 - 1 / len(self.moments):.0%} of them leave {left:.3g} times the variance of the others (at most"
+                    f" {_MOST_LEFT:g}); fit on more images, or take a smaller kernel."
+                )
+        return weights
+
+    def _left(self) -> float:
+        """The squared error of held-out folds, over that of guessing the mean; infinite where the others are too few."""
+        total, error, variance = self.moments.sum(dim=0), 0.0, 0.0
+        for fold in self.moments:
+            others = total - fold
+            if others[self.inputs, self.inputs] <= self.inputs:
+                return math.inf
+            for weights, is_map in ((self._solved(others), True), (self._guess(others), False)):
+                residual = torch.cat((-weights, torch.eye(self.outputs, dtype=weights.dtype, device=weights.device)))
+                squares = float((residual * (fold @ residual)).sum())
+                error, variance = (error + squares, variance) if is_map else (error, variance + squares)
+        return error / max(variance, _RIDGE_FLOOR)
+
+    def _guess(self, moments: Tensor) -> Tensor:
+        """No weights, and the mean of y."""
+        weights = moments.new_zeros(self.inputs + 1, self.outputs)
+        weights[-1] = moments[self.inputs, self.inputs + 1 :] / moments[self.inputs, self.inputs]
+        return weights
+
+    def _solved(self, moments: Tensor) -> Tensor:
+        count = moments[self.inputs, self.inputs]
         if count <= self.inputs:
             raise ValueError(
                 f"{int(count)} samples are too few for {self.inputs} weights: fit on more images, or take a smaller kernel."
             )
-        scaled = self.moments / count
+        scaled = moments / count
         means = scaled[self.inputs]
         centred = scaled - means[:, None] * means
         xx, xy = centred[: self.inputs, : self.inputs], centred[: self.inputs, self.inputs + 1 :]
@@ -124,13 +166,13 @@ class LinearAttacker(LearnedAttacker):
             )
         self.kernel_size, self.stride = kernel_size, stride
         inputs, outputs = 3 * kernel_size**2, 3 * stride**2
-        self.equations = NormalEquations(inputs, outputs)
+        self.equations = NormalEquations(inputs, outputs, folds=_FOLDS)
         self.register_buffer("weights", torch.zeros(inputs + 1, outputs, dtype=torch.float64))
 
     def __repr__(self) -> str:
         return f"LinearAttacker(kernel_size={self.kernel_size}, stride={self.stride})"
 
-    def _observe(self, noisy: Tensor, clean: Tensor, _keys: Sequence[str]) -> None:
+    def _observe(self, noisy: Tensor, clean: Tensor, keys: Sequence[str]) -> None:
         stride = self.stride
         rows, columns = noisy.shape[2] // stride, noisy.shape[3] // stride
         if rows == 0 or columns == 0:
@@ -147,13 +189,18 @@ class LinearAttacker(LearnedAttacker):
                 window = x[image, None, :, top * stride : bottom * stride + self.kernel_size - stride]
                 patches = F.unfold(window, self.kernel_size, stride=stride)[0]
                 blocks = F.unfold(y[image, None, :, top * stride : bottom * stride], stride, stride=stride)[0]
-                self.equations.update(patches, blocks)
+                quarters = patches.tensor_split(_FOLDS, dim=1), blocks.tensor_split(_FOLDS, dim=1)
+                for quarter, samples in enumerate(zip(*quarters, strict=True)):
+                    self.equations.update(*samples, (_hash(keys[image]) + quarter) % _FOLDS)
 
     def _observed(self) -> dict[str, Any]:
         return {"moments": self.equations.moments.cpu()}
 
     def _take_over(self, observed: Mapping[str, Any]) -> None:
-        self.equations.moments = self.equations.moments + observed["moments"].to(self.equations.moments.device)
+        moments = observed["moments"].to(self.equations.moments.device)
+        if moments.ndim == 2:  # of an earlier release
+            moments = F.pad(moments[None], (0, 0, 0, 0, 0, _FOLDS - 1))
+        self.equations.moments = self.equations.moments + moments
 
     def _forget(self) -> None:
         self.equations.reset()

@@ -11,6 +11,7 @@ from attacker_metrics.reading.learned.cnn import CNNAttacker
 from attacker_metrics.reading.learned.keyed import KeyedAttacker
 from attacker_metrics.reading.learned.linear import LinearAttacker
 from attacker_metrics.reading.learned.metrics import LearnedAttackerMetric
+from attacker_metrics.reading.learned.spectrum import SpectrumAttacker
 from attacker_metrics.scoring.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
 
 STANDARD_LEARNED: dict[str, Callable[[], LearnedAttacker]] = {
@@ -18,6 +19,7 @@ STANDARD_LEARNED: dict[str, Callable[[], LearnedAttacker]] = {
     "block": partial(LinearAttacker, kernel_size=8, stride=8),
     "cnn": CNNAttacker,
     "keyed": KeyedAttacker,
+    "spectrum": SpectrumAttacker,
 }
 """Kind -> what makes an attacker that is not fitted yet."""
 LEARNED_OF_V1 = ("linear", "block", "cnn")

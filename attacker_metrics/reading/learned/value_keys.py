@@ -1,7 +1,7 @@
 """What was done to the values of every place under a fixed key: each kind of key is found from pairs and undone.
 
 A kind has ``fit``, which returns tensors (the key) from noisy and clean values ``(n, P)`` at some places of known channels,
-and ``undo``.
+``undo``, and ``trust``, which says which of the values that it makes can be relied on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from attacker_metrics.reading.learned.places import largest_by_chance
 
 _LEVELS = 256
 _CHANNELS = 3
+_PLACES = 2**14
+"""Places whose tables are made at once."""
 Key = tuple[Tensor, ...]
 
 
@@ -36,13 +38,22 @@ class ValueKey(Protocol):
     def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:
         """What the key makes of noisy values ``(B, P)``."""
 
+    def trust(self, x: Tensor, *key: Tensor) -> Tensor:
+        """How much of what :meth:`undo` returns is known rather than guessed, in [0, 1], ``(B, P)``."""
+
+
+class _AllKnown:
+    def trust(self, x: Tensor, *key: Tensor) -> Tensor:  # noqa: ARG002
+        """Everywhere alike."""
+        return x.new_ones(()).expand_as(x)
+
 
 @dataclass(frozen=True)
 class GainAndOffset:
     """``y = a x + b`` at every place, by least squares, shrunk towards the mean of y where that is no better than chance."""
 
     def fit(self, x: Tensor, y: Tensor, channel: Tensor, places: int) -> Key:  # noqa: ARG002
-        """The gain, and the means of x and y, each ``(P,)``."""
+        """The gain, the means of x and y, and the share of the variance of y that x explains, each ``(P,)``."""
         level, target = x.mean(dim=0), y.mean(dim=0)
         x, y = x - level, y - target
         power = x.square().mean(dim=0)
@@ -50,16 +61,20 @@ class GainAndOffset:
         explained = product.square() / (power * y.square().mean(dim=0)).clamp(min=1e-20)
         chance = largest_by_chance(len(x), places)
         trust = ((explained - chance) / (1 - chance)).clamp(min=0) / explained.clamp(min=1e-12)
-        return trust * product / power.clamp(min=1e-14), level, target
+        return trust * product / power.clamp(min=1e-14), level, target, trust * explained
 
     def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:  # noqa: ARG002
         """``gain (x - level) + target``."""
-        gain, level, target = key
+        gain, level, target = key[:3]
         return (x - level) * gain + target
+
+    def trust(self, x: Tensor, *key: Tensor) -> Tensor:
+        """Where the place explains much."""
+        return key[3].to(x).expand_as(x) if len(key) > 3 else x.new_ones(()).expand_as(x)
 
 
 @dataclass(frozen=True)
-class AddedModulo:
+class AddedModulo(_AllKnown):
     """``x = p + y`` or ``x = p - y`` at every place, modulo a period: a pad that was added and wrapped.
 
     Args:
@@ -82,7 +97,7 @@ class AddedModulo:
 
 
 @dataclass(frozen=True)
-class XORed:
+class XORed(_AllKnown):
     """``x = p xor y`` at every place, in bytes."""
 
     def fit(self, x: Tensor, y: Tensor, channel: Tensor, places: int) -> Key:  # noqa: ARG002
@@ -100,7 +115,7 @@ class XORed:
 
 
 @dataclass(frozen=True)
-class OneTable:
+class OneTable(_AllKnown):
     """Every value was replaced by another one, everywhere alike: a substitution table per channel, or what low bits say.
 
     Args:
@@ -132,25 +147,64 @@ class OneTable:
 
 @dataclass(frozen=True)
 class TableOfPlace:
-    """At every place each value was replaced by another one: a table per place, shrunk towards one table for all."""
+    """At every place each value was replaced by another one: a table per place.
+
+    A value that was seen k times at a place counts ``k / (k + doubt)`` against what is guessed without the place's table: by
+    one table for all places, or the mean of the place, whichever is closer. ``doubt`` is the variance among pairs that agree
+    in place and value, over the variance of the others.
+    """
 
     def fit(self, x: Tensor, y: Tensor, channel: Tensor, places: int) -> Key:
-        """The mean clean value of every noisy one at every place ``(P, 256)``, in bytes, and the range of x."""
-        table, low, high = OneTable().fit(x, y, channel, places)
+        """What every noisy value stands for ``(P, 256)`` in bytes, the range of x, how often it was seen, the doubt."""
+        common, low, high = OneTable().fit(x, y, channel, places)
         levels = OneTable()._levels(x, low, high)
-        sums = table[channel]  # one observation of what holds everywhere
-        counts = torch.ones_like(sums)
-        index = torch.arange(x.shape[1], device=x.device) * _LEVELS
-        for row, values in zip(levels, y, strict=True):
-            sums.view(-1).index_add_(0, index + row, values)
-            counts.view(-1).index_add_(0, index + row, torch.ones_like(values))
-        return _bytes(sums / counts), low, high
+        cells = levels.T.contiguous()  # (P, n)
+        by_table = (common[channel[None], levels] - y).square().sum()
+        means = y.mean(dim=0)
+        varied = (y - means).square().sum()
+        table = torch.empty(x.shape[1], _LEVELS, dtype=torch.uint8, device=x.device)
+        seen = torch.empty_like(table)
+        within = freedom = 0.0
+        parts = range(0, x.shape[1], _PLACES)
+        for start in parts:
+            counts, sums = self._counted(cells, y, start)
+            known = counts > 0
+            within += float(
+                y[:, start : start + _PLACES].square().sum() - (sums.square() / counts.clamp(min=1))[known].sum()
+            )
+            freedom += y.shape[0] * len(counts) - int(known.sum())
+        doubt = within / max(freedom, 1.0) / max(float(varied) / y.numel(), 1e-12)
+        doubt = min(max(doubt, 1e-3), 1e3) if freedom else 1.0
+        for start in parts:
+            some = slice(start, start + _PLACES)
+            counts, sums = self._counted(cells, y, start)
+            guess = common[channel[some]] if by_table < varied else means[some, None]
+            table[some] = _bytes((sums + doubt * guess) / (counts + doubt))
+            seen[some] = counts.clamp(max=255).to(torch.uint8)
+        return table, low, high, seen, y.new_tensor(doubt)
 
     def undo(self, x: Tensor, channel: Tensor, *key: Tensor) -> Tensor:  # noqa: ARG002
         """Look every value up at its place."""
-        table, low, high = key
-        index = torch.arange(x.shape[1], device=x.device) * _LEVELS + OneTable()._levels(x, low, high)
-        return table.flatten()[index].to(x.dtype) / 255
+        return self._looked_up(key[0], x, key).to(x.dtype) / 255
+
+    def trust(self, x: Tensor, *key: Tensor) -> Tensor:
+        """Where the value was seen."""
+        if len(key) < 5:
+            return x.new_ones(()).expand_as(x)
+        seen = self._looked_up(key[3], x, key).to(x.dtype)
+        return seen / (seen + key[4].to(x))
+
+    @staticmethod
+    def _looked_up(table: Tensor, x: Tensor, key: Key) -> Tensor:
+        index = torch.arange(x.shape[1], device=x.device) * _LEVELS + OneTable()._levels(x, key[1], key[2])
+        return table.flatten()[index]
+
+    @staticmethod
+    def _counted(cells: Tensor, y: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """How often every value was seen at some places, and the sums of what it stood for, ``(places, 256)`` each."""
+        cells, values = cells[start : start + _PLACES], y[:, start : start + _PLACES].T
+        counts, sums = (torch.zeros(len(cells), _LEVELS, device=y.device) for _ in range(2))
+        return counts.scatter_add_(1, cells, torch.ones_like(values)), sums.scatter_add_(1, cells, values)
 
 
 VALUE_KEYS: dict[str, ValueKey] = {

@@ -15,8 +15,12 @@ from attacker_metrics.metrics.attacker_metric import AttackerMetric
 from attacker_metrics.metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.reading.learned.attacker import LearnedAttacker, gathered, in_fit_split
 from attacker_metrics.reading.learned.metrics import LearnedAttackerMetric
+from attacker_metrics.reading.strongest.content import Shared, shared_content
 from attacker_metrics.reading.strongest.distributed import check_same, share, together
-from attacker_metrics.reading.strongest.null import Floats, NullDistribution, Strongest, plain, unrelated_pairs
+from attacker_metrics.reading.strongest.null import NullDistribution, Strongest
+from attacker_metrics.reading.strongest.originals import MOST_COMPARISONS, numbered, plain, unrelated_originals
+from attacker_metrics.reading.strongest.success import Reading, reading
+from attacker_metrics.reading.strongest.surprise import Floats
 from attacker_metrics.scoring.pair import Pair
 
 Images = Callable[[int], tuple[Tensor, Tensor]]
@@ -31,8 +35,11 @@ class Assessment:
     Args:
         ids: the images that were scored: those outside the fit split.
         scores: attacker -> ``(n,)``, higher = leaks more.
-        null: the scores of unrelated pairs.
-        strongest: the maximum over attackers, per image.
+        null: the scores of the images with unrelated originals.
+        strongest: the attacker with the rarest score, per image.
+        originals: ``(n, k)`` which images' originals each was compared with; -1 for none.
+        groups: the group of every image.
+        shared: of every comparison that was made, in the order of ``originals``, what the two originals have in common.
         ceiling: attacker -> its mean score of a clean picture against itself.
         equal_noise: attacker -> its mean score of the clean pictures under Gaussian noise of the same mean squared error.
     """
@@ -41,6 +48,9 @@ class Assessment:
     scores: dict[str, Floats]
     null: NullDistribution
     strongest: Strongest
+    originals: NDArray[np.int64]
+    groups: tuple[Hashable, ...]
+    shared: tuple[Shared, ...]
     ceiling: dict[str, float]
     equal_noise: dict[str, float]
 
@@ -50,12 +60,26 @@ class Assessment:
         False also for images without a score (a pixel is not finite): a rate is that among ``strongest.scored``.
 
         Raises:
-            ValueError: if there are too few unrelated pairs for the rate.
+            ValueError: if there are too few comparisons for the rate.
         """
         if attacker is not None:
             return self.null.success(attacker, self.scores[attacker], rate)
         self.null.check_rate(rate)
         return self.strongest.success(rate)
+
+    def reading(self, rate: float, *, clustered: bool = True) -> Reading:
+        """How many pictures are read, with an interval and the risk beyond chance. Needs the extra ``cli``.
+
+        Args:
+            rate: the false-positive rate.
+            clustered: whether images of one group are one piece of evidence, as they are; False where it is known better.
+
+        Raises:
+            ValueError: if there are too few comparisons for the rate, or no image is scored.
+        """
+        if clustered:
+            return reading(self.null, self.strongest, rate, groups=self.groups)
+        return reading(self.null, self.strongest, rate, originals=self.originals)
 
 
 def assess(
@@ -68,8 +92,9 @@ def assess(
     seed: int = 0,
     batch_size: int = 16,
     anchors: bool = True,
+    comparisons: int = MOST_COMPARISONS,
 ) -> Assessment:
-    """Fit the learned attackers, score the other images, and measure every score against unrelated pairs of them.
+    """Fit the learned attackers, score the other images, and measure every score against unrelated originals.
 
     Images are read one batch at a time; what is kept is a number per image and attacker. Under ``torch.distributed`` every
     process of the default group calls it with the same arguments: each reads and scores its share of the images, and all
@@ -80,17 +105,19 @@ def assess(
         ids: the name of every image, unique.
         privacy: the attackers: its components; its means, and metrics of other libraries, take no part. Learned attackers
             (``extra=[LinearAttackerMSSSIM(), ...]``) that are not fitted yet are fitted here.
-        groups: the group of every image, such as the person; unrelated pairs are of different groups, and a group is on one
+        groups: the group of every image, such as the person; unrelated originals are of other groups, and a group is on one
             side of the split. By default every image is a group of its own.
         fit: which images are for fitting only; by default, if anything has to be fitted, half of them by
             :func:`~attacker_metrics.reading.learned.in_fit_split`.
-        seed: of the unrelated pairs and of the anchors' noise.
+        seed: of the unrelated originals and of the anchors' noise.
         batch_size: pairs of one size that are scored at once.
-        anchors: whether to score the ceiling and noise of equal error too, at twice the cost.
+        anchors: whether to score the ceiling and noise of equal error too, for two more scores of every image.
+        comparisons: the largest number of comparisons with unrelated originals, twenty of every image; where there are more
+            images, a random choice has a null and ``strongest``, and the others only ``scores``.
 
     Raises:
-        ValueError: if there are no images, names are missing or not unique, lengths differ, nothing is left to score, or all
-            images are of one group.
+        ValueError: if there are no images, names are missing or not unique, lengths differ, nothing is left to score, or no
+            image has three unrelated originals of its size.
         FitOverlapError: if an attacker was fitted on one of the images.
         RuntimeError: if another process failed, or was called for other images or with other settings.
 
@@ -108,7 +135,7 @@ def assess(
     attackers = attackers_of(privacy)
     learned = {id(m.attacker): m.attacker for m in attackers.values() if isinstance(m, LearnedAttackerMetric)}
     unfitted = [attacker for attacker in learned.values() if not attacker.is_fitted]
-    settings = None if fit is None else [bool(one) for one in fit], seed, anchors
+    settings = None if fit is None else [bool(one) for one in fit], seed, anchors, comparisons
     check_same((list(attackers), [attacker.is_fitted for attacker in learned.values()], ids, groups, *settings))
     if fit is None:
         names = ids if groups is None else groups
@@ -138,8 +165,28 @@ def assess(
     scores = score_share(matched, count)
     sizes = [size for everyones in gathered(sizes) for size in everyones]
     kept = [ids[i] if groups is None else groups[i] for i in scored]
-    noisy, clean = unrelated_pairs(kept, kinds=sizes, seed=seed)
-    null = NullDistribution(score_share(lambda k: (images(scored[noisy[k]])[0], images(scored[clean[k]])[1]), len(noisy)))
+    originals = unrelated_originals(kept, kinds=sizes, seed=seed, limit=comparisons)
+    rows, columns = np.nonzero(originals >= 0)
+    if not len(rows):
+        raise ValueError(
+            f"not enough pictures: {count} images are of one group (or no two of different groups have one size); add images"
+            " of other groups."
+        )
+    shared: list[Shared] = []
+    last: list[tuple[int, Tensor, Tensor]] = []
+
+    def unrelated(k: int) -> tuple[Tensor, Tensor]:
+        i, j = int(rows[k]), int(originals[rows[k], columns[k]])
+        if not last or last[0][0] != i:  # comparisons of one image follow each other
+            last[:] = [(i, *images(scored[i]))]
+        other = images(scored[j])[1]
+        shared.append(shared_content(last[0][2], other))
+        return last[0][1], other
+
+    table = score_share(unrelated, len(rows))
+    shared = [one for everyones in gathered(shared) for one in everyones]
+    tables = {name: _placed(values, originals.shape, (rows, columns)) for name, values in table.items()}
+    null = NullDistribution(tables, numbered(kept)[originals])
     ceiling: dict[str, float] = {}
     equal_noise: dict[str, float] = {}
     if anchors:
@@ -153,7 +200,17 @@ def assess(
             return noise_of_equal_error(hidden, original, seed=seed + scored[i]), original
 
         ceiling, equal_noise = _means(score_share(identical, count)), _means(score_share(noised, count))
-    return Assessment(tuple(ids[i] for i in scored), scores, null, null.strongest(scores), ceiling, equal_noise)
+    return Assessment(
+        ids=tuple(ids[i] for i in scored),
+        scores=scores,
+        null=null,
+        strongest=null.strongest(scores),
+        originals=originals,
+        groups=tuple(kept),
+        shared=tuple(shared),
+        ceiling=ceiling,
+        equal_noise=equal_noise,
+    )
 
 
 def attackers_of(privacy: MultiAttackerPrivacy) -> dict[str, AttackerMetric]:
@@ -228,6 +285,12 @@ def _batches(items: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterato
                 batch = []
         if batch:
             yield batch
+
+
+def _placed(values: Floats, shape: tuple[int, ...], places: tuple[NDArray[np.intp], ...]) -> Floats:
+    table = np.full(shape, np.nan)
+    table[places] = values
+    return table
 
 
 def _means(scores: dict[str, Floats]) -> dict[str, float]:

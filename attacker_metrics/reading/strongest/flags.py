@@ -9,13 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from attacker_metrics.reading.kinds import Kind, family_of, kinds, names
 from attacker_metrics.reading.learned.attacker import LearnedAttacker
-from attacker_metrics.reading.strongest.null import Floats, Scores
+from attacker_metrics.reading.strongest.content import Shared
+from attacker_metrics.reading.strongest.null import Scores
+from attacker_metrics.reading.strongest.surprise import Floats
 
 COLLAPSED, HIGH_PEARSON, LOW_MS_SSIM, NOTICEABLE, CLIPPED = 0.05, 0.5, 0.05, 0.05, 0.01
+SAME, ALIKE = 0.005, 0.9
 """Where the flags begin; see :func:`flags`."""
 FILTERS = ("blur", "wavelet", "median", "unsharp", "wiener", "jpeg")
-"""Attackers that filter the picture, as they are called in the names of components."""
+"""Attackers that filter the picture, by the names in components' ``attacker``."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ def flags(
     learned: Mapping[str, LearnedAttacker] | None = None,
     rates: Sequence[float] = (0.01, 0.001),
     null_count: int | None = None,
+    shared: Sequence[Shared] = (),
+    alike: int = 0,
 ) -> list[Flag]:
     """Look for what makes the scores of a run misleading.
 
@@ -55,7 +61,9 @@ def flags(
         clipped: the share of clipped values of every noisy image; see :func:`clipped_share`.
         learned: name -> fitted attacker.
         rates: the false-positive rates that are to be claimed.
-        null_count: number of unrelated pairs by which thresholds were calibrated.
+        null_count: number of comparisons with unrelated originals by which success was calibrated.
+        shared: what the originals of each of these comparisons have in common.
+        alike: how many of the comparisons attackers take for related; see :attr:`NullDistribution.outliers`.
 
     Returns:
         The flags that are raised, in this order: ``collapsed`` (an MS-SSIM is exactly 0 in 5 % of the images or more),
@@ -63,7 +71,9 @@ def flags(
         filter's mean score is by 0.05 or more above that of looking at the picture), ``draws`` (a standard deviation over
         draws of 0.05 or more), ``averaging`` (the draws differ, and of their mean an attacker reads by 0.05 or more beyond a
         single one), ``same_draws`` (all draws of an image are identical, in 5 % or more), ``clipped`` (1 % of the
-        values or more), ``not_converged`` and ``too_few``.
+        values or more), ``not_converged``, ``shared_content`` (half of the comparisons are the same in 0.5 % of the
+        pixels or more), ``alike`` (a squared correlation of 0.9 or more of two originals of different groups, or a
+        comparison that attackers take for related) and ``too_few``.
 
     Example:
         >>> import numpy as np
@@ -90,6 +100,7 @@ def flags(
         if getattr(attacker, "converged", True) is False:
             message = f"{name} had not converged when its budget ended: its scores understate what can be learned."
             raised.append(Flag("not_converged", 1.0, message))
+    raised += [*_shared(shared), *_alike(shared, alike)]
     count = min(map(len, has_score.values()), default=0)
     return [*raised, *_too_few(count, rates, null_count)]
 
@@ -123,8 +134,8 @@ def images_needed(rate: float) -> int:
 
 def _collapsed(scores: Scores) -> list[Flag]:
     # The negative of any readable picture collapses: only where other attackers do is it news.
-    names = [name for name in scores if not name.startswith("pearson") and name != "invert_gray"]
-    shares = {name: _share(scores[name] == 0) for name in names}
+    chosen = [name for name in scores if family_of(name) != "pearson" and name != "invert_gray"]
+    shares = {name: _share(scores[name] == 0) for name in chosen}
     raised = {name: share for name, share in shares.items() if share >= COLLAPSED}
     if not raised:
         return []
@@ -139,9 +150,9 @@ def _collapsed(scores: Scores) -> list[Flag]:
 def _structure(scores: Scores) -> list[Flag]:
     shares = {}
     for name, pearson in scores.items():
-        view = name.removeprefix("pearson_")
-        partner = {"rgb": "rgb_clamp", "gray": "gray_clamp"}.get(view, f"{view}_gray")
-        if name != view and partner in scores:
+        kind = kinds().get(name)
+        partner = None if kind is None or kind.family != "pearson" else names().get(Kind("ms_ssim", kind.attacker))
+        if partner is not None and partner in scores:
             both = ~np.isnan(pearson) & ~np.isnan(scores[partner])
             shares[partner] = _share(((pearson > HIGH_PEARSON) & (scores[partner] < LOW_MS_SSIM))[both])
     raised = {name: share for name, share in shares.items() if share >= COLLAPSED}
@@ -157,11 +168,9 @@ def _structure(scores: Scores) -> list[Flag]:
 
 def _filters(scores: Scores) -> list[Flag]:
     gains = {}
-    for control, names in (
-        ("gray_clamp", [f"{kind}_gray" for kind in FILTERS]),
-        ("pearson_gray", [f"pearson_{kind}" for kind in FILTERS]),
-    ):
-        for name in names:
+    for control in ("gray_clamp", "pearson_gray"):
+        for word in FILTERS:
+            name = names()[Kind(kinds()[control].family, word)]
             if name in scores and control in scores:
                 gains[name, control] = _mean(scores[name] - scores[control])
     if not gains:
@@ -193,14 +202,37 @@ def _averaging(scores: Scores, averaged: Scores, random: Floats) -> list[Flag]:
     return raised
 
 
+def _shared(shared: Sequence[Shared]) -> list[Flag]:
+    same = float(np.median([one.same for one in shared])) if shared else 0.0
+    if same < SAME:
+        return []
+    message = (
+        f"unrelated originals are the same in {same:.1%} of their pixels, as under a common frame, logo or letterbox: who"
+        " reads that part reads nothing of the picture. Success is measured against such originals and is not inflated;"
+        " means are. Crop it away, or read success only."
+    )
+    return [Flag("shared_content", same, message)]
+
+
+def _alike(shared: Sequence[Shared], outliers: int) -> list[Flag]:
+    count = max(sum(one.likeness >= ALIKE for one in shared), outliers)
+    if not count:
+        return []
+    message = (
+        f"{count} comparisons of different groups are of originals that look alike: near duplicates, or wrong groups."
+        " What belongs to one source must be one group, or success and its interval are wrong."
+    )
+    return [Flag("alike", float(count), message)]
+
+
 def _too_few(count: int, rates: Sequence[float], null_count: int | None) -> list[Flag]:
     raised = []
     for rate in rates:
         pairs = int(np.ceil(1 / rate - 1e-9)) - 1
         if null_count is not None and null_count < pairs:
             message = (
-                f"a false-positive rate of {rate:g} needs {pairs} unrelated pairs, there are {null_count}: no threshold can"
-                " be given."
+                f"not enough pictures: a false-positive rate of {rate:g} needs {pairs} comparisons with unrelated originals,"
+                f" there are {null_count}."
             )
             raised.append(Flag("too_few", float(null_count), message))
         if count < images_needed(rate):

@@ -1,110 +1,41 @@
-"""Scores of unrelated pairs: the scale that they give to attackers, and the chance of their maximum."""
+"""Scores of sent pictures with unrelated originals: what is read where nothing leaks, and the strongest attacker."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from attacker_metrics.reading.strongest.originals import FEWEST
+from attacker_metrics.reading.strongest.surprise import Floats, standardized, surprise
+
 Scores = Mapping[str, Floats]
 """Attacker's name -> the score of every image, float64; NaN for an image that could not be scored."""
 
-MOST_PAIRS = 10_000
+FOLDS = 5
+"""Rarities are read off the comparisons of other pictures, in turns: an unrelated original that is part of its own yardstick
+would seem less rare than a picture's own original, which is not."""
 TIE_RULE = (
-    "equal scores share their mid-rank; beyond every unrelated pair images are ordered by the share of the way from the"
-    " largest score of an unrelated pair to 1; an unrelated pair that ties with an image counts against it; of equal"
-    " attackers the first wins"
+    "a score is measured against those of the same sent picture with unrelated originals; one that ties with the own"
+    " original counts against it; of equal attackers the first wins"
 )
-
-
-def unrelated_pairs(
-    groups: Sequence[Hashable], *, kinds: Sequence[Hashable] | None = None, seed: int = 0, limit: int = MOST_PAIRS
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Match every noisy image with a clean one of another group: a fixed derangement.
-
-    Every image is used at most once on either side. Where a group is larger than all others together, as many of its images
-    as have no partner are left out; and where there are more than ``limit`` pairs, a random choice of that many is kept.
-
-    Args:
-        groups: the group of every image, such as the person or the source photograph; the ids, if every image is its own.
-        kinds: what must agree within a pair, such as the sizes of the images; by default nothing.
-        seed: the same seed and groups give the same pairs.
-        limit: the largest number of pairs, >= 1.
-
-    Returns:
-        The noisy images and the clean images of the pairs, as positions: two arrays of one length.
-
-    Raises:
-        ValueError: if no two images have different groups and one kind, a group is missing (NaN), or the lengths differ.
-
-    Example:
-        >>> noisy, clean = unrelated_pairs(["a", "a", "b", "c"])
-        >>> len(noisy), any((noisy == clean).tolist())
-        (4, False)
-    """
-    if kinds is not None and len(kinds) != len(groups):
-        raise ValueError(f"kinds must have one entry per image, got {len(kinds)} for {len(groups)} images.")
-    groups, kinds = plain(groups), None if kinds is None else plain(kinds)
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit!r}.")
-    generator = np.random.default_rng(seed)
-    by_kind: dict[Hashable, dict[Hashable, list[int]]] = {}
-    for i, group in enumerate(groups):
-        by_kind.setdefault(None if kinds is None else kinds[i], {}).setdefault(group, []).append(i)
-    noisy: list[int] = []
-    clean: list[int] = []
-    for members in by_kind.values():
-        shuffled = [[members_[i] for i in generator.permutation(len(members_))] for members_ in members.values()]
-        shuffled = [shuffled[i] for i in generator.permutation(len(shuffled))]
-        largest = max(range(len(shuffled)), key=lambda i: len(shuffled[i]))
-        others = sum(map(len, shuffled)) - len(shuffled[largest])
-        shuffled[largest] = shuffled[largest][:others]
-        # Groups lie in a row, none longer than half of it: a step of the longest one's length leaves every group.
-        row = [i for group_ in shuffled for i in group_]
-        step = max(map(len, shuffled), default=0)
-        noisy += row
-        clean += row[step:] + row[:step]
-    if not noisy:
-        raise ValueError(
-            f"no unrelated pairs: {len(groups)} images are of one group (or no two of different groups have one size); add"
-            " images of other groups."
-        )
-    kept = np.sort(generator.permutation(len(noisy))[:limit])
-    return np.array(noisy, dtype=np.int64)[kept], np.array(clean, dtype=np.int64)[kept]
-
-
-def plain(names: Sequence[Hashable]) -> list[Hashable]:
-    """Names as Python values: elements of a tensor are never equal, so each would be a group of its own.
-
-    Raises:
-        ValueError: if one is missing (NaN or None).
-    """
-    values: list[Hashable] = names.tolist() if hasattr(names, "tolist") else list(names)
-    values = [value.tolist() if hasattr(value, "tolist") else value for value in values]
-    missing = [i for i, value in enumerate(values) if value is None or value != value]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} images have no id or group (NaN or None), such as number {missing[0]}: give each one."
-        )
-    return values
 
 
 @dataclass(frozen=True)
 class Strongest:
-    """The strongest attacker of every image.
+    """The strongest attacker of every picture: the one whose score is rarest among unrelated originals.
 
     Args:
-        percentile: ``(n,)``: its percentile among unrelated pairs, cut to what so many can tell: within ``1/m`` of 0 and 1;
-            NaN for images without a score.
-        winner: ``(n,)``: the attacker's name; empty for images without a score.
-        p_value: ``(n,)``: how probable it is that the strongest attacker reads so much out of an unrelated pair, at least
-            ``1 / (m + 1)``; NaN for images without a score.
-        level: ``(n,)``: the maximum over attackers on the common scale itself, as :attr:`NullDistribution.maxima`; NaN for
-            images without a score.
+        percentile: ``(n,)``: the share of unrelated originals of which the strongest attacker reads less (ties count half),
+            cut to what so many can tell: within ``1/m`` of 0 and 1; NaN for pictures without a score or a null.
+        winner: ``(n,)``: the attacker's name; empty for pictures without one.
+        p_value: ``(n,)``: how probable it is that the strongest attacker reads so much of an unrelated original, at least
+            ``1 / (m + 1)``; NaN for pictures without a score or a null.
+        level: ``(n,)``: how rare the winner's score is, in decades, before the choice of the maximum is counted; NaN for
+            pictures without one.
     """
 
     percentile: Floats
@@ -114,185 +45,206 @@ class Strongest:
 
     @property
     def scored(self) -> NDArray[np.bool_]:
-        """``(n,)``: which images have a score of every attacker."""
+        """``(n,)``: which pictures have a score of every attacker and a null."""
         return ~np.isnan(self.p_value)
 
     def success(self, rate: float) -> NDArray[np.bool_]:
-        """``(n,)``: who is read at a false-positive rate; False for images without a score, which says nothing about them.
+        """``(n,)``: who is read at a false-positive rate; False for pictures without a score, which says nothing about them.
 
-        A success rate is that among :attr:`scored` images. Use :meth:`NullDistribution.check_rate` first: without enough
-        unrelated pairs nobody succeeds.
+        A success rate is that among :attr:`scored` pictures. Use :meth:`NullDistribution.check_rate` first: without enough
+        comparisons nobody succeeds.
         """
         return self.p_value <= rate * (1 + 1e-12)
 
 
 class NullDistribution:
-    """Scores of unrelated pairs, and the scale on which attackers compare.
+    """What every sent picture scores with unrelated originals, and the scale on which attackers compare.
 
-    An attacker's score is mapped to its mid-rank percentile among the scores which the same attacker reaches on unrelated
-    pairs; the strongest attacker of an image is the one with the largest percentile. How often the maximum over all
-    attackers is as large for unrelated pairs is counted on the pairs themselves: each is measured against all others and the
-    image, just as the image is measured against all pairs. An unrelated image that is exchangeable with the pairs therefore
-    succeeds with at most the false-positive rate, whatever the number of attackers, their correlations and their ties.
+    Each picture has a null of its own: a score is put in units of what the same attacker reads out of the same picture with
+    unrelated originals, then made a rarity among all such comparisons of the run. The strongest attacker of a picture is
+    the one with the rarest score; how often the rarest of all attackers is as rare for an unrelated original is counted on
+    these, which went through the very same steps. If nothing leaks, a picture's own original is one more unrelated one, so
+    that it succeeds with the false-positive rate on average over the pictures, whatever the number of attackers, their
+    correlations and their ties.
 
     Args:
-        scores: attacker -> its score of every unrelated pair. A pair for which any attacker has no score is left out.
+        scores: attacker -> ``(n, k)``: of n sent pictures with k unrelated originals each, the same originals for all
+            attackers; NaN where there is none. An original for which any attacker has no score is left out, and pictures
+            with fewer than three, or all of one source, have no null.
+        sources: ``(n, k)`` the number of the group that every original is of; by default no two of a picture are of one.
 
     Raises:
-        ValueError: for no attackers, different lengths, or fewer than two complete pairs.
+        ValueError: for no attackers, different shapes, or no picture with a null.
 
     Example:
         >>> import numpy as np
         >>> generator = np.random.default_rng(0)
-        >>> null = NullDistribution({"blur": generator.random(999) / 2, "edges": generator.random(999) / 4})
-        >>> images = {"blur": np.array([0.2, 0.3]), "edges": np.array([0.9, 0.01])}
-        >>> found = null.strongest(images)
-        >>> found.winner.tolist(), found.percentile.round(2).tolist()
-        (['edges', 'blur'], [1.0, 0.58])
-        >>> found.p_value.round(3).tolist()
-        [0.001, 0.669]
-        >>> found.success(0.01).tolist()
-        [True, False]
+        >>> null = NullDistribution({"blur": generator.random((60, 20)) / 2, "edges": generator.random((60, 20)) / 4})
+        >>> own = {"blur": np.full(60, 0.2), "edges": np.r_[0.9, np.full(59, 0.1)]}
+        >>> found = null.strongest(own)
+        >>> found.winner[0], found.p_value[0].round(4), found.success(0.01).sum()
+        (np.str_('edges'), np.float64(0.0008), np.int64(1))
     """
 
-    def __init__(self, scores: Scores) -> None:
-        table = _table(scores)
-        complete = ~np.isnan(table).any(axis=0)
+    def __init__(self, scores: Scores, sources: NDArray[np.int64] | None = None) -> None:
         self.names = tuple(scores)
-        self.skipped = int((~complete).sum())
-        """Number of unrelated pairs that were left out."""
-        self._scores = table[:, complete]
-        self.count = self._scores.shape[1]
-        """Number of unrelated pairs."""
-        if self.count < 2:
-            raise ValueError(f"at least 2 unrelated pairs with a score of every attacker are needed, got {self.count}.")
-        self._sorted = np.sort(self._scores, axis=1)
-        pairs = [
-            np.searchsorted(*row, side=side)
-            for side in ("left", "right")
-            for row in zip(self._sorted, self._scores, strict=True)
-        ]
-        below, up_to = np.array(pairs, dtype=np.float64).reshape(2, *self._scores.shape)
-        self._ranks = (below + up_to - 1) / 2  # mid-ranks among the other pairs
-        self._largest = self._scores.argmax(axis=1)
+        self._scores = _tables(scores)
+        shape = self._scores[0].shape
+        self.sources: NDArray[np.int64] = (
+            np.arange(shape[0] * shape[1]).reshape(shape) if sources is None else np.asarray(sources)
+        )
+        """``(n, k)``: the number of the group of every original."""
+        if self.sources.shape != shape:
+            raise ValueError(f"sources must have the shape of scores, {shape}, got {self.sources.shape}.")
+        complete = ~np.isnan(self._scores[0])
+        for table in self._scores[1:]:
+            complete &= ~np.isnan(table)
+        counts = complete.sum(axis=1)
+        sources_of_one = np.where(complete, self.sources, np.iinfo(np.int64).max).min(axis=1, keepdims=True)
+        several = (complete & (self.sources != sources_of_one)).any(axis=1)
+        self.pictures: NDArray[np.bool_] = (counts >= FEWEST) & several
+        """``(n,)``: which pictures have a null."""
+        self.usable: NDArray[np.bool_] = complete & self.pictures[:, None]
+        """``(n, k)``: which comparisons count."""
+        self.count = int(self.usable.sum())
+        """Number of comparisons with unrelated originals."""
+        self.skipped = complete.size - self.count
+        """Number of comparisons that were asked for and do not count."""
+        if not self.count:
+            raise ValueError(
+                f"not enough pictures: none of {shape[0]} has {FEWEST} unrelated originals, of two groups or more, with a"
+                " score of every attacker."
+            )
+        self.per_picture: NDArray[np.int64] = counts[self.pictures]
+        """Comparisons of every picture that has a null."""
+        self._weights = np.repeat(1 / self.per_picture / len(self.per_picture), self.per_picture)
 
     def check_rate(self, rate: float) -> None:
-        """Raise a ``ValueError`` unless there are ``1 / rate - 1`` unrelated pairs, as a false-positive rate needs."""
+        """Raise a ``ValueError`` unless there are ``1 / rate - 1`` comparisons, as a false-positive rate needs."""
         if not 0 < rate < 1:
             raise ValueError(f"rate must lie between 0 and 1, got {rate!r}.")
         needed = int(np.ceil(1 / rate - 1e-9)) - 1
         if self.count < needed:
             raise ValueError(
-                f"a false-positive rate of {rate:g} needs at least {needed} unrelated pairs, got {self.count}: evaluate more"
-                " images, or ask for a larger rate."
+                f"not enough pictures: a false-positive rate of {rate:g} needs at least {needed} comparisons with unrelated"
+                f" originals, got {self.count}: evaluate more images, or ask for a larger rate."
             )
 
     def strongest(self, scores: Scores) -> Strongest:
-        """The strongest attacker of every image.
+        """The strongest attacker of every picture.
 
         Args:
-            scores: attacker -> the score of every image, for the attackers of this distribution. An image for which any of
-                them has no score gets none.
+            scores: attacker -> ``(n,)``, the scores of the very pictures with their own originals, for the attackers of this
+                distribution. A picture for which any of them has no score gets none.
 
         Raises:
-            ValueError: if the attackers are not those of the unrelated pairs: the maximum over others has another
-                distribution.
+            ValueError: if the attackers or the number of pictures are not those of the null: the maximum over others has
+                another distribution.
         """
         if set(scores) != set(self.names):
             different = sorted(set(scores) ^ set(self.names))
             raise ValueError(
-                "the attackers must be those of the unrelated pairs, as the maximum over more of them is larger by chance;"
-                f" different: {', '.join(different)}."
+                "the attackers must be those of the unrelated originals, as the maximum over more of them is larger by"
+                f" chance; different: {', '.join(different)}."
             )
-        table = _table({name: scores[name] for name in self.names})
-        images = table.shape[1]
-        largest, p_values = np.full(images, np.nan), np.full(images, np.nan)
-        winners = np.full(images, "", dtype=np.array(self.names).dtype)
-        for i in np.flatnonzero(~np.isnan(table).any(axis=0)):
-            values = self._scale(table[:, i])
-            winner = values.argmax()
-            largest[i], winners[i] = values[winner], self.names[winner]
-            p_values[i] = (1 + np.count_nonzero(self._maxima_beside(table[:, i]) >= values[winner])) / (self.count + 1)
+        known = self.pictures.copy()
+        for name in self.names:
+            known &= ~np.isnan(self._checked(scores[name]))
+        level = np.full(len(known), -np.inf)
+        winner = np.zeros(len(known), dtype=np.int64)
+        for k, name in enumerate(self.names):
+            rarity = self._rarity(k, self._checked(scores[name]))[0]
+            better = known & (rarity > level)
+            level[better], winner[better] = rarity[better], k
+        names = np.where(known, np.array(self.names)[winner], "")
+        level[~known] = np.nan
+        p_value = self._p_values(level, self.maxima)
         finest = 1 / self.count
-        return Strongest(np.clip(largest, finest, 1 - finest), winners, p_values, largest)
-
-    def realised(self, rate: float) -> float:
-        """The share of unrelated pairs that succeed at a false-positive rate, each measured against the others."""
-        self.check_rate(rate)
-        maxima = np.sort(self.maxima)
-        as_large = self.count - np.searchsorted(maxima, maxima, side="left")
-        return float(np.mean(as_large / self.count <= rate * (1 + 1e-12)))
+        percentile = np.clip(1 - _share_above(level, self.maxima, self._weights, ties=0.5), finest, 1 - finest)
+        return Strongest(percentile, names, p_value, level)
 
     @cached_property
     def maxima(self) -> Floats:
-        """``(m,)``: the maximum over attackers of every unrelated pair, measured against the others, on the common scale.
-
-        That is the percentile up to 1; beyond every other pair it is 1 plus the share of the way to a score of 1.
-        """
-        values = np.empty_like(self._scores)
-        for k, (ranks, ordered) in enumerate(zip(self._ranks, self._sorted, strict=True)):
-            values[k] = ranks / (self.count - 1)
-            if ordered[-1] > ordered[-2]:
-                values[k, self._largest[k]] = 1 + _excess(ordered[-1], ordered[-2])
-        maxima: Floats = values.max(axis=0)
+        """``(m,)``: the rarity of the rarest attacker of every comparison that counts, in decades."""
+        nothing = np.full(len(self.pictures), np.nan)
+        maxima = np.full(self.count, -np.inf)
+        for k in range(len(self.names)):
+            maxima = np.maximum(maxima, self._rarity(k, nothing)[1])
         return maxima
+
+    @property
+    def outliers(self) -> int:
+        """Comparisons a thousand times rarer than the rarest of so many should be: their originals may be related."""
+        return int((self.maxima > np.log10(self.count) + 3).sum())
+
+    def realised(self, rate: float) -> float:
+        """The share of unrelated originals that succeed at a false-positive rate."""
+        return float(self._weights[self.maxima > self.maximum_threshold(rate)].sum())
 
     def maximum_threshold(self, rate: float) -> float:
-        """The level of the strongest attacker above which at most ``rate`` of the unrelated pairs lie.
-
-        For pictures of the distribution: whether an image succeeds is decided by its own chance (:class:`Strongest`), for
-        which the unrelated pairs are measured against it too.
+        """The level above which the strongest attacker succeeds at a false-positive rate.
 
         Raises:
-            ValueError: if there are too few unrelated pairs for the rate.
+            ValueError: if there are too few comparisons for the rate.
         """
         self.check_rate(rate)
-        return float(np.sort(self.maxima)[self.count - 1 - int(rate * (1 + 1e-12) * self.count)])
+        return self.level_at(rate)
 
-    def threshold(self, name: str, rate: float) -> float:
-        """The score above which one attacker alone succeeds at a false-positive rate.
+    def level_at(self, share: float) -> float:
+        """The lowest level of an unrelated original that too many reach for a picture with it to succeed.
 
-        Raises:
-            ValueError: if there are too few unrelated pairs for the rate, or no such attacker.
+        Below one of all comparisons the levels are continued: they are decades, and a tenth of the share is one more.
         """
-        self.check_rate(rate)
-        allowed = int(rate * (1 + 1e-12) * (self.count + 1))
-        return float(self._sorted[self._row(name), self.count - allowed])
+        order = np.argsort(-self.maxima, kind="stable")
+        above = 1 + self.count * np.cumsum(self._weights[order])
+        allowed = share * (1 + 1e-12) * (self.count + 1)
+        position = int(np.searchsorted(above, allowed, side="right"))
+        if position == 0 and allowed < 1:
+            return float(self.maxima[order[0]] - np.log10(allowed))
+        return float(self.maxima[order[min(position, self.count - 1)]])
 
     def success(self, name: str, scores: Floats, rate: float) -> NDArray[np.bool_]:
-        """``(n,)``: whose picture one attacker alone reads at a false-positive rate; False for images without a score.
+        """``(n,)``: whose picture one attacker alone reads at a false-positive rate; False for pictures without a score.
 
         Raises:
-            ValueError: if there are too few unrelated pairs for the rate, or no such attacker.
+            ValueError: if there are too few comparisons for the rate, or no such attacker.
         """
         self.check_rate(rate)
-        ordered = self._sorted[self._row(name)]
-        as_large = self.count - np.searchsorted(ordered, scores, side="left")
-        succeeds: NDArray[np.bool_] = (1 + as_large) / (self.count + 1) <= rate * (1 + 1e-12)
-        return succeeds & ~np.isnan(scores)
-
-    def _scale(self, image: Floats) -> Floats:
-        """An image's score for every attacker on the common scale: percentile, or 1 plus the share of the way to 1."""
-        values = np.empty(len(image))
-        for k, (ordered, score) in enumerate(zip(self._sorted, image, strict=True)):
-            below, up_to = (np.searchsorted(ordered, score, side=side) for side in ("left", "right"))
-            values[k] = 1 + _excess(score, ordered[-1]) if below == self.count else (below + up_to) / (2 * self.count)
-        return values
-
-    def _maxima_beside(self, image: Floats) -> Floats:
-        """The maximum on the common scale of every unrelated pair, measured against the other pairs and an image."""
-        scores = image[:, None]
-        values = (self._ranks + (scores < self._scores) + 0.5 * (scores == self._scores)) / self.count
-        for k, at in enumerate(self._largest):
-            largest, next_to_it = self._sorted[k, -1], max(self._sorted[k, -2], image[k])
-            if largest > next_to_it:
-                values[k, at] = 1 + _excess(largest, next_to_it)
-        maxima: Floats = values.max(axis=0)
-        return maxima
+        own, null = self._rarity(self._row(name), self._checked(scores))
+        succeeds: NDArray[np.bool_] = self._p_values(own, null) <= rate * (1 + 1e-12)
+        return succeeds
 
     def mean(self, name: str) -> float:
-        """The mean score of an attacker on unrelated pairs: what its number is where nothing leaks."""
-        return float(self._scores[self._row(name)].mean())
+        """The mean score of an attacker with unrelated originals: what its number is where nothing leaks."""
+        return float(self._scores[self._row(name)][self.usable].mean())
+
+    def _rarity(self, row: int, own: Floats) -> tuple[Floats, Floats]:
+        """Of one attacker the rarity of every picture's own score, ``(n,)``, and of every comparison, ``(m,)``."""
+        table = np.where(self.usable, self._scores[row], np.nan)
+        own_z, null_z = standardized(np.where(self.pictures, own, np.nan), table, self.sources)
+        own_rarity, null_rarity = np.full_like(own_z, np.nan), np.full_like(null_z, np.nan)
+        folds = np.zeros(len(own), dtype=np.int64)
+        folds[self.pictures] = np.arange(int(self.pictures.sum())) % FOLDS
+        for fold in np.unique(folds[self.pictures]):
+            inside = (folds == fold) & self.pictures
+            pool = null_z[self.usable & ~inside[:, None]]
+            if not len(pool):  # a single picture
+                pool = null_z[self.usable]
+            own_rarity[inside], null_rarity[inside] = surprise(own_z[inside], pool), surprise(null_z[inside], pool)
+        return own_rarity, null_rarity[self.usable]
+
+    def _p_values(self, own: Floats, null: Floats) -> Floats:
+        reached = _share_above(own, null, self._weights, ties=1.0)
+        return (1 + self.count * reached) / (self.count + 1)
+
+    def _checked(self, scores: Floats) -> Floats:
+        values = np.asarray(scores, dtype=np.float64)
+        if values.shape != self.pictures.shape:
+            raise ValueError(
+                f"scores must be those of the {len(self.pictures)} pictures whose unrelated originals were scored, shape"
+                f" {self.pictures.shape}, got {values.shape}."
+            )
+        return values
 
     def _row(self, name: str) -> int:
         if name not in self.names:
@@ -300,19 +252,27 @@ class NullDistribution:
         return self.names.index(name)
 
 
-def _excess(score: float, largest: float) -> float:
-    """The share of the way from the largest other score to 1."""
-    return min((score - largest) / (1 - largest), 1.0) if largest < 1 else 0.0
+def _share_above(values: Floats, pool: Floats, weights: Floats, *, ties: float) -> Floats:
+    """``(n,)``: the weight of the pool above each value, equal ones in part; NaN stays NaN."""
+    order = np.argsort(pool, kind="stable")
+    ordered, sums = pool[order], np.concatenate([[0.0], np.cumsum(weights[order])])
+    slack = 1e-9 * np.maximum(1, np.abs(values))  # what differs by rounding ties
+    low = sums[np.searchsorted(ordered, values - slack, side="left")]
+    high = sums[np.searchsorted(ordered, values + slack, side="right")]
+    above = sums[-1] - high + ties * (high - low)
+    return np.where(np.isnan(values), np.nan, above)
 
 
-def _table(scores: Scores) -> Floats:
+def _tables(scores: Scores) -> list[Floats]:
     if not scores:
-        raise ValueError("there are no attackers: pass at least one column of scores.")
-    table = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
-    for name, values in table.items():
-        if values.ndim != 1:
-            raise ValueError(f"scores must have shape (n,), got {values.shape} for {name!r}.")
-    lengths = {name: len(values) for name, values in table.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"every attacker must have one score per image, got lengths {lengths}.")
-    return np.stack(list(table.values()))
+        raise ValueError("there are no attackers: pass at least one table of scores.")
+    tables = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
+    for name, values in tables.items():
+        if values.ndim != 2:
+            raise ValueError(
+                f"the scores of unrelated originals must have shape (pictures, originals), got {values.shape} for {name!r}."
+            )
+    shapes = {name: values.shape for name, values in tables.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"every attacker must have one score per comparison, got shapes {shapes}.")
+    return list(tables.values())

@@ -1,8 +1,7 @@
-"""The command ``attacker-metrics selftest``: obfuscations of which the answer is known, on the built-in photographs."""
+"""Obfuscations of which the answer is known, on the built-in photographs: what ``attacker-metrics selftest`` shows."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from typing import Any
@@ -15,52 +14,41 @@ from rich.table import Table
 from attacker_metrics.files import built_in
 from attacker_metrics.reading.strongest.assessment import Assessment
 from attacker_metrics.reading.strongest.known_leaks import (
-    KNOWN_CASES,
     RATE,
     UNRELATED,
     evaluate_known_cases,
     is_called_leaking,
+    known_cases,
 )
 from attacker_metrics.reading.strongest.null import TIE_RULE
+from attacker_metrics.scoring.suites import STANDARD_V1
 
 _FIT = ("coffee",)
 PASSED, FAILED = 0, 1
 
 
-def add(commands: Any) -> None:
-    """Add the command's parser."""
-    command = commands.add_parser(
-        "selftest",
-        help="check on built-in photographs that known leaks are caught",
-        description="Obfuscate crops of the built-in photographs in ways of which it is known whether they leak, and let the"
-        " attackers of standard-v1 and learned linear filters have a go. Takes about half a minute.",
-        epilog="Exit status: 0 every verdict is right, 1 one is wrong, 2 bad usage.",
-    )
-    command.set_defaults(command=selftest)
-    command.add_argument(
-        "--cnn", action="store_true", help="add a small residual network, fitted for every case: ten minutes"
-    )
-    command.add_argument("--json", action="store_true", help="print the matrix as JSON instead of the table")
+def selftest(*, cnn: bool = False, as_json: bool = False, suite: str = STANDARD_V1.name) -> int:
+    """Evaluate every known case, print the matrix of obfuscations and attackers, and return the exit status.
 
-
-def selftest(options: argparse.Namespace) -> int:
-    """Evaluate every known case, print the matrix of obfuscations and attackers, and return the exit status."""
-    found = evaluate_known_cases(
-        {name: built_in.photograph(name) for name in built_in.names()},
-        _FIT,
-        learned=("linear", "block", *(["cnn"] if options.cnn else [])),
-    )
-    expected = {**{case.name: case.leaks for case in KNOWN_CASES}, UNRELATED: False}
+    Args:
+        cnn: whether to fit a small residual network to every case too.
+        as_json: whether to print the matrix as JSON.
+        suite: whose attackers; ``"standard-v2"`` is asked about turned and moved pictures, too.
+    """
+    photographs = {name: built_in.photograph(name) for name in built_in.names()}
+    learned = ("linear", "block", *(["cnn"] if cnn else []))
+    found = evaluate_known_cases(photographs, _FIT, learned=learned, suite=suite)
+    expected = {**{case.name: case.leaks for case in known_cases(suite)}, UNRELATED: False}
     verdicts = {name: is_called_leaking(assessment) for name, assessment in found.items()}
     wrong = [name for name, leaks in verdicts.items() if leaks != expected[name]]
-    if options.json:
+    if as_json:
         print(json.dumps(_summary(found, expected, verdicts), indent=2))
     else:
         console = Console(width=None if sys.stdout.isatty() else 150)
         console.print(_table(found, expected, verdicts))
         count = len(next(iter(found.values())).ids)
         console.print(
-            f"Each number: per cent of {count} crops that an attacker reads better than {1 - RATE:.0%} of unrelated pairs.",
+            f"Each number: per cent of {count} crops that an attacker reads better than {1 - RATE:.0%} of unrelated ones.",
             highlight=False,
         )
     if wrong:
@@ -88,7 +76,7 @@ def _summary(found: dict[str, Assessment], expected: dict[str, bool], verdicts: 
             "expected_to_leak": expected[name],
             "called_leaking": verdicts[name],
             "images": len(one.ids),
-            "unrelated_pairs": one.null.count,
+            "comparisons": one.null.count,
             "false_positive_rate": RATE,
             "realised_false_positive_rate": one.null.realised(RATE),
             "tie_rule": TIE_RULE,

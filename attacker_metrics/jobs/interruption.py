@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during ``evaluate``: how they end it, and what is said about what is kept."""
+"""Ctrl-C and SIGTERM during a run: how they end it, and what is said about what is kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from attacker_metrics.commands.options import INTERRUPTED, TERMINATED, Interrupted
+from attacker_metrics.jobs.ending import INTERRUPTED, TERMINATED, Interrupted
 from attacker_metrics.jobs.parts import UnfinishedRun
 from attacker_metrics.jobs.processes import Processes
 

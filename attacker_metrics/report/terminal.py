@@ -1,26 +1,16 @@
-"""What ``evaluate`` shows on the terminal: progress, the table and its reading, where the time went."""
+"""What a run shows on the terminal: the table and its reading, where the time went."""
 
 from __future__ import annotations
 
-import contextlib
-import math
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from attacker_metrics.files.run_files import REPORT
 from attacker_metrics.files.terminal import printable
-from attacker_metrics.jobs.parts import Plan
-from attacker_metrics.jobs.processes import Processes
 from attacker_metrics.report import outputs as report
-
-_MOST_MESSAGES = 100
-"""About progress, per second, of all processes together."""
 
 
 def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
@@ -41,7 +31,7 @@ def show(summary: dict[str, Any], output: Path, *, as_json: bool) -> None:
             terminal.print(f"! {printable(flag['message'])}", style="yellow", markup=False, highlight=False, soft_wrap=True)
         for sentence in [*summary["readings"], _speed(summary["throughput"])]:
             terminal.print(f"- {printable(sentence)}", markup=False, highlight=False, soft_wrap=True)
-        terminal.print(f"\nreport: {printable(output / report.REPORT)}", markup=False, highlight=False, soft_wrap=True)
+        terminal.print(f"\nreport: {printable(output / REPORT)}", markup=False, highlight=False, soft_wrap=True)
     for gate in summary["gates"]:
         if gate["exceeded"]:
             value = "no score to judge by" if gate["value"] is None else f"{gate['value']:.6g}"
@@ -73,42 +63,3 @@ def _speed(speed: dict[str, Any]) -> str:
         f" {speed['compute_seconds']:.1f}, waiting for pairs {speed['wait_seconds']:.1f}; over all loading threads: reading"
         f" {speed['read_seconds']:.1f}, decoding {speed['decode_seconds']:.1f}."
     )
-
-
-@contextlib.contextmanager
-def progress(
-    plan: Plan, processes: Processes, what: str = "scoring"
-) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
-    """A bar of all processes' pairs, drawn by the first; yields what to call when pairs are done, and at the end.
-
-    Args:
-        plan: the pairs.
-        processes: who shares the work.
-        what: is being done; of its own for every plan.
-    """
-    columns = (
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(show_speed=True),
-        TimeRemainingColumn(),
-    )
-    hidden = not (processes.is_first and sys.stderr.isatty())
-    done_before = plan.total - plan.remaining_pairs
-    with warnings.catch_warnings(), Progress(*columns, console=Console(stderr=True), disable=hidden) as bar:
-        warnings.simplefilter("ignore")  # what matters is in the report
-        task = bar.add_task(what, total=plan.total, completed=done_before)
-        untold, told_at = 0, -math.inf
-
-        def on_done(count: int) -> None:
-            nonlocal untold
-            untold += count
-            if time.monotonic() - told_at >= processes.count / _MOST_MESSAGES:
-                tell()
-
-        def tell() -> None:
-            nonlocal untold, told_at
-            bar.update(task, completed=done_before + processes.add(f"done {what}", untold))
-            untold, told_at = 0, time.monotonic()
-
-        yield on_done, tell
