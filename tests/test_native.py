@@ -655,7 +655,8 @@ def test_an_interrupted_build_leaves_nothing_behind_and_a_killed_one_nothing_for
     folder = tmp_path / "cache"
     compiler = script(tmp_path, f"echo $$ >> {tmp_path}/numbers; exec sleep 1000")
     environment = {**os.environ, "ATTACKER_METRICS_CACHE": str(folder), "CXX": compiler}
-    command = [sys.executable, "-c", f"{NOTHING_SHIPPED}am.build_native()"]
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs do not
+    command = [sys.executable, "-c", f"{listening}\n{NOTHING_SHIPPED}am.build_native()"]
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "numbers").exists() or not (tmp_path / "numbers").read_text():
         assert running.poll() is None
