@@ -28,7 +28,7 @@ def copies_go_on_alone(subject: Subject) -> None:
     value = subject.updated(first).compute()
     total = subject.updated(first, last).compute()
     ways: dict[str, Callable[[AttackerMetric], Any]] = {
-        "pickled": lambda metric: pickle.loads(_pickled(metric)),  # noqa: S301  (made just now)
+        "pickled": lambda metric: pickle.loads(_pickled(metric)),  # noqa: S301 - made just now # nosec B301
         "deep": copy.deepcopy,
         "cloned": lambda metric: metric.clone(),
     }
@@ -82,7 +82,7 @@ def the_state_is_stored(subject: Subject) -> None:
 def parts_merge(subject: Subject) -> None:
     """Parts add up to one pass: before and after updates, from a worker's pickle, as a state, and after a compute."""
     wanted = subject.updated(slice(0, len(subject.noisy))).compute()
-    parts = [pickle.loads(_pickled(subject.updated(share))) for share in subject.shares]  # noqa: S301  (made just now)
+    parts = [pickle.loads(_pickled(subject.updated(share))) for share in subject.shares]  # noqa: S301 - made just now # nosec B301
     totals = {
         "new": subject.fresh(),
         "updated": subject.updated(subject.shares[0]),
