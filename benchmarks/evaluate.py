@@ -32,7 +32,7 @@ from PIL import Image
 
 from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.engine.backends import backend
-from attacker_metrics.evaluation.scoring import PartScores, Scores
+from attacker_metrics.evaluation.scoring import PartScores, RunScores
 from attacker_metrics.jobs.parts import UnfinishedRun
 from attacker_metrics.pairs.manifest import ManifestPairs
 from attacker_metrics.pairs.sources import LoadedPair
@@ -195,7 +195,7 @@ def bookkeeping(folder: Path, rows: int) -> dict[str, float]:
 
     seconds["store"] = frame.timed(write)["cpu_s"]
     stored = sum(file.stat().st_size for file in unfinished.folder.glob("part-*"))
-    seconds["merge"] = frame.timed(lambda: Scores.of_tables(unfinished.tables(plan), names, rows))["cpu_s"]
+    seconds["merge"] = frame.timed(lambda: RunScores.of_tables(unfinished.tables(plan), names, rows))["cpu_s"]
     figures = {f"{name}_rows_per_cpu_s": rows / value for name, value in seconds.items()}
     return {**figures, "manifest_bytes_per_row": path.stat().st_size / rows, "part_bytes_per_row": stored / rows}
 

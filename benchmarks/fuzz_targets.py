@@ -36,7 +36,7 @@ from attacker_metrics.annotation import Database, DatabaseFileError, Item, Setti
 from attacker_metrics.commands import cli
 from attacker_metrics.faithfulness import read_annotations, read_scores
 from attacker_metrics.faithfulness.tables import TableError
-from attacker_metrics.files.images import ImageError, Reading, decode_image
+from attacker_metrics.files.images import Decoding, ImageError, decode_image
 from attacker_metrics.files.writing import has_header, is_ours
 from attacker_metrics.jobs.ending import Interrupted, Unexpected, UsageError
 from attacker_metrics.jobs.parts import UnfinishedRun
@@ -50,7 +50,7 @@ from attacker_metrics.study.config import Model
 from attacker_metrics.study.units import Folder, Unit, write_file
 
 Files = dict[str, bytes]
-LIMITS = Reading(max_pixels=1_000_000)
+LIMITS = Decoding(max_pixels=1_000_000)
 _RANDOM = np.random.default_rng(0)
 _PIXELS = _RANDOM.integers(0, 256, (24, 20, 3), np.uint8)
 _EVALUATE = (

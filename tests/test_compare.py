@@ -22,7 +22,7 @@ from statsmodels.stats.multitest import multipletests
 from attacker_metrics import MS_SSIM_COMPONENT_NAMES, PEARSON_COMPONENT_NAMES
 from attacker_metrics.commands import cli
 from attacker_metrics.comparison.differences import LEVEL, Difference, compare_runs
-from attacker_metrics.comparison.outputs import Comparison, draw_differences
+from attacker_metrics.comparison.outputs import ComparedRuns, draw_differences
 from attacker_metrics.comparison.runs import aligned, load_runs
 from attacker_metrics.scoring.components import SPEC_VERSION
 from attacker_metrics.statistics import Estimate, SignFlipTest
@@ -338,7 +338,7 @@ def test_a_name_is_shown_as_it_is_in_table_and_legend(runs, capsys):
     assert compare("weak", name) == 0
     assert f"{name} against weak" in capsys.readouterr().out
     found, _ = aligned(load_runs([Path("weak"), Path(name)]))
-    legend = draw_differences(Comparison(found, [], compare_runs(found), [])).axes[0].get_legend()
+    legend = draw_differences(ComparedRuns(found, [], compare_runs(found), [])).axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == [name.replace("$", r"\$")]
 
 

@@ -7,7 +7,7 @@ import torch
 pytest.importorskip("imagecodecs", reason="needs the cli extra")
 from PIL import Image
 
-from attacker_metrics.files.images import ImageError, Reading
+from attacker_metrics.files.images import Decoding, ImageError
 from attacker_metrics.pairs.sources import load_pair
 
 PICTURE = np.random.default_rng(0).random((3, 16, 16), np.float32)
@@ -78,9 +78,9 @@ def test_an_orientation_of_one_file_alone_is_refused_unless_the_user_decides(tur
     for pair in (turned, turned[::-1]):
         with pytest.raises(ImageError, match=r"clean.png has EXIF orientation 6 and .*noisy.png has none: .*ignore"):
             load_pair(*pair)
-    stored = load_pair(*turned, reading=Reading(orientation="ignore"))
+    stored = load_pair(*turned, decoding=Decoding(orientation="ignore"))
     assert torch.equal(stored.clean, stored.noisy)
-    upright = load_pair(*turned, reading=Reading(orientation="apply"))
+    upright = load_pair(*turned, decoding=Decoding(orientation="apply"))
     assert torch.equal(upright.clean, upright.noisy.rot90(-1, (1, 2)))
 
 

@@ -9,7 +9,7 @@ import imagecodecs
 import tifffile
 from PIL import Image, ImageFilter, features
 
-from attacker_metrics.files.images import ImageError, Reading, read_image, resize
+from attacker_metrics.files.images import Decoding, ImageError, read_image, resize
 
 RAMP = np.linspace(0, 255, 12 * 10 * 3).reshape(12, 10, 3).astype(np.uint8)
 
@@ -340,17 +340,17 @@ def test_dimensions_are_looked_at_before_anything_is_decoded(tmp_path, make, suf
     path = tmp_path / f"a{suffix}"
     make(path)
     with pytest.raises(ImageError, match=r"the limit is 19,999; scale it down, or raise --max-pixels"):
-        read_image(path, Reading(max_pixels=19_999))
-    assert read_image(path, Reading(max_pixels=30_000)).pixels.ndim == 3
+        read_image(path, Decoding(max_pixels=19_999))
+    assert read_image(path, Decoding(max_pixels=30_000)).pixels.ndim == 3
 
 
 def test_a_file_beyond_the_limit_is_not_held(tmp_path):
     (tmp_path / "a.png").write_bytes(bytes(1000))
     with pytest.raises(ImageError, match="has 1,000 bytes or more, the limit is 999; raise --max-bytes"):
-        read_image(tmp_path / "a.png", Reading(max_bytes=999))
+        read_image(tmp_path / "a.png", Decoding(max_bytes=999))
 
 
 @pytest.mark.parametrize("limits", [{"timeout": 0}, {"max_pixels": 0}, {"max_bytes": -1}, {"orientation": "turn"}])
 def test_impossible_readings_are_refused_by_name(limits):
     with pytest.raises(ValueError, match=next(iter(limits))):
-        Reading(**limits)
+        Decoding(**limits)

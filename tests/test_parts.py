@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from attacker_metrics.evaluation.run import default_part_size
-from attacker_metrics.evaluation.scoring import PartScores, Scores
+from attacker_metrics.evaluation.scoring import PartScores, RunScores
 from attacker_metrics.jobs.parts import FOLDER, ResumeError, UnfinishedRun
 from attacker_metrics.jobs.processes import AgreedError, Processes, _OwnStore
 from attacker_metrics.pairs.loading import PartRows, load_ahead, share_cores
@@ -124,7 +124,7 @@ def test_scores_of_parts_are_put_side_by_side(tmp_path):
     parts[0].collapsed[3] = [True, False]
     for part, scores in enumerate(parts):
         run.write(part, scores.beside(pa.table({"id": [f"p{i}" for i in range(*plan.rows(part))]})))
-    scores = Scores.of_tables(run.tables(plan), ["a", "b"], 10)
+    scores = RunScores.of_tables(run.tables(plan), ["a", "b"], 10)
     np.testing.assert_array_equal(np.stack([scores.columns["a"], scores.columns["b"]], axis=1), values)
     assert scores.failures == {6: "broken"}
     assert np.flatnonzero(~scores.scored).tolist() == [6, 8]
@@ -293,4 +293,4 @@ def test_a_part_of_a_stranger_with_a_right_digest_is_refused_in_words(tmp_path, 
     else:
         run.write(1, forged)
     with pytest.raises(ResumeError, match=told):
-        Scores.of_tables(run.tables(plan), ["a", "b"], 8)
+        RunScores.of_tables(run.tables(plan), ["a", "b"], 8)

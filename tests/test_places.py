@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("imagecodecs", reason="needs the cli extra")
 from PIL import Image
 
-from attacker_metrics.files.images import ImageError, Reading, read_bytes
+from attacker_metrics.files.images import Decoding, ImageError, read_bytes
 from attacker_metrics.pairs.folders import FolderPairs, PairingError
 from attacker_metrics.pairs.sources import FailedPair, LoadedPair
 
@@ -154,7 +154,7 @@ def server():
 )
 def test_a_server_costs_its_own_file_only(server, kind, message):
     with pytest.raises(ImageError, match=message):
-        read_bytes(f"{server}/{kind}.png", Reading(timeout=1, max_bytes=300_000))
+        read_bytes(f"{server}/{kind}.png", Decoding(timeout=1, max_bytes=300_000))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")

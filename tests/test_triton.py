@@ -21,7 +21,7 @@ from attacker_metrics.attackers.standard import Blur, Gamma, clamp, luma, minmax
 from attacker_metrics.engine import operators as engine
 from attacker_metrics.engine import self_check
 from attacker_metrics.engine.backends import backend
-from attacker_metrics.engine.program import MSSSIMComparison, PearsonComparison, Program
+from attacker_metrics.engine.program import MSSSIMMeasurement, PearsonMeasurement, Program
 from attacker_metrics.scoring.components import program_of
 from attacker_metrics.scoring.similarity import DEFAULT_BETAS
 
@@ -61,7 +61,7 @@ def table(height, width, betas, names=None, **settings):
 
 
 def raw(betas, normalize="relu"):
-    return Program((), (MSSSIMComparison(0, 1, 0, 1, betas, normalize),), (), 1)
+    return Program((), (MSSSIMMeasurement(0, 1, 0, 1, betas, normalize),), (), 1)
 
 
 def evaluate(noisy, clean, finite, program, weights, wanted):
@@ -173,8 +173,8 @@ def test_five_scales(monkeypatch):
 @here
 def test_squared_pearson_of_long_lines():
     noisy, clean = pictures(2, 1, 1, 5000)
-    assert_same(noisy, clean, Program((), (), (PearsonComparison(0, 1, 0, 1, 1e-12),), 1))
-    assert_same(1e-4 * noisy, clean, Program((), (), (PearsonComparison(0, 1, 0, 1, 1e-3),), 1))
+    assert_same(noisy, clean, Program((), (), (PearsonMeasurement(0, 1, 0, 1, 1e-12),), 1))
+    assert_same(1e-4 * noisy, clean, Program((), (), (PearsonMeasurement(0, 1, 0, 1, 1e-3),), 1))
 
 
 @here
@@ -239,13 +239,13 @@ def test_launches_of_a_whole_step(monkeypatch):
 def test_what_is_supported():
     assert triton_kernels.supports(table(176, 176, DEFAULT_BETAS, gamma_values=(0.1, 0.2, 0.3)), 3)
     assert triton_kernels.supports(raw(TWO), 5)
-    ms_ssim = MSSSIMComparison(0, 1, 2, 1, TWO, "relu")
-    pearson = PearsonComparison(0, 1, 2, 1, 1e-12)
+    ms_ssim = MSSSIMMeasurement(0, 1, 2, 1, TWO, "relu")
+    pearson = PearsonMeasurement(0, 1, 2, 1, 1e-12)
     assert triton_kernels.supports(Program(((Gamma(2.0), 0),), (ms_ssim,), (pearson,), 1), 4)
     for made in (((clamp, 0), (luma, 2)), ((Blur(1.0), 0), (Gamma(2.0), 2)), ((luma, 1),)):
         last = len(made) + 1
-        assert not triton_kernels.supports(Program(made, (MSSSIMComparison(0, 1, last, 1, TWO, "relu"),), (), 1), 3)
-    other = MSSSIMComparison(1, 1, 0, 1, TWO, "simple")
+        assert not triton_kernels.supports(Program(made, (MSSSIMMeasurement(0, 1, last, 1, TWO, "relu"),), (), 1), 3)
+    other = MSSSIMMeasurement(1, 1, 0, 1, TWO, "simple")
     assert not triton_kernels.supports(Program((), (raw(TWO).ms_ssim[0], other), (), 2), 3)
     assert not triton_kernels.supports(Program(((minmax, 0),), (), (pearson,), 1), 3)
 

@@ -84,7 +84,7 @@ def compare(options: CompareOptions) -> int:
         raise UsageError(str(error)) from error
     if left_out:
         notes.append(f"{len(left_out)} pairs that not all runs have are left out (--common).")
-    comparison = outputs.Comparison(
+    comparison = outputs.ComparedRuns(
         runs, left_out, differences, sentences(runs, differences), notes + cautions(runs, differences), utility
     )
     outputs.check_writable(options.output, inputs, trade_off=with_utility, overwrite=options.overwrite)

@@ -63,8 +63,10 @@ class FaithfulnessOptions:
         Literal["isotonic", "logistic"] | None,
         option("fit maps from each metric (logistic: and from all) to the probability that a person recognises the image"),
     ] = None
-    draws: Annotated[int, option("bootstrap draws", converter=whole)] = 1000
-    seed: Annotated[int, option("of the draws", converter=whole)] = 0
+    resamples: Annotated[
+        int, option("of the bootstrap (--draws in release 0.1)", name=("--resamples", "--draws"), converter=whole)
+    ] = 1000
+    seed: Annotated[int, option("of the resamples", converter=whole)] = 0
     allow_unmatched: Annotated[bool, flag("leave rows without a partner out")] = False
     output: Annotated[Path | None, option("write JSON, a page and plots into this folder")] = None
     overwrite: Annotated[bool, flag(OVERWRITE)] = False
@@ -104,7 +106,7 @@ def _run(options: FaithfulnessOptions) -> int:
         report.check_writable(options.output, inputs, overwrite=options.overwrite)
     annotations = library.read_annotations(options.annotations)
     scores = library.read_scores(options.scores, dict(options.direction), list(options.metric) or None)
-    chances: dict[str, Any] = {"rule": options.rule, "draws": options.draws, "seed": options.seed}
+    chances: dict[str, Any] = {"rule": options.rule, "draws": options.resamples, "seed": options.seed}
     chances["allow_unmatched"] = options.allow_unmatched
     outcome = library.faithfulness(scores, annotations, **chances)
     fits, method = [], options.calibrate

@@ -50,7 +50,7 @@ def views(options: ViewsOptions) -> int:
     check_outputs([output], inputs=inputs, overwrite=options.overwrite)
     privacy = privacy_of(options)
     with bad_usage(ImageError):
-        pair = load_pair(options.clean, options.noisy, side=options.resize, reading=options.reading)
+        pair = load_pair(options.clean, options.noisy, side=options.resize, decoding=options.decoding)
     with bad_usage(ValueError):
         png = views_png(pair, privacy, title=f"{options.noisy.name} against {options.clean.name}")
     check_outputs([output], inputs=inputs, overwrite=options.overwrite)

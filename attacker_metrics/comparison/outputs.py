@@ -38,7 +38,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedRuns:
     """Everything that a comparison found.
 
     Args:
@@ -62,7 +62,7 @@ class Comparison:
         return [difference for difference in self.differences if difference.run == run.name]
 
 
-def write_outputs(stage: Path, comparison: Comparison) -> None:
+def write_outputs(stage: Path, comparison: ComparedRuns) -> None:
     """Write all files of a comparison into an existing folder."""
     content = json.dumps(as_dict(comparison), indent=2, ensure_ascii=False, allow_nan=False)
     (stage / JSON).write_text(json_escaped(content) + "\n", "utf-8")
@@ -92,7 +92,7 @@ def check_writable(folder: Path, inputs: Sequence[Path], *, trade_off: bool, ove
     )
 
 
-def remove_stale(folder: Path, comparison: Comparison) -> None:
+def remove_stale(folder: Path, comparison: ComparedRuns) -> None:
     """Remove the plot that an earlier comparison left in the folder and this one did not draw."""
     if comparison.utility is None:
         for file in (folder / f"{TRADE_OFF}.{suffix}" for suffix in PICTURES):
@@ -100,7 +100,7 @@ def remove_stale(folder: Path, comparison: Comparison) -> None:
                 file.unlink()
 
 
-def as_table(comparison: Comparison, run: Run) -> Table:
+def as_table(comparison: ComparedRuns, run: Run) -> Table:
     """The table of one run against the baseline, for a terminal."""
     # A folder may be called noise[v2], which rich would take for a style.
     first, second = escape(printable(comparison.runs[0].name)), escape(printable(run.name))
@@ -124,12 +124,12 @@ def as_table(comparison: Comparison, run: Run) -> Table:
     return table
 
 
-def as_frame(comparison: Comparison) -> pd.DataFrame:
+def as_frame(comparison: ComparedRuns) -> pd.DataFrame:
     """A row per run and component, every number of a difference."""
     return pd.DataFrame([_row(difference) for difference in comparison.differences])
 
 
-def as_dict(comparison: Comparison) -> dict[str, Any]:
+def as_dict(comparison: ComparedRuns) -> dict[str, Any]:
     """The content of ``comparison.json``; a number that does not exist is null."""
     baseline = comparison.runs[0]
     runs = []
@@ -157,7 +157,7 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def as_latex(comparison: Comparison) -> str:
+def as_latex(comparison: ComparedRuns) -> str:
     """A booktabs table: means, and differences with their intervals; a star marks significant ones."""
     baseline = comparison.runs[0]
     base = printable(baseline.name)
@@ -176,7 +176,7 @@ def as_latex(comparison: Comparison) -> str:
     return str(style.to_latex(hrules=True, column_format="l" + "r" * len(columns)))
 
 
-def draw_differences(comparison: Comparison) -> Figure:
+def draw_differences(comparison: ComparedRuns) -> Figure:
     """Differences with their intervals, a colour per run; filled = significant."""
     names = list(dict.fromkeys(difference.component for difference in comparison.differences))
     compared = comparison.runs[1:]
@@ -203,7 +203,7 @@ def draw_differences(comparison: Comparison) -> Figure:
     return figure
 
 
-def draw_trade_off(comparison: Comparison, utility: dict[str, Estimate]) -> Figure:
+def draw_trade_off(comparison: ComparedRuns, utility: dict[str, Estimate]) -> Figure:
     """Leakage over the pairs that all runs scored against utility, a panel per mean; the best corner is bottom right."""
     names = [name for name in (*MEANS, STRONGEST) if all(name in run.columns for run in comparison.runs)]
     names = names or list(dict.fromkeys(difference.component for difference in comparison.differences))[:3]

@@ -56,7 +56,7 @@ LARGEST = 1e15
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Measurement:
     """Two views, by number, that count ``1 / of`` in a component, by number."""
 
     component: int
@@ -66,7 +66,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class MSSSIMComparison(Comparison):
+class MSSSIMMeasurement(Measurement):
     """A comparison by MS-SSIM for a data range of 1."""
 
     betas: tuple[float, ...]
@@ -74,7 +74,7 @@ class MSSSIMComparison(Comparison):
 
 
 @dataclass(frozen=True)
-class PearsonComparison(Comparison):
+class PearsonMeasurement(Measurement):
     """A comparison by squared Pearson."""
 
     eps: float
@@ -92,8 +92,8 @@ class Program:
     """
 
     made: tuple[tuple[Attacker | FitTo, int], ...]
-    ms_ssim: tuple[MSSSIMComparison, ...]
-    pearson: tuple[PearsonComparison, ...]
+    ms_ssim: tuple[MSSSIMMeasurement, ...]
+    pearson: tuple[PearsonMeasurement, ...]
     components: int
 
     def channels(self, images: int) -> list[int]:
@@ -157,11 +157,11 @@ def _from_numbers(integers: tuple[int, ...], numbers: tuple[float, ...]) -> Prog
     ms_ssim = []
     for _ in range(next(rest)):
         k, of, noisy, clean, at, count, normalize = take(7)
-        ms_ssim.append(MSSSIMComparison(k, of, noisy, clean, numbers[at : at + count], NORMALIZATIONS[normalize]))
+        ms_ssim.append(MSSSIMMeasurement(k, of, noisy, clean, numbers[at : at + count], NORMALIZATIONS[normalize]))
     pearson = []
     for _ in range(next(rest)):
         k, of, noisy, clean, at = take(5)
-        pearson.append(PearsonComparison(k, of, noisy, clean, numbers[at]))
+        pearson.append(PearsonMeasurement(k, of, noisy, clean, numbers[at]))
     return Program(tuple(made), tuple(ms_ssim), tuple(pearson), next(rest))
 
 

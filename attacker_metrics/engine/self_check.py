@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacker_metrics.attackers.standard import Attacker, Blur, Gamma, Wavelet, clamp, luma, minmax, sobel, standardize
 from attacker_metrics.engine.eager import scores as eager
-from attacker_metrics.engine.program import MSSSIMComparison, PearsonComparison, Program
+from attacker_metrics.engine.program import MSSSIMMeasurement, PearsonMeasurement, Program
 
 _MADE: tuple[tuple[Attacker, int], ...] = (
     *((luma, 0), (luma, 1), (clamp, 2), (clamp, 0), (minmax, 0), (minmax, 2)),  # views 2 to 7
@@ -21,8 +21,8 @@ _BY_MS_SSIM = ((5, 1), (6, 1), (4, 3), (7, 3), (10, 11), (12, 13), (14, 15), (16
 _BY_PEARSON = ((5, 1), (4, 3), (8, 9), (12, 13), (16, 17), (18, 19))
 _PROGRAM = Program(
     _MADE,
-    tuple(MSSSIMComparison(k, 1, *views, (0.5, 0.5), "relu") for k, views in enumerate(_BY_MS_SSIM)),
-    tuple(PearsonComparison(k, 1, *views, 1e-12) for k, views in enumerate(_BY_PEARSON, start=len(_BY_MS_SSIM))),
+    tuple(MSSSIMMeasurement(k, 1, *views, (0.5, 0.5), "relu") for k, views in enumerate(_BY_MS_SSIM)),
+    tuple(PearsonMeasurement(k, 1, *views, 1e-12) for k, views in enumerate(_BY_PEARSON, start=len(_BY_MS_SSIM))),
     len(_BY_MS_SSIM) + len(_BY_PEARSON),
 )
 """The fifteen components at two scales."""

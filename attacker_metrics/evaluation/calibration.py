@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from attacker_metrics.evaluation.scoring import Scores
+from attacker_metrics.evaluation.scoring import RunScores
 from attacker_metrics.evaluation.unrelated import SEED, Selection
 from attacker_metrics.reading.strongest import TIE_RULE, NullDistribution, Reading, Shared, Strongest, reading
 from attacker_metrics.reading.strongest.success import TOO_FEW
@@ -23,7 +23,7 @@ STRONGEST = ("strongest", "strongest_attacker", "strongest_p_value")
 
 
 @dataclass(frozen=True)
-class Calibration:
+class NullCalibration:
     """What comparisons with unrelated originals say about the scores of a run.
 
     Args:
@@ -57,13 +57,13 @@ class Calibration:
     @classmethod
     def of(
         cls,
-        scores: Scores,
-        matched: Scores,
+        scores: RunScores,
+        matched: RunScores,
         selection: Selection,
         names: list[str],
         fit: str | None,
         seconds: float | None = None,
-    ) -> Calibration:
+    ) -> NullCalibration:
         """Measure the scores of a run against those of its images with unrelated originals.
 
         Args:
@@ -139,7 +139,7 @@ class Calibration:
         return dict(zip(STRONGEST, arrays, strict=True))
 
 
-def as_json(calibration: Calibration, clusters: list[str] | None) -> dict[str, Any]:
+def as_json(calibration: NullCalibration, clusters: list[str] | None) -> dict[str, Any]:
     """What ``summary.json`` holds under ``null``.
 
     Args:
@@ -180,7 +180,7 @@ def refused(reason: str) -> dict[str, Any]:
     return {**none, "refused": reason, "rates": {}, "winners": {}, "anchor_images": 0, "anchors": {}}
 
 
-def _at_rate(calibration: Calibration, clusters: list[str] | None, rate: float) -> dict[str, Any]:
+def _at_rate(calibration: NullCalibration, clusters: list[str] | None, rate: float) -> dict[str, Any]:
     null = calibration.null
     try:
         found = calibration.reading(rate, clusters)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attacker_metrics.evaluation.scoring import Scores
+from attacker_metrics.evaluation.scoring import RunScores
 from attacker_metrics.pairs.conventions import DAMAGED, SCALE
 from attacker_metrics.reading.strongest import Flag
 
 _NAMED = 3
 
 
-def notes_of(scores: Scores) -> dict[str, dict[str, str]]:
+def notes_of(scores: RunScores) -> dict[str, dict[str, str]]:
     """Kind of a note -> id of a pair -> what it says; every pair that has one."""
     found: dict[str, dict[str, str]] = {SCALE: {}, DAMAGED: {}}
     for index in sorted(scores.notes):
@@ -23,7 +23,7 @@ def notes_of(scores: Scores) -> dict[str, dict[str, str]]:
     return found
 
 
-def file_flags(scores: Scores, unused: Mapping[str, Mapping[str, Any]]) -> list[Flag]:
+def file_flags(scores: RunScores, unused: Mapping[str, Mapping[str, Any]]) -> list[Flag]:
     """The flags ``scale`` and ``damaged`` (how many pairs, and what of the first ones), and ``unused`` (how many files).
 
     Args:

@@ -33,7 +33,7 @@ from attacker_metrics._options import (
     share,
 )
 from attacker_metrics.evaluation.gates import READ, READ_RATE, STRONGEST, Gate
-from attacker_metrics.files.reading import DEFAULT, Orientation, Reading
+from attacker_metrics.files.decoding import DEFAULT, Decoding, Orientation
 
 LEARNED_KINDS: tuple[LearnedKind, ...] = get_args(LearnedKind)
 
@@ -86,9 +86,9 @@ class ReadingOptions:
     ] = DEFAULT.max_bytes
 
     @property
-    def reading(self) -> Reading:
+    def decoding(self) -> Decoding:
         """What the options say."""
-        return Reading(self.timeout, self.max_pixels, self.max_bytes, self.orientation)
+        return Decoding(self.timeout, self.max_pixels, self.max_bytes, self.orientation)
 
 
 @dataclass(frozen=True, kw_only=True)

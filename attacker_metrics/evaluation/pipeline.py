@@ -18,13 +18,13 @@ from attacker_metrics._options import recorded, settings_that_matter
 from attacker_metrics._version import __version__
 from attacker_metrics.engine.backends import backend
 from attacker_metrics.evaluation import calibration
-from attacker_metrics.evaluation.calibration import Calibration
+from attacker_metrics.evaluation.calibration import NullCalibration
 from attacker_metrics.evaluation.fitting import Fit, fit_together
 from attacker_metrics.evaluation.learned_summary import FIT_PAIRS, Learned
 from attacker_metrics.evaluation.options import EvaluateOptions, Found
 from attacker_metrics.evaluation.preparation import Prepared, prepared, use_cores
 from attacker_metrics.evaluation.run import default_part_size, evaluate_remaining, evaluate_unrelated, throughput
-from attacker_metrics.evaluation.scoring import Scores, competing
+from attacker_metrics.evaluation.scoring import RunScores, competing
 from attacker_metrics.evaluation.summary import summarize
 from attacker_metrics.evaluation.unrelated import Selection, choose
 from attacker_metrics.files.digest import package_digest
@@ -56,9 +56,9 @@ class Evaluated:
     """
 
     work: Prepared
-    scores: Scores
+    scores: RunScores
     summary: dict[str, Any]
-    calibrated: Calibration | None
+    calibrated: NullCalibration | None
     learned: Learned | None
 
 
@@ -97,7 +97,7 @@ def evaluate_together(
         bar = partial(progress, processes=processes, what="fitting on")
         fit = fit_together(to_fit, work.attackers, run, processes, bar, device=work.device, workers=workers)
     scores, seconds = _scored(work, run, plan, processes, workers)
-    calibrated: Calibration | str | None = None
+    calibrated: NullCalibration | str | None = None
     if settings["null"]:
         calibrated = _calibrated(work, processes, run, scores, settings["null"], fit, workers)
     if scores is None:
@@ -107,7 +107,7 @@ def evaluate_together(
         "throughput": {
             **throughput(seconds, workers, torch.get_num_threads()),
             "pairs_resumed": plan.total - plan.remaining_pairs,
-            "null_seconds": calibrated.seconds if isinstance(calibrated, Calibration) else None,
+            "null_seconds": calibrated.seconds if isinstance(calibrated, NullCalibration) else None,
         },
     }
     learned = None if fit is None else Learned(fit, work.attackers, settings["split_by"])
@@ -181,7 +181,7 @@ def _status_of_finished(output: Path, settings: dict[str, Any]) -> int | None:
 
 def _scored(
     work: Prepared, run: UnfinishedRun, plan: Plan, processes: Processes, workers: int
-) -> tuple[Scores | None, list[dict[str, Any]]]:
+) -> tuple[RunScores | None, list[dict[str, Any]]]:
     """Score what is left; on the first process the scores of all pairs, and every process's seconds."""
     with progress(plan, processes) as (on_done, tell):
         seconds = evaluate_remaining(
@@ -199,10 +199,10 @@ def _scored(
         tell()
         everyone = processes.gather("seconds", {**asdict(seconds), "backend": str(backend(work.device))}, tell)
 
-    def collected() -> Scores | None:
+    def collected() -> RunScores | None:
         if not processes.is_first:
             return None
-        return Scores.of_tables(run.tables(plan), work.columns, plan.total, work.source.groups)
+        return RunScores.of_tables(run.tables(plan), work.columns, plan.total, work.source.groups)
 
     return processes.agree("collect", collected, *MISTAKES), everyone
 
@@ -211,11 +211,11 @@ def _calibrated(
     work: Prepared,
     processes: Processes,
     run: UnfinishedRun,
-    scores: Scores | None,
+    scores: RunScores | None,
     limit: int,
     fit: Fit | None,
     workers: int,
-) -> Calibration | str | None:
+) -> NullCalibration | str | None:
     """Score the run's images matched anew, all processes together; on the first what follows, or why nothing does."""
     names = competing(work.privacy, draws=work.options.draws is not None)
 
@@ -247,21 +247,21 @@ def _calibrated(
         return None
     took = round(time.perf_counter() - begin, 3)
     try:
-        return Calibration.of(scores, matched, selection, names, None if fit is None else fit.digest, took)
+        return NullCalibration.of(scores, matched, selection, names, None if fit is None else fit.digest, took)
     except ValueError as error:
         return str(error)
 
 
 def _summarized(
     work: Prepared,
-    scores: Scores,
-    calibrated: Calibration | str | None,
+    scores: RunScores,
+    calibrated: NullCalibration | str | None,
     learned: Learned | None,
     settings: dict[str, Any],
     ran: dict[str, Any],
 ) -> Evaluated:
     null = calibration.refused(calibrated) if isinstance(calibrated, str) else None
-    measured = calibrated if isinstance(calibrated, Calibration) else None
+    measured = calibrated if isinstance(calibrated, NullCalibration) else None
     if measured is not None:
         null = calibration.as_json(measured, scores.clusters)
     settings = {

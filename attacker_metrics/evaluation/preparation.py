@@ -96,7 +96,7 @@ def _source(options: EvaluateOptions, columns: list[str]) -> PairSource:
                 side=options.resize,
                 reserved=reserved,
                 draws=options.draws or 1,
-                reading=options.reading,
+                decoding=options.decoding,
             )
         except ImportError as error:
             raise UsageError(f"{options.manifest}: {error}; {how_to_install('remote')}.") from error
@@ -119,7 +119,7 @@ def _source(options: EvaluateOptions, columns: list[str]) -> PairSource:
             options.noisy,
             side=options.resize,
             allow_unmatched=options.allow_unmatched,
-            reading=options.reading,
+            decoding=options.decoding,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from attacker_metrics.evaluation.scoring import PartScores, Scores, Seconds, score_part
+from attacker_metrics.evaluation.scoring import PartScores, RunScores, Seconds, score_part
 from attacker_metrics.evaluation.unrelated import Selection, UnrelatedPairs
 from attacker_metrics.jobs.parts import Plan, ResumeError, UnfinishedRun
 from attacker_metrics.jobs.processes import Processes
@@ -96,7 +96,7 @@ def evaluate_unrelated(
     device: torch.device,
     batch_size: int,
     workers: int,
-) -> Scores | None:
+) -> RunScores | None:
     """Score unrelated pairs as :func:`evaluate_remaining` scores a run's, in a folder within the run's.
 
     Args:
@@ -145,7 +145,7 @@ def evaluate_unrelated(
         processes.gather("unrelated done", None, tell)
     if not processes.is_first:
         return None
-    return Scores.of_tables(second.tables(plan), columns, plan.total)
+    return RunScores.of_tables(second.tables(plan), columns, plan.total)
 
 
 def throughput(seconds: list[dict[str, Any]], workers: int, threads: int) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class PartScores:
 
 
 @dataclass
-class Scores:
+class RunScores:
     """The outcome of a run.
 
     Args:
@@ -153,7 +153,9 @@ class Scores:
     shared: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
     @classmethod
-    def of_tables(cls, tables: Iterable[pa.Table], names: list[str], total: int, groups: list[str] | None = None) -> Scores:
+    def of_tables(
+        cls, tables: Iterable[pa.Table], names: list[str], total: int, groups: list[str] | None = None
+    ) -> RunScores:
         """Put the parts' tables side by side, in the order of the rows.
 
         Args:

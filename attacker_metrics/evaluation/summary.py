@@ -13,12 +13,12 @@ import torchmetrics
 from numpy.typing import NDArray
 
 from attacker_metrics._version import __version__
-from attacker_metrics.evaluation.calibration import RATES, Calibration, unread
+from attacker_metrics.evaluation.calibration import RATES, NullCalibration, unread
 from attacker_metrics.evaluation.file_flags import file_flags, notes_of
 from attacker_metrics.evaluation.gates import READ, READ_RATE, STRONGEST, Gate
 from attacker_metrics.evaluation.learned_summary import Learned, in_words
 from attacker_metrics.evaluation.not_tried import not_tried
-from attacker_metrics.evaluation.scoring import DRAWS, Scores
+from attacker_metrics.evaluation.scoring import DRAWS, RunScores
 from attacker_metrics.evaluation.tails import tails_among, why_refused
 from attacker_metrics.files.digest import package_digest
 from attacker_metrics.files.writing import CODE
@@ -38,12 +38,12 @@ BOUNDED = OURS.union(MEANS)
 
 
 def summarize(
-    scores: Scores,
+    scores: RunScores,
     settings: dict[str, Any],
     gates: list[Gate],
     null: dict[str, Any] | None = None,
     learned: Learned | None = None,
-    calibrated: Calibration | None = None,
+    calibrated: NullCalibration | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``summary.json``: JSON types only, null where there is no number.
 
@@ -108,12 +108,12 @@ def summarize(
     return summary
 
 
-def attackers_of(scores: Scores) -> list[str]:
+def attackers_of(scores: RunScores) -> list[str]:
     """The columns that are components of ours or the user's, the two means aside."""
     return [name for name in scores.columns if name not in MEANS]
 
 
-def _statistics_of(scores: Scores, chosen: NDArray[np.bool_], tails: Mapping[str, Any]) -> dict[str, Any]:
+def _statistics_of(scores: RunScores, chosen: NDArray[np.bool_], tails: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: {
             **_statistics(column, chosen, scores, tails[name]),
@@ -124,7 +124,7 @@ def _statistics_of(scores: Scores, chosen: NDArray[np.bool_], tails: Mapping[str
 
 
 def _statistics(
-    column: NDArray[np.float32], chosen: NDArray[np.bool_], scores: Scores, tail: Mapping[str, Any]
+    column: NDArray[np.float32], chosen: NDArray[np.bool_], scores: RunScores, tail: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Of one component; its interval and its p95 are those of ``tails``: null, and ``refused`` why, where n is too small."""
     indices = np.flatnonzero(chosen & ~np.isnan(column))
@@ -150,7 +150,7 @@ def _finite(number: float) -> float | None:
     return float(number) if math.isfinite(number) else None
 
 
-def _strongest(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, int]:
+def _strongest(scores: RunScores, chosen: NDArray[np.bool_]) -> dict[str, int]:
     """Attacker -> on how many pairs it reads the most, most frequent first."""
     names = [name for name in attackers_of(scores) if name in OURS]
     table = np.stack([scores.columns[name][chosen] for name in names]) if names else np.empty((0, 0))
@@ -160,7 +160,9 @@ def _strongest(scores: Scores, chosen: NDArray[np.bool_]) -> dict[str, int]:
     return {names[winners[i]]: int(counts[i]) for i in np.argsort(-counts, kind="stable")}
 
 
-def _judge(gate: Gate, scores: Scores, calibrated: Calibration | None, null: Mapping[str, Any] | None) -> dict[str, Any]:
+def _judge(
+    gate: Gate, scores: RunScores, calibrated: NullCalibration | None, null: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Whether a limit is kept; what cannot be judged has not kept it: a typo or a small run must not open a gate."""
     column = _judged_column(gate, scores, calibrated)
     known = np.flatnonzero(scores.scored & ~np.isnan(column))
@@ -183,7 +185,7 @@ def _judge(gate: Gate, scores: Scores, calibrated: Calibration | None, null: Map
     return {**asdict(gate), "value": value, "exceeded": exceeded, "pairs_above": above, "unsupported": reason}
 
 
-def _judged_column(gate: Gate, scores: Scores, calibrated: Calibration | None) -> NDArray[Any]:
+def _judged_column(gate: Gate, scores: RunScores, calibrated: NullCalibration | None) -> NDArray[Any]:
     """What a limit is on, per pair: scores, percentiles, or 1 for a picture that is read and 0 for another."""
     if gate.component in scores.columns:
         return scores.columns[gate.component]
@@ -205,7 +207,7 @@ def _read(null: Mapping[str, Any] | None) -> dict[str, Any]:
     return unread(found["refused"], READ_RATE) if found["refused"] else dict(found["read"])
 
 
-def _draws(scores: Scores, scored: NDArray[np.bool_]) -> dict[str, Any] | None:
+def _draws(scores: RunScores, scored: NDArray[np.bool_]) -> dict[str, Any] | None:
     """How much of the obfuscation is random, and what averaging brings: per attacker the mean score of either."""
     random = scores.random[scored & ~np.isnan(scores.random)].astype(np.float64)
     if not len(random):
@@ -222,9 +224,9 @@ def _draws(scores: Scores, scored: NDArray[np.bool_]) -> dict[str, Any] | None:
 
 
 def _flags(
-    scores: Scores,
+    scores: RunScores,
     scored: NDArray[np.bool_],
-    calibrated: Calibration | None,
+    calibrated: NullCalibration | None,
     null: Mapping[str, Any] | None,
     learned: Learned | None,
 ) -> list[dict[str, Any]]:
@@ -248,7 +250,7 @@ def _flags(
     return [asdict(flag) for flag in raised]
 
 
-def _readings(scores: Scores, summary: dict[str, Any]) -> list[str]:
+def _readings(scores: RunScores, summary: dict[str, Any]) -> list[str]:
     """What the numbers say, in plain words."""
     readings = []
     if not summary["evaluated"]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attacker_metrics.evaluation.scoring import Scores
+from attacker_metrics.evaluation.scoring import RunScores
 from attacker_metrics.statistics import Estimate, quantile, tail_summary
 from attacker_metrics.statistics.tails import QUANTILES, TailSummary
 
@@ -16,7 +16,7 @@ TAILS = (*QUANTILES, "cvar5")
 """The statistics beside the mean, as they are called in ``summary.json``."""
 
 
-def tails_of(scores: Scores, bounded: frozenset[str]) -> dict[str, Any]:
+def tails_of(scores: RunScores, bounded: frozenset[str]) -> dict[str, Any]:
     """Component -> its mean and tails, clustered by the column ``group`` where there is one.
 
     Args:
@@ -26,7 +26,7 @@ def tails_of(scores: Scores, bounded: frozenset[str]) -> dict[str, Any]:
     return tails_among(scores, scores.scored, bounded)
 
 
-def tails_among(scores: Scores, chosen: NDArray[np.bool_], bounded: frozenset[str]) -> dict[str, Any]:
+def tails_among(scores: RunScores, chosen: NDArray[np.bool_], bounded: frozenset[str]) -> dict[str, Any]:
     """As :func:`tails_of`, for some of the pairs.
 
     Args:
@@ -38,12 +38,12 @@ def tails_among(scores: Scores, chosen: NDArray[np.bool_], bounded: frozenset[st
     return {name: _record(column[chosen], clusters, name in bounded) for name, column in scores.columns.items()}
 
 
-def why_unsupported(scores: Scores, component: str, level: str) -> str | None:
+def why_unsupported(scores: RunScores, component: str, level: str) -> str | None:
     """Why a quantile of a component, such as ``"p95"``, has no interval; None if it has one."""
     return why_refused(scores, scores.columns[component], level)
 
 
-def why_refused(scores: Scores, column: NDArray[Any], level: str) -> str | None:
+def why_refused(scores: RunScores, column: NDArray[Any], level: str) -> str | None:
     """As :func:`why_unsupported`, of any value per pair.
 
     Args:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attacker_metrics.evaluation.scoring import Scores
+from attacker_metrics.evaluation.scoring import RunScores
 from attacker_metrics.files.images import one_spelling
 from attacker_metrics.pairs.sources import FailedPair, LoadedPair, PairSource, Unused
 from attacker_metrics.reading.strongest import noise_of_equal_error, shared_content, unrelated_originals
@@ -60,7 +60,7 @@ class Selection:
         table[places] = values
         return table
 
-    def digest(self, scores: Scores, names: list[str], fit: str | None = None) -> str:
+    def digest(self, scores: RunScores, names: list[str], fit: str | None = None) -> str:
         """Tells another null apart: other pairs, another order, other attackers, or others to fit on.
 
         It says on what scale a run is, not what was found: two obfuscations of the same pictures have one digest, though the
@@ -70,7 +70,7 @@ class Selection:
         return hashlib.blake2b(json.dumps([names, pairs, fit]).encode(), digest_size=16).hexdigest()
 
 
-def choose(source: PairSource, scores: Scores, names: list[str], limit: int) -> Selection:
+def choose(source: PairSource, scores: RunScores, names: list[str], limit: int) -> Selection:
     """Choose for the scored images of a run originals of one size and other groups.
 
     Groups are those of the column ``group``; without it, pairs of one clean file are of one group. Groups that share a clean

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attacker_metrics.files.decoding import DEFAULT, Decoding, ImageError, LoadedImage
 from attacker_metrics.files.locations import one_spelling, read_bytes, reason
 from attacker_metrics.files.pictures import PICTURE_SUFFIXES, decode_picture, upright
-from attacker_metrics.files.reading import DEFAULT, ImageError, LoadedImage, Reading
 from attacker_metrics.files.tensors import TensorFileError, load_tensors
 from attacker_metrics.files.tiff import decode_tiff
 from attacker_metrics.files.urls import is_url
@@ -21,9 +21,9 @@ from attacker_metrics.files.urls import is_url
 __all__ = [
     "PICTURE_SUFFIXES",
     "TENSOR_SUFFIXES",
+    "Decoding",
     "ImageError",
     "LoadedImage",
-    "Reading",
     "decode_image",
     "is_url",
     "one_spelling",
@@ -38,19 +38,19 @@ IMAGE_KEY = "image"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_image(location: Path | str, reading: Reading = DEFAULT) -> LoadedImage:
+def read_image(location: Path | str, decoding: Decoding = DEFAULT) -> LoadedImage:
     """Read a picture (PNG, JPEG, WebP, AVIF, BMP, GIF, PPM, TIFF; 8 or 16 bit) or a tensor (``.npy``, ``.pt``,
     ``.safetensors``) from a path or URL.
 
-    EXIF orientation is applied unless ``reading`` says otherwise, and grey is expanded to three channels.
+    EXIF orientation is applied unless ``decoding`` says otherwise, and grey is expanded to three channels.
 
     Raises:
         ImageError: if the file is unreadable or too large, or has alpha, CMYK, several frames or another unusable content.
     """  # noqa: D205
-    return decode_image(read_bytes(location, reading), location, reading)
+    return decode_image(read_bytes(location, decoding), location, decoding)
 
 
-def decode_image(content: bytes, location: Path | str, reading: Reading = DEFAULT) -> LoadedImage:
+def decode_image(content: bytes, location: Path | str, decoding: Decoding = DEFAULT) -> LoadedImage:
     """Decode the content of a file; ``location`` tells by its suffix what it is, and appears in error messages.
 
     Raises:
@@ -59,14 +59,14 @@ def decode_image(content: bytes, location: Path | str, reading: Reading = DEFAUL
     suffix = PurePosixPath(urlsplit(str(location)).path if is_url(location) else location).suffix.lower()
     try:
         if suffix in TENSOR_SUFFIXES:
-            return _decode_tensor(content, suffix, location, reading)
+            return _decode_tensor(content, suffix, location, decoding)
         decode = decode_tiff if content.startswith(_TIFF) else decode_picture
-        image = decode(content, location, reading)
+        image = decode(content, location, decoding)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # decoders raise whatever they like about a damaged file
         raise ImageError(f"{location} cannot be read as an image: {reason(error)}") from error
-    return image if reading.orientation == "ignore" else replace(image, pixels=upright(image.pixels, image.orientation))
+    return image if decoding.orientation == "ignore" else replace(image, pixels=upright(image.pixels, image.orientation))
 
 
 def resize(pixels: Tensor, side: int) -> Tensor:
@@ -77,7 +77,7 @@ def resize(pixels: Tensor, side: int) -> Tensor:
     return F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
 
 
-def _decode_tensor(content: bytes, suffix: str, path: Path | str, reading: Reading) -> LoadedImage:
+def _decode_tensor(content: bytes, suffix: str, path: Path | str, decoding: Decoding) -> LoadedImage:
     try:
         value = load_tensors(content, str(path))
     except (TensorFileError, ModuleNotFoundError) as error:
@@ -90,7 +90,7 @@ def _decode_tensor(content: bytes, suffix: str, path: Path | str, reading: Readi
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
         raise ImageError(f"{path} holds a tensor without plain values ({value.layout}); store a dense one, (3, H, W).")
     value = _three_channels(value, path)
-    reading.check_size(path, *value.shape[1:])  # a view of few values may have any shape
+    decoding.check_size(path, *value.shape[1:])  # a view of few values may have any shape
     if value.dtype in (torch.uint8, torch.uint16):
         pixels = value.float() / (255 if value.dtype == torch.uint8 else 65535)
     elif value.is_floating_point():

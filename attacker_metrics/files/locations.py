@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
 
-from attacker_metrics.files.reading import DEFAULT, ImageError, Reading
+from attacker_metrics.files.decoding import DEFAULT, Decoding, ImageError
 from attacker_metrics.files.regular import LocationError, open_regular
 from attacker_metrics.files.urls import SCHEME, is_url
 
@@ -36,23 +36,23 @@ def one_spelling(location: str) -> str:
     return posixpath.normpath(location) if location and not is_url(location) else location
 
 
-def read_bytes(location: Path | str, reading: Reading = DEFAULT) -> bytes:
+def read_bytes(location: Path | str, decoding: Decoding = DEFAULT) -> bytes:
     """The content of a file or URL.
 
     Args:
         location: a path, or a URL of one of :data:`SCHEMES`.
-        reading: how large it may be, and how long a server may take.
+        decoding: how large it may be, and how long a server may take.
 
     Raises:
         ImageError: if it cannot be read: it is no regular file, too large, too late, or of another scheme.
     """
     try:
         if not is_url(location):
-            return _read_file(location, reading)
+            return _read_file(location, decoding)
         scheme, url = _allowed(str(location))
         if scheme == "file":
-            return _read_file(_local_path(url), reading, location)
-        return _fetched(scheme, url, reading)
+            return _read_file(_local_path(url), decoding, location)
+        return _fetched(scheme, url, decoding)
     except ImageError:
         raise
     except Exception as error:  # file systems of fsspec raise errors of their own
@@ -107,11 +107,11 @@ def _local_path(url: str) -> str:
     return path
 
 
-def _read_file(path: Path | str, reading: Reading, named: Path | str | None = None) -> bytes:
+def _read_file(path: Path | str, decoding: Decoding, named: Path | str | None = None) -> bytes:
     with open_regular(path) as file:
-        reading.check_bytes(named or path, os.fstat(file.fileno()).st_size)
-        content = file.read(reading.max_bytes + 1)  # it may have grown
-    reading.check_bytes(named or path, len(content))
+        decoding.check_bytes(named or path, os.fstat(file.fileno()).st_size)
+        content = file.read(decoding.max_bytes + 1)  # it may have grown
+    decoding.check_bytes(named or path, len(content))
     return content
 
 
@@ -128,49 +128,49 @@ def _file_system(scheme: str, timeout: float) -> Any:
     return fsspec.filesystem(scheme, **settings)
 
 
-def _fetched(scheme: str, url: str, reading: Reading) -> bytes:
-    system = _file_system(scheme, reading.timeout)
+def _fetched(scheme: str, url: str, decoding: Decoding) -> bytes:
+    system = _file_system(scheme, decoding.timeout)
     content: bytes
     if not isinstance(system, AsyncFileSystem):  # memory://
-        reading.check_bytes(url, system.size(url))
+        decoding.check_bytes(url, system.size(url))
         content = system.cat_file(url)
         return content
-    fetch = _http(system, url, reading) if scheme in ("http", "https") else _object(system, url, reading)
+    fetch = _http(system, url, decoding) if scheme in ("http", "https") else _object(system, url, decoding)
 
     async def cancelled_at_the_limit() -> bytes:
         import asyncio
 
-        return await asyncio.wait_for(fetch, reading.timeout)
+        return await asyncio.wait_for(fetch, decoding.timeout)
 
     begin = time.monotonic()
     try:
-        content = sync(system.loop, cancelled_at_the_limit, timeout=math.ceil(reading.timeout) + 1)
+        content = sync(system.loop, cancelled_at_the_limit, timeout=math.ceil(decoding.timeout) + 1)
     except Exception as error:
         # fsspec and the standard library name such an error differently from version to version
-        if "Timeout" in type(error).__name__ or time.monotonic() - begin >= reading.timeout:
+        if "Timeout" in type(error).__name__ or time.monotonic() - begin >= decoding.timeout:
             raise ImageError(
-                f"{url} had not arrived after {reading.timeout:g} s; raise --timeout (in Python: timeout) if the server is"
+                f"{url} had not arrived after {decoding.timeout:g} s; raise --timeout (in Python: timeout) if the server is"
                 " slow."
             ) from error
         raise
-    reading.check_bytes(url, len(content))
+    decoding.check_bytes(url, len(content))
     return content
 
 
-async def _http(system: Any, url: str, reading: Reading) -> bytes:
+async def _http(system: Any, url: str, decoding: Decoding) -> bytes:
     """Piece by piece: a server may send more than it says, or without an end. aiohttp redirects to http(s) only."""
     session = await system.set_session()
     content = io.BytesIO()
     async with session.get(system.encode_url(url), max_redirects=_MOST_REDIRECTS, **system.kwargs) as response:
         response.raise_for_status()
-        reading.check_bytes(url, response.content_length or 0)
+        decoding.check_bytes(url, response.content_length or 0)
         async for piece in response.content.iter_chunked(_CHUNK):
             content.write(piece)
-            reading.check_bytes(url, content.tell())
+            decoding.check_bytes(url, content.tell())
     return content.getvalue()
 
 
-async def _object(system: Any, url: str, reading: Reading) -> bytes:
+async def _object(system: Any, url: str, decoding: Decoding) -> bytes:
     """No more of an object than the limit and a byte, by which one sees that it is larger."""
-    content: bytes = await system._cat_file(system._strip_protocol(url), start=0, end=reading.max_bytes + 1)
+    content: bytes = await system._cat_file(system._strip_protocol(url), start=0, end=decoding.max_bytes + 1)
     return content

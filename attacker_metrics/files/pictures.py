@@ -14,7 +14,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from attacker_metrics.files.reading import ImageError, LoadedImage, Reading
+from attacker_metrics.files.decoding import Decoding, ImageError, LoadedImage
 
 PICTURE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".gif"),
@@ -30,7 +30,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 
 
-def decode_picture(content: bytes, location: Path | str, reading: Reading) -> LoadedImage:
+def decode_picture(content: bytes, location: Path | str, decoding: Decoding) -> LoadedImage:
     """Decode a picture of 8 or 16 bits, as it is stored: its orientation is told, not applied.
 
     Raises:
@@ -40,7 +40,7 @@ def decode_picture(content: bytes, location: Path | str, reading: Reading) -> Lo
     if content.startswith(_PNG):
         _check_png(content, location)
     with _opened(content, location) as image:
-        reading.check_size(location, image.height, image.width)
+        decoding.check_size(location, image.height, image.width)
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "MPO":  # a camera's JPEG with a preview behind it
             raise ImageError(f"{location} holds {frames} frames; store each as a file of its own.")

@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 import torch
 
-from attacker_metrics.files.reading import ImageError, LoadedImage, Reading
+from attacker_metrics.files.decoding import Decoding, ImageError, LoadedImage
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _MASK, _SEPARATED, _YCBCR = range(7)
 _REFUSED = {
@@ -33,7 +33,7 @@ _ORIENTATION = 274
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def decode_tiff(content: bytes, location: Path | str, reading: Reading) -> LoadedImage:
+def decode_tiff(content: bytes, location: Path | str, decoding: Decoding) -> LoadedImage:
     """Decode a TIFF file of one picture: grey, palette or RGB of up to 16 bits, or floating numbers in any range.
 
     Thumbnails beside the picture (reduced-resolution pages, sub-IFDs) are left alone.
@@ -44,7 +44,7 @@ def decode_tiff(content: bytes, location: Path | str, reading: Reading) -> Loade
     """
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page = _only_page(file, location)
-        _check(page, content, location, reading)
+        _check(page, content, location, decoding)
         pixels = page.asarray()
         orientation = page.tags.valueof(_ORIENTATION, 1)
         if page.axes == "SYX":
@@ -86,12 +86,12 @@ def _hidden_frames(file: tifffile.TiffFile, page: Any) -> int:
     return max(int(told), *(int(math.prod(shape)) // size for shape in shapes if shape), 1)
 
 
-def _check(page: tifffile.TiffPage, content: bytes, location: Path | str, reading: Reading) -> None:
+def _check(page: tifffile.TiffPage, content: bytes, location: Path | str, decoding: Decoding) -> None:
     """Refuse by the tags, before anything is decoded."""
     height, width = page.imagelength, page.imagewidth
-    reading.check_size(location, height, width)
+    decoding.check_size(location, height, width)
     if page.is_tiled:
-        reading.check_size(f"a tile of {location}", page.tilelength * max(1, page.tiledepth), page.tilewidth)
+        decoding.check_size(f"a tile of {location}", page.tilelength * max(1, page.tiledepth), page.tilewidth)
     if page.imagedepth > 1:
         raise ImageError(f"{location} holds {page.imagedepth} frames; store each as a file of its own.")
     if page.photometric in _REFUSED:

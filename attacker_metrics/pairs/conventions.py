@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from attacker_metrics.files.reading import ImageError, LoadedImage, Reading
+from attacker_metrics.files.decoding import Decoding, ImageError, LoadedImage
 
 SCALE, DAMAGED = "scale", "damaged"
 """Kinds of notes."""
@@ -30,7 +30,7 @@ class Note:
 
 
 def notes_on(
-    clean: LoadedImage, noisy: LoadedImage, names: tuple[Path | str, Path | str], reading: Reading
+    clean: LoadedImage, noisy: LoadedImage, names: tuple[Path | str, Path | str], decoding: Decoding
 ) -> tuple[Note, ...]:
     """Compare the conventions of a clean and a noisy image.
 
@@ -38,17 +38,17 @@ def notes_on(
         clean: the original.
         noisy: the hidden or reconstructed image.
         names: of the two files.
-        reading: how they were read.
+        decoding: how they were read.
 
     Returns:
         What a reader of the score must know: a scale that seems to be another one, a damaged file.
 
     Raises:
-        ImageError: naming the files, if one alone has an EXIF orientation and ``reading`` does not say what that means, if
+        ImageError: naming the files, if one alone has an EXIF orientation and ``decoding`` does not say what that means, if
             their sizes differ, or if the clean image leaves [0, 1] by more than 1e-3.
     """
-    _check_orientation(clean, noisy, names, reading)
-    _check_size(clean, noisy, names, reading)
+    _check_orientation(clean, noisy, names, decoding)
+    _check_size(clean, noisy, names, decoding)
     original, hidden = _Range.of(clean.pixels), _Range.of(noisy.pixels)
     if original.is_finite and (original.low < -_TOLERANCE or original.high > 1 + _TOLERANCE):
         swapped = hidden.is_finite and hidden.low >= -_TOLERANCE and hidden.high <= 1 + _TOLERANCE
@@ -122,9 +122,9 @@ def _odd(clean: _Range, noisy: _Range, names: tuple[Path | str, Path | str]) -> 
 
 
 def _check_orientation(
-    clean: LoadedImage, noisy: LoadedImage, names: tuple[Path | str, Path | str], reading: Reading
+    clean: LoadedImage, noisy: LoadedImage, names: tuple[Path | str, Path | str], decoding: Decoding
 ) -> None:
-    if reading.orientation != "agree" or (clean.orientation == 1) == (noisy.orientation == 1):
+    if decoding.orientation != "agree" or (clean.orientation == 1) == (noisy.orientation == 1):
         return
     turned, other = (0, 1) if clean.orientation != 1 else (1, 0)
     number = (clean, noisy)[turned].orientation
@@ -135,7 +135,7 @@ def _check_orientation(
     )
 
 
-def _check_size(clean: LoadedImage, noisy: LoadedImage, names: tuple[Path | str, Path | str], reading: Reading) -> None:
+def _check_size(clean: LoadedImage, noisy: LoadedImage, names: tuple[Path | str, Path | str], decoding: Decoding) -> None:
     shapes = tuple(clean.pixels.shape[1:]), tuple(noisy.pixels.shape[1:])
     if shapes[0] == shapes[1]:
         return
@@ -146,7 +146,7 @@ def _check_size(clean: LoadedImage, noisy: LoadedImage, names: tuple[Path | str,
             "ignore": "they were taken as they are stored; --orientation apply turns them upright",
             "apply": "they were turned upright; --orientation ignore takes them as they are stored",
             "agree": "neither or both were turned upright as their EXIF orientation says; was one turned before?",
-        }[reading.orientation]
+        }[decoding.orientation]
         message += (
             f" One is the other turned: they have EXIF orientation {clean.orientation} and {noisy.orientation}, {told}."
         )

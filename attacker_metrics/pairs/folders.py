@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from attacker_metrics.files.decoding import DEFAULT, Decoding
 from attacker_metrics.files.images import PICTURE_SUFFIXES, TENSOR_SUFFIXES
-from attacker_metrics.files.reading import DEFAULT, Reading
 from attacker_metrics.pairs.sources import FailedPair, LoadedPair, digest_of, load_pair_or_failure, printable
 
 _SUFFIXES = PICTURE_SUFFIXES + TENSOR_SUFFIXES
@@ -34,7 +34,7 @@ class FolderPairs:
         noisy: folder of the obfuscated or reconstructed images.
         side: if given, both images are scaled so that their smaller side has this many pixels.
         allow_unmatched: leave files without a partner out instead of raising; they are kept in ``unmatched``.
-        reading: how files are read.
+        decoding: how files are read.
 
     Attributes:
         unused: what below either folder is no image, by kind: how many, and the names of a few.
@@ -52,9 +52,9 @@ class FolderPairs:
         *,
         side: int | None = None,
         allow_unmatched: bool = False,
-        reading: Reading = DEFAULT,
+        decoding: Decoding = DEFAULT,
     ) -> None:
-        self._side, self._reading = side, reading
+        self._side, self._reading = side, decoding
         unused: dict[str, list[Path]] = defaultdict(list)
         cleans, noisies = _images_below(clean, unused), _images_below(noisy, unused)
         self.unused = {
@@ -102,7 +102,7 @@ class FolderPairs:
 
     def load(self, index: int, row: dict[str, str]) -> LoadedPair | FailedPair:  # noqa: ARG002
         """Read the two files of a pair."""
-        return load_pair_or_failure(*self._files[index], index=index, side=self._side, reading=self._reading)
+        return load_pair_or_failure(*self._files[index], index=index, side=self._side, decoding=self._reading)
 
 
 def _images_below(folder: Path, unused: dict[str, list[Path]]) -> dict[str, Path]:

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from attacker_metrics.files.decoding import DEFAULT, Decoding
 from attacker_metrics.files.locations import open_location, reason
-from attacker_metrics.files.reading import DEFAULT, Reading
 from attacker_metrics.files.regular import LocationError
 from attacker_metrics.files.urls import is_url
 from attacker_metrics.pairs.manifest_rows import COLUMNS, CSVRows, ManifestError, ParquetRows
@@ -42,7 +42,7 @@ class ManifestPairs:
         side: if given, both images are scaled so that their smaller side has this many pixels.
         reserved: names that a further column must not have.
         draws: above 1, every ``noisy`` cell lists so many files, separated by semicolons.
-        reading: how files are read.
+        decoding: how files are read.
 
     Raises:
         ManifestError: if the manifest is of another kind, unreadable, or lacks a column.
@@ -60,15 +60,15 @@ class ManifestPairs:
         side: int | None = None,
         reserved: tuple[str, ...] = (),
         draws: int = 1,
-        reading: Reading = DEFAULT,
+        decoding: Decoding = DEFAULT,
     ) -> None:
         self.location, self._draws = location, draws
-        self._side, self._reading = side, reading
+        self._side, self._reading = side, decoding
         suffix = PurePosixPath(urlsplit(location).path if is_url(location) else location).suffix.lower()
         if suffix not in _READERS:
             raise ManifestError(f"{location} must end in {' or '.join(_READERS)}, got {suffix or 'no suffix'!r}.")
         self._folder = location.rsplit("/", 1)[0] if is_url(location) else str(Path(location).absolute().parent)
-        self._reader = _READERS[suffix](lambda: open_location(location, reading.timeout))
+        self._reader = _READERS[suffix](lambda: open_location(location, decoding.timeout))
         with self._readable("cannot be read"):
             names = self._reader.names()
         missing = [name for name in COLUMNS if name not in names]
@@ -149,8 +149,8 @@ class ManifestPairs:
         clean = self._locate(row["clean"])
         draws = self._noisy(row["noisy"])
         if self._draws == 1:
-            return load_pair_or_failure(clean, draws[0], index=index, side=self._side, reading=self._reading)
-        return load_draws(clean, draws, index=index, side=self._side, reading=self._reading)
+            return load_pair_or_failure(clean, draws[0], index=index, side=self._side, decoding=self._reading)
+        return load_draws(clean, draws, index=index, side=self._side, decoding=self._reading)
 
     def files(self) -> Iterator[Path | str]:
         """Every file or URL that is read."""

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from attacker_metrics.files import built_in
+from attacker_metrics.files.decoding import DEFAULT, Decoding
 from attacker_metrics.files.images import ImageError, decode_image, read_bytes, resize
-from attacker_metrics.files.reading import DEFAULT, Reading
 from attacker_metrics.pairs.conventions import Note, notes_on
 from attacker_metrics.pairs.demonstration import OBFUSCATIONS
 from attacker_metrics.reading.strongest.content import Shared
@@ -133,11 +133,11 @@ class BuiltInPairs:
 
 
 def load_pair_or_failure(
-    clean: Path | str, noisy: Path | str, *, index: int, side: int | None = None, reading: Reading = DEFAULT
+    clean: Path | str, noisy: Path | str, *, index: int, side: int | None = None, decoding: Decoding = DEFAULT
 ) -> LoadedPair | FailedPair:
     """:func:`load_pair`, with the error as a value."""
     try:
-        return load_pair(clean, noisy, index=index, side=side, reading=reading)
+        return load_pair(clean, noisy, index=index, side=side, decoding=decoding)
     except ImageError as error:
         return FailedPair(index, str(error))
 
@@ -148,10 +148,10 @@ def load_draws(
     *,
     index: int,
     side: int | None = None,
-    reading: Reading = DEFAULT,
+    decoding: Decoding = DEFAULT,
 ) -> LoadedPair | FailedPair:
     """A clean picture with the first of several draws of a random obfuscation and their mean, or the first error."""
-    pairs = [load_pair_or_failure(clean, draw, index=index, side=side, reading=reading) for draw in noisy]
+    pairs = [load_pair_or_failure(clean, draw, index=index, side=side, decoding=decoding) for draw in noisy]
     loaded = [pair for pair in pairs if isinstance(pair, LoadedPair)]
     for pair in pairs:
         if isinstance(pair, FailedPair):
@@ -185,19 +185,19 @@ def averaged(draws: Sequence[Tensor], clean: Tensor) -> tuple[Tensor, float]:
 
 
 def load_pair(
-    clean: Path | str, noisy: Path | str, *, index: int = 0, side: int | None = None, reading: Reading = DEFAULT
+    clean: Path | str, noisy: Path | str, *, index: int = 0, side: int | None = None, decoding: Decoding = DEFAULT
 ) -> LoadedPair:
     """Read two files (paths or URLs) of one size and orientation.
 
     Raises:
         ImageError: if a file cannot be used, their sizes differ, one alone has an EXIF orientation (see
-            :class:`~attacker_metrics.files.reading.Reading`), or the clean image leaves [0, 1] by more than 1e-3.
+            :class:`~attacker_metrics.files.decoding.Decoding`), or the clean image leaves [0, 1] by more than 1e-3.
     """
     begin = time.perf_counter()
-    contents = read_bytes(clean, reading), read_bytes(noisy, reading)
+    contents = read_bytes(clean, decoding), read_bytes(noisy, decoding)
     read = time.perf_counter()
-    original, hidden = decode_image(contents[0], clean, reading), decode_image(contents[1], noisy, reading)
-    notes = notes_on(original, hidden, (clean, noisy), reading)
+    original, hidden = decode_image(contents[0], clean, decoding), decode_image(contents[1], noisy, decoding)
+    notes = notes_on(original, hidden, (clean, noisy), decoding)
     images = (hidden.pixels, original.pixels)
     scaled = images if side is None else (resize(images[0], side), resize(images[1], side))
     return LoadedPair(index, *scaled, hidden.eight_bit, read - begin, time.perf_counter() - read, notes=notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from attacker_metrics.evaluation.calibration import RATES, Calibration
+from attacker_metrics.evaluation.calibration import RATES, NullCalibration
 from attacker_metrics.files.drawing import svg_element
 
 _NULL, _RUN, _LIMIT = "#6b7280", "#1d4ed8", "#b91c1c"
@@ -14,7 +14,7 @@ _MOST_DECADES = 12.0
 """Beyond so many, levels are drawn as one: they are extrapolated, and rarer is not more of a leak."""
 
 
-def null_svg(calibration: Calibration) -> str:
+def null_svg(calibration: NullCalibration) -> str:
     """An SVG drawing: histograms of how rare the strongest attacker's score is, with the thresholds of the null."""
     null, own = calibration.null, calibration.own
     levels = own.level[own.scored]

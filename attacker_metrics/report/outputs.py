@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from attacker_metrics.evaluation.scoring import Scores
+from attacker_metrics.evaluation.scoring import RunScores
 from attacker_metrics.evaluation.summary import OURS, attackers_of
 from attacker_metrics.evaluation.tails import TAILS
 from attacker_metrics.files.drawing import plain, svg_element
@@ -37,7 +37,7 @@ __all__ = [
 
 def write_outputs(
     stage: Path,
-    scores: Scores,
+    scores: RunScores,
     summary: dict[str, Any],
     gallery: list[tuple[str, bytes]],
     more: Mapping[str, pa.Array] | None = None,
@@ -123,7 +123,7 @@ def calibrated_rows(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]
 
 
 def as_html(
-    scores: Scores, summary: dict[str, Any], gallery: list[tuple[str, bytes]], null_drawing: str | None = None
+    scores: RunScores, summary: dict[str, Any], gallery: list[tuple[str, bytes]], null_drawing: str | None = None
 ) -> str:
     """The self-contained report."""
     environment = jinja2.Environment(
@@ -143,7 +143,7 @@ def as_html(
     )
 
 
-def most_leaking_pairs(scores: Scores, count: int) -> list[int]:
+def most_leaking_pairs(scores: RunScores, count: int) -> list[int]:
     """Indices of the pairs with the highest score of any attacker, the mean over attackers breaking ties.
 
     Another library's metric that has no score of a pair does not hide it.
@@ -203,14 +203,14 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _parts(scores: Scores) -> list[tuple[str, np.ndarray[Any, np.dtype[np.bool_]]]]:
+def _parts(scores: RunScores) -> list[tuple[str, np.ndarray[Any, np.dtype[np.bool_]]]]:
     if scores.groups is None:
         return [("all pairs", scores.scored)]
     groups = np.asarray(scores.groups)
     return [(name, scores.scored & (groups == name)) for name in dict.fromkeys(scores.groups)]
 
 
-def _distribution(scores: Scores, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
+def _distribution(scores: RunScores, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> str:
     """An SVG drawing: a box (quartiles, whole range) per component, and the single pairs where they are few."""
     names = list(scores.columns)[::-1]
     columns = [scores.columns[name][mask] for name in names]
@@ -227,7 +227,7 @@ def _distribution(scores: Scores, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> 
     return svg_element(figure)
 
 
-def _most_leaking(scores: Scores) -> list[tuple[str, str, str]]:
+def _most_leaking(scores: RunScores) -> list[tuple[str, str, str]]:
     """Id, strongest attacker and its score for the most leaking pairs."""
     names = attackers_of(scores)
     rows = []

@@ -26,7 +26,7 @@ from attacker_metrics.attackers.standard import (
     sobel,
     standardize,
 )
-from attacker_metrics.engine.program import FitTo, MSSSIMComparison, PearsonComparison, Program, is_built_in
+from attacker_metrics.engine.program import FitTo, MSSSIMMeasurement, PearsonMeasurement, Program, is_built_in
 from attacker_metrics.scoring.similarity import DEFAULT_BETAS, MSSSIM, Normalize, Similarity, SquaredPearson
 
 View = tuple[Attacker, ...]
@@ -295,9 +295,9 @@ def program_of(components: Sequence[Component], channels: int, height: int, widt
         for noisy, clean in branches:
             place = (k, len(branches), number(0, noisy), number(1, clean))
             if isinstance(similarity, MSSSIM):
-                ms_ssim.append(MSSSIMComparison(*place, similarity.betas, similarity.normalize))
+                ms_ssim.append(MSSSIMMeasurement(*place, similarity.betas, similarity.normalize))
             elif isinstance(similarity, SquaredPearson):
-                pearson.append(PearsonComparison(*place, similarity.eps))
+                pearson.append(PearsonMeasurement(*place, similarity.eps))
     program = Program(tuple(made), tuple(ms_ssim), tuple(pearson), len(components))
     counts = program.channels(channels)
     for attacker, parent in made:

@@ -16,7 +16,7 @@ from attacker_metrics._names import DEFAULT_BETAS as DEFAULT_BETAS
 from attacker_metrics._settings import number, positive_numbers
 from attacker_metrics.engine.eager.ms_ssim import TAPS
 from attacker_metrics.engine.operators import evaluate
-from attacker_metrics.engine.program import NORMALIZATIONS, MSSSIMComparison, PearsonComparison, Program
+from attacker_metrics.engine.program import NORMALIZATIONS, MSSSIMMeasurement, PearsonMeasurement, Program
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 Normalize = Literal["relu", "simple", "fold"] | None
@@ -152,7 +152,7 @@ class MSSSIM:
         self.check_size(*noisy.shape[-2:])
         if self.data_range != 1.0:
             noisy, clean = noisy / self.data_range, clean / self.data_range
-        comparison = MSSSIMComparison(0, 1, 0, 1, self.betas, self.normalize)
+        comparison = MSSSIMMeasurement(0, 1, 0, 1, self.betas, self.normalize)
         return _compare(noisy, clean, Program((), (comparison,), (), 1))
 
 
@@ -186,7 +186,7 @@ class SquaredPearson:
         """Correlate two views ``(B, ...)`` image by image, ``(B,)``."""
         _check_views(noisy, clean)
         noisy, clean = (view.flatten(1)[:, None, None] for view in (noisy, clean))
-        return _compare(noisy, clean, Program((), (), (PearsonComparison(0, 1, 0, 1, self.eps),), 1))
+        return _compare(noisy, clean, Program((), (), (PearsonMeasurement(0, 1, 0, 1, self.eps),), 1))
 
 
 def _compare(noisy: Tensor, clean: Tensor, program: Program) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from attacker_metrics.attackers.standard import pull_back
 from attacker_metrics.engine.eager.ms_ssim import ms_ssim
 from attacker_metrics.engine.eager.pearson import correlate
-from attacker_metrics.engine.program import LARGEST, FitTo, MSSSIMComparison, Program
+from attacker_metrics.engine.program import LARGEST, FitTo, MSSSIMMeasurement, Program
 
 _SHARE = 50_000  # pixels that give a CPU thread enough to do in one operation and leave what it makes in the cache
 _PLANES = 16  # that are compared at once at least: filters are several times slower on a single plane
@@ -134,12 +134,12 @@ def _views(images: list[Tensor], program: Program) -> list[Tensor]:
     return views
 
 
-def _groups(program: Program) -> list[list[MSSSIMComparison]]:
+def _groups(program: Program) -> list[list[MSSSIMMeasurement]]:
     """The runs of MS-SSIM comparisons with equal settings, which are evaluated together."""
     return [list(run) for _, run in itertools.groupby(program.ms_ssim, key=lambda m: (m.betas, m.normalize))]
 
 
-def _sides(group: Sequence[MSSSIMComparison]) -> tuple[list[int], list[int]]:
+def _sides(group: Sequence[MSSSIMMeasurement]) -> tuple[list[int], list[int]]:
     return [m.noisy for m in group], [m.clean for m in group]
 
 

@@ -68,7 +68,7 @@ class Compared(NamedTuple):
     eps: float  # of squared Pearson
 
 
-class Pair(NamedTuple):
+class PlanePair(NamedTuple):
     """Two views that are compared, by number."""
 
     noisy: int
@@ -105,7 +105,7 @@ class Plan:
     sources: tuple[Source, ...]
     ms_ssim: tuple[Compared, ...]
     pearson: tuple[Compared, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PlanePair, ...]
     edges: tuple[Edges, ...]
     blurs: tuple[Blurred, ...]
     betas: tuple[float, ...]
@@ -271,9 +271,9 @@ class _Builder:
 
 def _number(
     ms_ssim: list[Compared], pearson: list[Compared]
-) -> tuple[tuple[Pair, ...], tuple[Compared, ...], tuple[Compared, ...]]:
+) -> tuple[tuple[PlanePair, ...], tuple[Compared, ...], tuple[Compared, ...]]:
     """All pairs of views, and the comparisons with their planes numbered in the order of these pairs."""
-    pairs: list[Pair] = []
+    pairs: list[PlanePair] = []
     numbered: tuple[list[Compared], list[Compared]] = ([], [])
     free = list(range(len(pearson)))
     first = moments = 0
@@ -281,7 +281,7 @@ def _number(
     def add(m: Compared | None, p: int | None) -> None:
         nonlocal first, moments
         c = m or pearson[p or 0]
-        pairs.append(Pair(c.noisy, c.clean, c.planes, -1 if m is None else first, -1 if p is None else moments))
+        pairs.append(PlanePair(c.noisy, c.clean, c.planes, -1 if m is None else first, -1 if p is None else moments))
         if m is not None:
             numbered[0].append(m._replace(first=first))
             first += c.planes

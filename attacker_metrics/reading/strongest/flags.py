@@ -12,7 +12,7 @@ from torch import Tensor
 from attacker_metrics.reading.kinds import Kind, family_of, kinds, names
 from attacker_metrics.reading.learned.attacker import LearnedAttacker
 from attacker_metrics.reading.strongest.content import Shared
-from attacker_metrics.reading.strongest.null import Scores
+from attacker_metrics.reading.strongest.null import ScoresByName
 from attacker_metrics.reading.strongest.surprise import Floats
 
 COLLAPSED, HIGH_PEARSON, LOW_MS_SSIM, NOTICEABLE, CLIPPED = 0.05, 0.5, 0.05, 0.05, 0.01
@@ -38,10 +38,10 @@ class Flag:
 
 
 def flags(
-    scores: Scores,
+    scores: ScoresByName,
     *,
     draws: Mapping[str, Floats] | None = None,
-    averaged: Scores | None = None,
+    averaged: ScoresByName | None = None,
     random: Sequence[float] | None = None,
     clipped: Sequence[float] | None = None,
     learned: Mapping[str, LearnedAttacker] | None = None,
@@ -132,7 +132,7 @@ def images_needed(rate: float) -> int:
     return int(np.ceil(np.log(0.05) / np.log1p(-rate)))
 
 
-def _collapsed(scores: Scores) -> list[Flag]:
+def _collapsed(scores: ScoresByName) -> list[Flag]:
     # The negative of any readable picture collapses: only where other attackers do is it news.
     chosen = [name for name in scores if family_of(name) != "pearson" and name != "invert_gray"]
     shares = {name: _share(scores[name] == 0) for name in chosen}
@@ -147,7 +147,7 @@ def _collapsed(scores: Scores) -> list[Flag]:
     return [Flag("collapsed", raised[name], message)]
 
 
-def _structure(scores: Scores) -> list[Flag]:
+def _structure(scores: ScoresByName) -> list[Flag]:
     shares = {}
     for name, pearson in scores.items():
         kind = kinds().get(name)
@@ -166,7 +166,7 @@ def _structure(scores: Scores) -> list[Flag]:
     return [Flag("structure", raised[name], message)]
 
 
-def _filters(scores: Scores) -> list[Flag]:
+def _filters(scores: ScoresByName) -> list[Flag]:
     gains = {}
     for control in ("gray_clamp", "pearson_gray"):
         for word in FILTERS:
@@ -182,7 +182,7 @@ def _filters(scores: Scores) -> list[Flag]:
     return [Flag("filter", gain, message)]
 
 
-def _averaging(scores: Scores, averaged: Scores, random: Floats) -> list[Flag]:
+def _averaging(scores: ScoresByName, averaged: ScoresByName, random: Floats) -> list[Flag]:
     raised = []
     gains = {name: _mean(values - scores[name]) for name, values in averaged.items() if name in scores}
     name = max(gains, key=lambda key: gains[key], default="")

@@ -49,7 +49,7 @@ def secret_filter(image: Tensor, _generator: torch.Generator) -> Tensor:
     return F.conv2d(F.pad(image[None], (1, 1, 1, 1), mode="reflect"), kernel)[0]
 
 
-def block_permutation(image: Tensor, _generator: torch.Generator) -> Tensor:
+def permuted_blocks(image: Tensor, _generator: torch.Generator) -> Tensor:
     """Permute the pixels within every block of 8 x 8, always in the same secret way; sides are multiples of 8."""
     order = torch.randperm(_BLOCK**2, generator=torch.Generator().manual_seed(6))
     blocks = F.unfold(image[:, None], _BLOCK, stride=_BLOCK)
@@ -72,7 +72,7 @@ KNOWN_CASES: tuple[KnownCase, ...] = (
     KnownCase("mild JPEG", True, lambda x, _: JPEG(75)(x[None])[0]),
     KnownCase("flipped contrast", True, lambda x, _: 0.5 - 0.3 * (x - 0.5)),
     KnownCase("secret filter", True, secret_filter),
-    KnownCase("permuted blocks", True, block_permutation),
+    KnownCase("permuted blocks", True, permuted_blocks),
     KnownCase("contrast 1e-3", True, lambda x, _: 0.5 + 1e-3 * (x - 0.5)),
     KnownCase("contrast 1e-5", True, lambda x, _: 0.5 + 1e-5 * (x - 0.5)),
     KnownCase("random noise", False, lambda x, g: torch.rand(x.shape, generator=g)),

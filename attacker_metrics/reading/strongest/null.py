@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from attacker_metrics.reading.strongest.originals import FEWEST
 from attacker_metrics.reading.strongest.surprise import Floats, standardized, surprise
 
-Scores = Mapping[str, Floats]
+ScoresByName = Mapping[str, Floats]
 """Attacker's name -> the score of every image, float64; NaN for an image that could not be scored."""
 
 FOLDS = 5
@@ -86,7 +86,7 @@ class NullDistribution:
         (np.str_('edges'), np.float64(0.0008), np.int64(1))
     """
 
-    def __init__(self, scores: Scores, sources: NDArray[np.int64] | None = None) -> None:
+    def __init__(self, scores: ScoresByName, sources: NDArray[np.int64] | None = None) -> None:
         self.names = tuple(scores)
         self._scores = _tables(scores)
         shape = self._scores[0].shape
@@ -130,7 +130,7 @@ class NullDistribution:
                 f" originals, got {self.count}: evaluate more images, or ask for a larger rate."
             )
 
-    def strongest(self, scores: Scores) -> Strongest:
+    def strongest(self, scores: ScoresByName) -> Strongest:
         """The strongest attacker of every picture.
 
         Args:
@@ -263,7 +263,7 @@ def _share_above(values: Floats, pool: Floats, weights: Floats, *, ties: float) 
     return np.where(np.isnan(values), np.nan, above)
 
 
-def _tables(scores: Scores) -> list[Floats]:
+def _tables(scores: ScoresByName) -> list[Floats]:
     if not scores:
         raise ValueError("there are no attackers: pass at least one table of scores.")
     tables = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}

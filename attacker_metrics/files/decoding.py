@@ -18,7 +18,7 @@ class ImageError(ValueError):
 
 
 @dataclass(frozen=True)
-class Reading:
+class Decoding:
     """What a file may cost, and how it is understood.
 
     Args:
@@ -71,7 +71,7 @@ class Reading:
             )
 
 
-DEFAULT = Reading()
+DEFAULT = Decoding()
 
 
 @dataclass(frozen=True)
@@ -89,3 +89,7 @@ class LoadedImage:
     eight_bit: bool
     orientation: int = 1
     damage: str = ""
+
+
+Reading = Decoding
+"""Its name in release 0.1."""
