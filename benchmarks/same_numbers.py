@@ -25,7 +25,9 @@ import torch
 from PIL import Image
 from skimage import data
 
-NO_NUMBERS = re.compile(r"version|digest|seconds|started|finished|date|code|duration|throughput|per_second|machine|memory")
+NO_NUMBERS = re.compile(
+    r"version|began|report\.(html|json)|digest|seconds|started|finished|date|code|duration|throughput|per_second|machine|memory"
+)
 FOLDERS = "evaluate --clean {work}/files/clean --noisy {work}/files"
 COMMANDS = {
     "demonstration": "evaluate --output {work}/demonstration",
@@ -34,8 +36,24 @@ COMMANDS = {
     "negative": FOLDERS + "/negative --suite standard-v1 --null 10 --output {work}/negative",
     "learned": FOLDERS + "/noise --learned linear --output {work}/learned",
     "compare": "compare {work}/noise {work}/negative --output {work}/compare",
-    "study": "study run --builtin --output {work}/study",
+    "study": "study run {work}/files/study.yaml --output {work}/study",
 }
+STUDY = """
+name: tiny
+data: {builtin: photographs}
+images: 4
+models:
+  - {name: lenet, network: lenet}
+training: {epochs: 1, batch_size: 16, learning_rate: 0.01}
+defences:
+  - {name: plain}
+  - {name: pruning, share: [{name: pruning, share: 0.7}]}
+attacks:
+  - {name: dlg, iterations: 20}
+  - {name: invgrad, iterations: 20}
+annotation: {machine: [hog, low-pass, colours], candidates: 3}
+report: {gallery: 2, draws: 100}
+"""
 
 
 def in_python(folder: Path) -> None:
@@ -77,8 +95,10 @@ def in_python(folder: Path) -> None:
     found["assessment"] = {**assessed.scores, "p": assessed.strongest.p_value, "winner": list(assessed.strongest.winner)}
     found["quality"] = quality_scores(hidden["noise"], clean)
     torch.save(leaves(found), "tensors.pt")
+    folder.mkdir()
+    (folder / "study.yaml").write_text(STUDY)
     for side, images in {"clean": clean, **hidden}.items():
-        (folder / side).mkdir(parents=True)
+        (folder / side).mkdir()
         for i, image in enumerate(images):
             for j, turned in enumerate((image, image.flip(-1), image.flip(-2))):
                 pixels = (turned.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

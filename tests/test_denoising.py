@@ -42,6 +42,13 @@ def test_noisy_photographs_come_back(level, least):
     assert after.median() >= least
 
 
+@pytest.mark.parametrize("level", [0.1, 0.3, 1.0])
+def test_more_steps_read_no_more(level):
+    x = noisy(level)
+    few, many = (SquaredPearson()(Denoise(*steps)(x), CLEAN).mean() for steps in ((), (100,)))
+    assert few > many
+
+
 def test_a_picture_without_noise_stays_and_so_does_a_constant_one():
     synthetic = torch.zeros(1, 3, 16, 17)
     synthetic[..., 8:] = 1  # its finest details are 0

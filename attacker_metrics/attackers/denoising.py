@@ -47,7 +47,8 @@ class Denoise:
     nearly all that the picture shows. Without noise the picture stays.
 
     Args:
-        steps: of the iteration, at least 1.
+        steps: of the iteration, at least 1. More come closer to the minimum, not to the original: of photographs under noise
+            25 read more than 100, at every level tried.
 
     Raises:
         ValueError: for fewer steps, or images below 2 x 2 pixels.
@@ -65,7 +66,7 @@ class Denoise:
         total variation minimization and applications, 2004.
     """
 
-    steps: int = 100
+    steps: int = 25
 
     def __post_init__(self) -> None:
         if self.steps < 1:
