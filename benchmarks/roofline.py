@@ -30,12 +30,12 @@ PLANES, PYRAMID, TAPS, BLUR_TAPS = 14, 4 / 3, 11, 13
 FORWARD_FLOP = PLANES * PYRAMID * (4 * 2 * TAPS * 2 + 30) + 2 * (2 * BLUR_TAPS * 2 + 120)
 BACKWARD_FLOP = PLANES * PYRAMID * (3 * 2 * TAPS * 2 + 20) + 2 * BLUR_TAPS * 2 + 150
 STAGES = {
-    "views": "eager.py:_views",
-    "planes side by side": "eager.py:_gather",
+    "views": "scores.py:_views",
+    "planes side by side": "scores.py:_gather",
     "MS-SSIM and its slopes": "ms_ssim.py:ms_ssim",
     "squared Pearsons": "pearson.py:correlate",
     "squared Pearsons' slopes": "pearson.py:slopes",
-    "pull-backs": "attackers.py:pull_back",
+    "pull-backs": "standard.py:pull_back",
     "checks": "pair.py:__init__",
 }
 
