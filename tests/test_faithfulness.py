@@ -765,3 +765,14 @@ def test_a_parquet_table_that_lies_is_told_by_its_name(tmp_path, damage):
         path.write_bytes(content)
     with pytest.raises(TableError, match=r"scores\.parquet cannot be read as Parquet"):
         read_scores(path)
+
+
+@pytest.mark.parametrize("kind", ["text", "rows", "numbers"])
+def test_a_small_parquet_table_that_would_become_a_giant_one_is_refused_before(tmp_path, kind):
+    count = 2**12 if kind == "text" else 2**24
+    texts = ["x" * 2**20] if kind == "text" else ["x"]
+    cells = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), texts)
+    ids = pa.array(np.zeros(count)) if kind == "numbers" else cells
+    pq.write_table(pa.table({"reconstruction": ids, "psnr": np.zeros(count)}), tmp_path / "scores.parquet")
+    with pytest.raises(TableError, match=r"scores\.parquet cannot be read as Parquet: its .* would unfold to [\d,]+"):
+        read_scores(tmp_path / "scores.parquet")
