@@ -208,7 +208,16 @@ def test_the_residual_risk_at_its_ends():
     assert 0.9 < all_read.low < 1
     assert residual_risk(0.2, 20, 1.0, 20) == (0.0, 0.0, 1.0)
     assert residual_risk(1.0, 1, 0.0, 1).low == 0
-    for wrong, message in (((1.1, 9, 0, 9), "attack must be a rate"), ((0.5, 9, 0, 0.5), "control_n must be at least 1")):
+    assert residual_risk(0.05, 1000, 0.5, 1000) == (0.0, 0.0, 0.0)
+    nothing = residual_risk(0.0, 30, 0.0, 30)  # rates of which no spread can be told
+    assert nothing[:2] == (0.0, 0.0)
+    assert 0.05 < nothing.high < 0.3
+    for wrong, message in (
+        ((1.1, 9, 0, 9), "attack must be a rate"),
+        ((1, 9, 2, 9), "control must be"),
+        ((1, 0, 0, 9), "attack_n must be"),
+        ((0.5, 9, 0, 0.5), "control_n must be at least 1"),
+    ):
         with pytest.raises(ValueError, match=message):
             residual_risk(*wrong)
 
