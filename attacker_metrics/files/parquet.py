@@ -16,11 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from attacker_metrics.files.parquet_pages import PageError, unfolded_bytes
 from attacker_metrics.files.regular import LocationError, open_regular
 
 _SMALL = 1 << 29
 _RATIO = 100
 """Compressed text rarely shrinks to less than a tenth."""
+_LARGE = 1 << 26
+"""From here on the bound is beyond what a few pages can hold, and a walk over them would take long."""
 _NUMBER, _TEXT = 8, 48
 """Bytes that a cell takes at least, in Arrow and as a Python object."""
 _SHRINK = "no table of this program needs that: write it again, without columns that repeat long texts."
@@ -47,7 +50,7 @@ class OpenParquet:
         stream.seek(0)
         self._most = max(_SMALL, _RATIO * size)
         plain = pq.ParquetFile(stream)
-        _check_told(plain.metadata, size, self._most, number)
+        _check_size(stream, plain.metadata, size, self._most, number)
         self.nested = {field.name: field.type for field in plain.schema_arrow if pa.types.is_nested(field.type)}
         columns = [plain.schema.column(place) for place in range(len(plain.schema))]
         texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
@@ -94,17 +97,27 @@ def read_parquet(path: Path, *, as_text: bool = False) -> pa.Table:
         raise ParquetError(_cannot(path, error)) from error
 
 
-def _check_told(metadata: pq.FileMetaData, size: int, most: int, number: int) -> None:
+def _check_size(stream: BinaryIO, metadata: pq.FileMetaData, size: int, most: int, number: int) -> None:
     told = 0
     leaves = [metadata.schema.column(place) for place in range(len(metadata.schema))]
     cells = [_TEXT if leaf.physical_type == "BYTE_ARRAY" else max(number, leaf.length) for leaf in leaves]
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         for cell, column in zip(cells, map(group.column, range(group.num_columns)), strict=False):
-            told += cell * max(column.num_values, group.num_rows) + column.total_uncompressed_size
+            told += cell * max(column.num_values, group.num_rows)
+            told += max(column.total_uncompressed_size, _size_of_pages(stream, column) if size < _LARGE else 0)
     if told > most:
         raise ParquetError(
             f"its {size:,} bytes would unfold to {told:,} ({metadata.num_rows:,} rows), the limit is {most:,}; {_SHRINK}"
         )
+
+
+def _size_of_pages(stream: BinaryIO, column: pq.ColumnChunkMetaData) -> int:
+    first = column.dictionary_page_offset if column.has_dictionary_page else None
+    start = min(place for place in (first, column.data_page_offset) if place is not None)
+    try:
+        return unfolded_bytes(stream, start, start + column.total_compressed_size)
+    except PageError as error:
+        raise ParquetError(str(error)) from error
 
 
 def _is_dictionary_of_texts(kind: pa.DataType) -> bool:
