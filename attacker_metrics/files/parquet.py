@@ -121,12 +121,8 @@ def _size_of_pages(stream: BinaryIO, column: pq.ColumnChunkMetaData) -> int:
 
 
 def _is_dictionary_of_texts(kind: pa.DataType) -> bool:
-    return pa.types.is_dictionary(kind) and (
-        pa.types.is_string(kind.value_type)
-        or pa.types.is_binary(kind.value_type)
-        or pa.types.is_large_string(kind.value_type)
-        or pa.types.is_large_binary(kind.value_type)
-    )
+    texts = (pa.types.is_string, pa.types.is_binary, pa.types.is_large_string, pa.types.is_large_binary)
+    return bool(pa.types.is_dictionary(kind)) and any(test(kind.value_type) for test in texts)
 
 
 def _size_of_texts(chunk: pa.DictionaryArray) -> int:
