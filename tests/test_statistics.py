@@ -584,3 +584,12 @@ def test_beyond_five_thousand_pairs_or_groups_the_interval_is_students():
     assert worst.high - worst.low == pytest.approx(2 * 1.96 * np.std(drawn), rel=0.15)
     paired = mean_interval(np.repeat(scores, 2), np.repeat(np.arange(6000), 2))
     np.testing.assert_allclose(paired, [scores.mean(), low, high], rtol=0, atol=1e-9)
+
+
+def test_the_ends_of_a_rate_of_nearly_none_or_all_are_those_of_as_many_groups():
+    hits, groups = np.ones(3000, bool), np.repeat(np.arange(30), 100)
+    hits[7] = False
+    assert success_rate(hits, groups=groups).low == pytest.approx(proportion_confint(30, 30, method="wilson")[0])
+    assert success_rate(~hits, groups=groups).high == pytest.approx(proportion_confint(0, 30, method="wilson")[1])
+    one = rate_of_counts(1, 1)
+    assert one.upper == 1
