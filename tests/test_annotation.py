@@ -948,3 +948,18 @@ def test_without_its_extra_the_command_says_what_to_install_and_others_do_withou
     assert re.search(r"pip install .*\[annotate\]", done.stderr)
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_an_export_never_writes_over_the_tasks(study, manifest, tmp_path, capsys, options, link):
+    store, _ = study(task="category")
+    annotator = store.register("ann")
+    store.vote(annotator, store.show(annotator).trial.token, None)
+    output = manifest if link is None else tmp_path / "annotations.csv"
+    if link is not None:
+        getattr(output, link)(manifest)
+    before = manifest.read_bytes()
+    assert main(["annotate", "export", "--database", str(store.database.path), "--output", str(output), *options]) == 2
+    assert f"{output} is the list of this study's tasks" in capsys.readouterr().err
+    assert manifest.read_bytes() == before

@@ -35,6 +35,7 @@ from attacker_metrics.faithfulness import (
 )
 from attacker_metrics.faithfulness.bootstrap import draw_weights, interval, two_sided_p
 from attacker_metrics.faithfulness.rank_statistics import RankStatistics
+from attacker_metrics.files.parquet_pages import unfolded_bytes
 from attacker_metrics.metrics.leakage_direction import METRIC_FACTS, leakage_direction
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "semsim_cifar100_annotations.csv"
@@ -764,4 +765,51 @@ def test_a_parquet_table_that_lies_is_told_by_its_name(tmp_path, damage):
         content[begin] = 0xFE
         path.write_bytes(content)
     with pytest.raises(TableError, match=r"scores\.parquet cannot be read as Parquet"):
+        read_scores(path)
+
+
+@pytest.mark.parametrize("kind", ["text", "rows", "numbers"])
+def test_a_small_parquet_table_that_would_become_a_giant_one_is_refused_before(tmp_path, kind):
+    count = 2**12 if kind == "text" else 2**24
+    texts = ["x" * 2**20] if kind == "text" else ["x"]
+    cells = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), texts)
+    ids = pa.array(np.zeros(count)) if kind == "numbers" else cells
+    pq.write_table(pa.table({"reconstruction": ids, "psnr": np.zeros(count)}), tmp_path / "scores.parquet")
+    with pytest.raises(TableError, match=r"scores\.parquet cannot be read as Parquet: its .* would unfold to [\d,]+"):
+        read_scores(tmp_path / "scores.parquet")
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_the_pages_of_a_parquet_file_are_as_large_as_it_says(tmp_path, compression, version, dictionary):
+    path = tmp_path / "table.parquet"
+    texts = [f"{i % 100}" * (i % 50) for i in range(5000)]
+    content = pa.table(
+        {"a": texts, "b": [None if i % 3 else float(i) for i in range(5000)], "c": [[1, i] for i in range(5000)]}
+    )
+    written = {"compression": compression, "data_page_version": version, "use_dictionary": dictionary}
+    pq.write_table(content, path, row_group_size=2000, data_page_size=3000, **written)
+    metadata = pq.read_metadata(path)
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            start = min(column.dictionary_page_offset or column.data_page_offset, column.data_page_offset)
+            with path.open("rb") as file:
+                found = unfolded_bytes(file, start, start + column.total_compressed_size)
+            heads = column.total_uncompressed_size - found
+            assert 0 < heads < 0.6 * column.total_uncompressed_size + 200
+
+
+def test_a_parquet_file_that_calls_its_pages_small_is_refused_before_they_are_unfolded(tmp_path):
+    path = tmp_path / "scores.parquet"
+    table = pa.table({"reconstruction": ["x" * 2**30], "psnr": [1.0]})
+    pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False, store_schema=False)
+    content, metadata = path.read_bytes(), pq.read_metadata(path)
+    for size in (metadata.row_group(0).column(0).total_uncompressed_size, metadata.row_group(0).total_byte_size):
+        told = bytes((size << 1 >> shift & 127) | (128 if size << 1 >> shift > 127 else 0) for shift in range(0, 35, 7))
+        assert content.count(told) == 1
+        content = content.replace(told, b"\x82\x80\x80\x80\x00")
+    path.write_bytes(content)
+    assert pq.read_metadata(path).row_group(0).total_byte_size == 1
+    with pytest.raises(TableError, match=r"its \d\d,\d+ bytes would unfold to 1,07\d,\d+,\d+ \(1 rows\)"):
         read_scores(path)

@@ -267,3 +267,32 @@ def test_no_other_file_system_is_reached_from_the_manifests_place(location):
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_arguments):
         pass
+
+
+@pytest.mark.parametrize("where", ["clean", "note"])
+def test_a_small_file_that_repeats_a_long_text_is_refused_before_it_unfolds(tmp_path, where):
+    """Twenty kilobytes of Parquet are here 8 GB of text."""
+    count = 8192
+    long = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), ["x" * 2**20])
+    content = table(count, note=["x"] * count)
+    path = write(tmp_path / "m.parquet", content.set_column(content.column_names.index(where), where, long))
+    assert (tmp_path / "m.parquet").stat().st_size < 10**6
+    pairs = ManifestPairs(path)
+    for read in (pairs.check, lambda: pairs.rows(0, 1)):
+        with pytest.raises(ManifestError, match=r"m\.parquet .*its texts would unfold to 8,59\d,\d+,\d+ bytes"):
+            read()
+
+
+def test_a_small_file_of_endless_rows_is_refused_before_it_unfolds(tmp_path):
+    cell = pa.DictionaryArray.from_arrays(pa.array(np.zeros(2**22, np.int32)), ["x"])
+    path = write(tmp_path / "m.parquet", pa.table(dict.fromkeys(("id", "clean", "noisy"), cell)))
+    with pytest.raises(ManifestError, match=r"m\.parquet cannot be read: its .* would unfold .* \(4,194,304 rows\)"):
+        ManifestPairs(path)
+
+
+def test_categories_are_texts(tmp_path):
+    path = write(tmp_path / "m.parquet", table(3, group=pa.array(["a", "b", "a"]).dictionary_encode()))
+    pairs = ManifestPairs(path)
+    assert pairs.check()[0] == 3
+    assert pairs.rows(1, 3)["group"].to_pylist() == ["b", "a"]
+    assert pairs.rows(1, 3)["group"].type == pa.string()

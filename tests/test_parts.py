@@ -294,3 +294,16 @@ def test_a_part_of_a_stranger_with_a_right_digest_is_refused_in_words(tmp_path, 
         run.write(1, forged)
     with pytest.raises(ResumeError, match=told):
         RunScores.of_tables(run.tables(plan), ["a", "b"], 8)
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 1.0, "1", None])
+def test_a_record_whose_parts_hold_no_whole_number_of_pairs_is_refused_in_words(tmp_path, size):
+    run = UnfinishedRun(tmp_path)
+    run.begin({}, 2, 1, 1, resume=False)
+    path = run.folder / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "part_size": 1}))
+    assert UnfinishedRun(tmp_path).begin({}, 2, None, 1, resume=True).parts == 2
+    path.write_text(json.dumps({**record, "part_size": size}))
+    with pytest.raises(ResumeError, match="is damaged or not this program's"):
+        UnfinishedRun(tmp_path).begin({}, 2, None, 1, resume=True)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from attacker_metrics.files.images import Decoding, ImageError, read_bytes
 from attacker_metrics.pairs.folders import FolderPairs, PairingError
+from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
 from attacker_metrics.pairs.sources import FailedPair, LoadedPair
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
@@ -111,7 +112,11 @@ class Hostile(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         kind = self.path.strip("/").split(".")[0]
         if kind.startswith("redirect"):
-            target = {"redirect_file": "file:///etc/hostname", "redirect_loop": "/redirect_loop.png"}[kind]
+            target = {
+                "redirect_file": "file:///etc/hostname",
+                "redirect_ftp": "ftp://127.0.0.1/a.png",
+                "redirect_loop": "/redirect_loop.png",
+            }[kind]
             self.send_response(302)
             self.send_header("Location", target)
             self.end_headers()
@@ -148,13 +153,19 @@ def server():
         ("hang", "had not arrived after 1 s; raise --timeout"),
         ("drip", "had not arrived after 1 s; raise --timeout"),
         ("endless", "bytes or more, the limit is 300,000"),
-        ("redirect_file", "cannot be read as an image"),
-        ("redirect_loop", "cannot be read as an image"),
+        ("redirect_file", "is redirected to file:///etc/hostname; a server may redirect to http:// and https:// only"),
+        ("redirect_ftp", "is redirected to ftp://127.0.0.1/a.png; a server may redirect to http:// and https:// only"),
+        ("redirect_loop", "is redirected more than 5 times"),
     ],
 )
 def test_a_server_costs_its_own_file_only(server, kind, message):
     with pytest.raises(ImageError, match=message):
         read_bytes(f"{server}/{kind}.png", Decoding(timeout=1, max_bytes=300_000))
+
+
+def test_a_manifest_on_a_server_that_hangs_is_not_called_missing(server):
+    with pytest.raises(ManifestError, match="had not answered after 1 s; raise --timeout"):
+        ManifestPairs(f"{server}/hang.csv", decoding=Decoding(timeout=1))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")

@@ -498,3 +498,20 @@ def test_the_command_line_says_what_is_wrong(material, tmp_path, capsys):
         assert main([*score, "--output", str(tmp_path / "s.csv")]) == 2
         assert f"--size is {size}; it is at least 16" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("command", ["score", "train"])
+def test_a_picture_that_an_annotation_table_names_is_no_output_even_with_overwrite(tmp_path, capsys, command, link):
+    picture = tmp_path / "r0.png"
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(picture)
+    table = tmp_path / "annotations.csv"
+    table.write_text("dataset,model,attack,original,reconstruction,annotator_a\nd,m,a,o0.png,r0.png,1\n")
+    output = tmp_path / ("scores.csv" if command == "score" else "semsim.safetensors")
+    getattr(output, link)(picture)
+    before = picture.read_bytes()
+    files = ["--annotations", str(table), "--images", str(tmp_path), "--overwrite"]
+    files += ["--checkpoint", "nowhere", "--output", str(output)] if command == "score" else ["--output", str(tmp_path)]
+    assert main(["semsim", command, *files]) == 2
+    assert f"{output} is an input ({picture})" in capsys.readouterr().err
+    assert picture.read_bytes() == before

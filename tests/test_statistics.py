@@ -208,7 +208,16 @@ def test_the_residual_risk_at_its_ends():
     assert 0.9 < all_read.low < 1
     assert residual_risk(0.2, 20, 1.0, 20) == (0.0, 0.0, 1.0)
     assert residual_risk(1.0, 1, 0.0, 1).low == 0
-    for wrong, message in (((1.1, 9, 0, 9), "attack must be a rate"), ((0.5, 9, 0, 0.5), "control_n must be at least 1")):
+    assert residual_risk(0.05, 1000, 0.5, 1000) == (0.0, 0.0, 0.0)
+    nothing = residual_risk(0.0, 30, 0.0, 30)  # rates of which no spread can be told
+    assert nothing[:2] == (0.0, 0.0)
+    assert 0.05 < nothing.high < 0.3
+    for wrong, message in (
+        ((1.1, 9, 0, 9), "attack must be a rate"),
+        ((1, 9, 2, 9), "control must be"),
+        ((1, 0, 0, 9), "attack_n must be"),
+        ((0.5, 9, 0, 0.5), "control_n must be at least 1"),
+    ):
         with pytest.raises(ValueError, match=message):
             residual_risk(*wrong)
 
@@ -575,3 +584,12 @@ def test_beyond_five_thousand_pairs_or_groups_the_interval_is_students():
     assert worst.high - worst.low == pytest.approx(2 * 1.96 * np.std(drawn), rel=0.15)
     paired = mean_interval(np.repeat(scores, 2), np.repeat(np.arange(6000), 2))
     np.testing.assert_allclose(paired, [scores.mean(), low, high], rtol=0, atol=1e-9)
+
+
+def test_the_ends_of_a_rate_of_nearly_none_or_all_are_those_of_as_many_groups():
+    hits, groups = np.ones(3000, bool), np.repeat(np.arange(30), 100)
+    hits[7] = False
+    assert success_rate(hits, groups=groups).low == pytest.approx(proportion_confint(30, 30, method="wilson")[0])
+    assert success_rate(~hits, groups=groups).high == pytest.approx(proportion_confint(0, 30, method="wilson")[1])
+    one = rate_of_counts(1, 1)
+    assert one.upper == 1

@@ -11,8 +11,9 @@ from attacker_metrics.annotation.answers import Answer, main_answers, read_answe
 from attacker_metrics.annotation.database import Database, DatabaseFileError
 from attacker_metrics.annotation.store import Store
 from attacker_metrics.faithfulness.annotations import CANNOT_TELL, CLASS, KEYS, PREFIX
+from attacker_metrics.faithfulness.tables import TableError, read_table
 from attacker_metrics.files.spreadsheet import csv_text
-from attacker_metrics.files.writing import check_outputs, has_header, staged, with_suffix
+from attacker_metrics.files.writing import OutputError, check_outputs, has_header, staged, with_suffix
 
 _LOG_COLUMNS = (
     *("annotator", "position", "kind", *KEYS, "shown_original", "answer", "expected", "right"),
@@ -83,6 +84,8 @@ def export(database: Path, output: Path, *, overwrite: bool = False) -> tuple[Pa
     try:
         store = Store(opened)
         contents = {output.name: table_csv(store), log.name: log_csv(store)}
+        if _is_manifest(output, store):
+            raise OutputError(f"{output} is the list of this study's tasks; it would be lost. Pass another --output.")
     finally:
         opened.close()
     beside = has_header(log, _LOG_COLUMNS)  # of a table alone nobody can tell who made it
@@ -103,6 +106,16 @@ def _is_table(path: Path) -> bool:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         header = next(csv.reader(file), [])
     return tuple(header[: len(KEYS)]) == KEYS and any(name.startswith(PREFIX) for name in header)
+
+
+def _is_manifest(path: Path, store: Store) -> bool:
+    """Whether the file is the table that the study was made from, or a copy of it; nobody has voted in it."""
+    try:
+        table = read_table(path)
+    except (OSError, TableError):
+        return False
+    ours = table.get(KEYS[-1]) == [item.reconstruction for item in store.items]
+    return ours and not any(name.startswith(PREFIX) for name in table)
 
 
 def _cell(answer: Answer | None, *, with_class: bool) -> str:

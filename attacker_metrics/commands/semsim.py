@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from cyclopts import App, Parameter
 
@@ -13,6 +13,9 @@ from attacker_metrics._options import OVERWRITE, flag, number, option, whole
 from attacker_metrics.commands.parsing import add_command, application
 from attacker_metrics.files.terminal import printable
 from attacker_metrics.jobs.ending import OK, bad_usage
+
+if TYPE_CHECKING:
+    from attacker_metrics.faithfulness import Annotations
 
 _Options = TypeVar("_Options")
 
@@ -120,9 +123,15 @@ def _train(options: TrainOptions) -> None:
         hold_out=options.hold_out,
         seed=options.seed,
     )
-    training.check_writable(options.output, [options.annotations], overwrite=options.overwrite)
+    annotations = read_annotations(options.annotations)
+    training.check_writable(
+        options.output,
+        [options.annotations],
+        overwrite=options.overwrite,
+        many=lambda: _pictures(annotations, options.images),
+    )
     report = training.train(
-        read_annotations(options.annotations),
+        annotations,
         options.images,
         options.output,
         recipe,
@@ -153,25 +162,30 @@ def _score(options: ScoreOptions) -> None:
     if options.size is not None and options.size < 16:
         raise ValueError(f"--size is {options.size}; it is at least 16 pixels.")
     output = with_suffix(options.output, ".csv")
-    _check_table(options, output)
+    annotations = read_annotations(options.annotations)
+    _check_table(options, output, annotations)
     encoder = load_encoder(options.checkpoint)
     size = options.size or encoder.preprocessing.size
     if size is None:
         raise ValueError(f"{options.checkpoint} does not say a size; pass --size.")
     table = score_table(
-        read_annotations(options.annotations),
+        annotations,
         options.images,
         lambda preds, target: {**quality_scores(preds, target), "semsim": semsim(preds, target, encoder)},
         size=size,
         max_shift=options.align,
     )
-    _check_table(options, output)
+    _check_table(options, output, annotations)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(output, csv_text([list(table), *zip(*table.values(), strict=True)]).encode())
     print(f"wrote {printable(output)}")
 
 
-def _check_table(options: ScoreOptions, output: Path) -> None:
+def _pictures(annotations: "Annotations", images: Path) -> list[Path]:
+    return [images / str(name) for names in (annotations.original, annotations.reconstruction) for name in names]
+
+
+def _check_table(options: ScoreOptions, output: Path, annotations: "Annotations") -> None:
     from attacker_metrics.files.writing import check_outputs, has_header
 
     scores = ("reconstruction", "mse", "psnr", "ssim", "semsim")
@@ -180,4 +194,5 @@ def _check_table(options: ScoreOptions, output: Path) -> None:
         inputs=[options.annotations, options.checkpoint],
         overwrite=options.overwrite,
         ours=lambda path: has_header(path, scores, (*scores, "flipped", "shift_y", "shift_x")),
+        many=lambda: _pictures(annotations, options.images),
     )

@@ -62,7 +62,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def _read_parquet(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
-        table = read_parquet(path)
+        table = read_parquet(path, as_text=True)
     except ParquetError as error:
         raise TableError(str(error)) from error
     columns = [

@@ -67,7 +67,7 @@ def open_location(location: str, timeout: float = DEFAULT.timeout) -> BinaryIO:
         timeout: seconds that a server may be silent.
 
     Raises:
-        LocationError: if it is no regular file, or of another scheme.
+        LocationError: if it is no regular file, of another scheme, or on a server that does not answer.
         OSError: if it cannot be opened.
         ImportError: if fsspec lacks a package for the scheme.
     """
@@ -76,7 +76,15 @@ def open_location(location: str, timeout: float = DEFAULT.timeout) -> BinaryIO:
     scheme, url = _allowed(location)
     if scheme == "file":
         return open_regular(_local_path(url))
-    opened: BinaryIO = _file_system(scheme, timeout).open(url, "rb")
+    begin = time.monotonic()
+    try:
+        opened: BinaryIO = _file_system(scheme, timeout).open(url, "rb")
+    except FileNotFoundError as error:  # what fsspec says of a server that says nothing, too
+        if time.monotonic() - begin < timeout:
+            raise
+        raise LocationError(
+            f"the server had not answered after {timeout:g} s; raise --timeout (in Python: timeout) if it is slow."
+        ) from error
     return opened
 
 
@@ -159,14 +167,25 @@ def _fetched(scheme: str, url: str, decoding: Decoding) -> bytes:
 
 async def _http(system: Any, url: str, decoding: Decoding) -> bytes:
     """Piece by piece: a server may send more than it says, or without an end. aiohttp redirects to http(s) only."""
+    import aiohttp
+
     session = await system.set_session()
     content = io.BytesIO()
-    async with session.get(system.encode_url(url), max_redirects=_MOST_REDIRECTS, **system.kwargs) as response:
-        response.raise_for_status()
-        decoding.check_bytes(url, response.content_length or 0)
-        async for piece in response.content.iter_chunked(_CHUNK):
-            content.write(piece)
-            decoding.check_bytes(url, content.tell())
+    try:
+        async with session.get(system.encode_url(url), max_redirects=_MOST_REDIRECTS, **system.kwargs) as response:
+            response.raise_for_status()
+            decoding.check_bytes(url, response.content_length or 0)
+            async for piece in response.content.iter_chunked(_CHUNK):
+                content.write(piece)
+                decoding.check_bytes(url, content.tell())
+    except aiohttp.TooManyRedirects as error:
+        raise ImageError(f"{url} is redirected more than {_MOST_REDIRECTS} times; name the file itself.") from error
+    except aiohttp.ClientError as error:
+        if "UrlRedirect" not in type(error).__name__:  # classes that aiohttp 3.9 does not have
+            raise
+        raise ImageError(
+            f"{url} is redirected to {reason(error)}; a server may redirect to http:// and https:// only."
+        ) from error
     return content.getvalue()
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from attacker_metrics.files.decoding import DEFAULT, Decoding
 from attacker_metrics.files.locations import open_location, reason
+from attacker_metrics.files.parquet import ParquetError
 from attacker_metrics.files.regular import LocationError
 from attacker_metrics.files.urls import is_url
 from attacker_metrics.pairs.manifest_rows import COLUMNS, CSVRows, ManifestError, ParquetRows
@@ -90,7 +91,7 @@ class ManifestPairs:
             raise
         except ManifestError as error:
             raise ManifestError(f"{self.location}: {error}") from error
-        except LocationError as error:
+        except (LocationError, ParquetError) as error:
             raise ManifestError(f"{self.location} {otherwise}: {error}") from error
         except Exception as error:  # of Arrow and of file systems
             raise ManifestError(f"{self.location} {otherwise}: {type(error).__name__}: {reason(error)}") from error

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
+from attacker_metrics.files.parquet import OpenParquet
 from attacker_metrics.files.spreadsheet import unescaped_column
 
 COLUMNS = ("id", "clean", "noisy")
@@ -33,40 +33,45 @@ class ParquetRows:
 
     def __init__(self, opened: Callable[[], BinaryIO]) -> None:
         self._open = opened
-        self._file: pq.ParquetFile | None = None
+        self._parquet: OpenParquet | None = None
         self._cached: tuple[int, pa.Table] = (-1, None)
 
     def names(self) -> list[str]:
         """The columns."""
-        return list(self._opened().schema_arrow.names)
+        return list(self._opened().file.schema_arrow.names)
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """All rows, some thousand at a time."""
-        file = self._opened()
-        for batch in file.iter_batches(batch_size=8192, columns=columns):
-            yield _keys_as_text(pa.Table.from_batches([batch]))
+        opened = self._opened()
+        for batch in opened.file.iter_batches(batch_size=8192, columns=columns):
+            yield _keys_as_text(opened.unfolded(pa.Table.from_batches([batch])))
 
     def rows(self, start: int, stop: int) -> pa.Table:
         """The rows from ``start`` to before ``stop``, as far as there are any."""
-        file, pieces = self._opened(), []
+        opened, pieces = self._opened(), []
         for group in range(int(np.searchsorted(self._ends, start, side="right")), len(self._ends)):
             begin = int(self._ends[group - 1]) if group else 0
             if begin >= stop:
                 break
             if self._cached[0] != group:
-                self._cached = (group, _keys_as_text(file.read_row_group(group)))
+                self._cached = (group, _keys_as_text(opened.unfolded(opened.file.read_row_group(group))))
             first = max(start - begin, 0)
             pieces.append(self._cached[1].slice(first, stop - begin - first))
-        return pa.concat_tables(pieces) if pieces else _keys_as_text(file.schema_arrow.empty_table())
+        if pieces:
+            return pa.concat_tables(pieces)
+        return _keys_as_text(opened.unfolded(opened.file.schema_arrow.empty_table()))
 
-    def _opened(self) -> pq.ParquetFile:
-        if self._file is None:
+    def _opened(self) -> OpenParquet:
+        if self._parquet is None:
             stream = self._open()
             weakref.finalize(self, stream.close)
-            self._file = pq.ParquetFile(stream)
-            metadata = self._file.metadata
+            parquet = OpenParquet(stream)
+            for name, kind in parquet.nested.items():
+                raise ManifestError(f"the column {name} holds {kind}, which is neither text nor a number; leave it out.")
+            metadata = parquet.file.metadata
             self._ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
-        return self._file
+            self._parquet = parquet
+        return self._parquet
 
 
 class CSVRows:
@@ -165,8 +170,7 @@ def _is_utf8(cell: bytes) -> bool:
 
 
 def _keys_as_text(table: pa.Table) -> pa.Table:
-    """The table with ``id``, ``clean`` and ``noisy`` as text, whatever they were stored as; checked, as a file may lie."""
-    table.validate(full=True)  # text that is no UTF-8, offsets that lead out of a column
+    """The table with ``id``, ``clean`` and ``noisy`` as text, whatever they were stored as."""
     for position, name in enumerate(table.column_names):
         if name in COLUMNS and table[name].type != pa.string():
             table = table.set_column(position, name, pc.cast(table[name], pa.string()))
