@@ -20,7 +20,7 @@ from torch import Tensor
 def photograph(name: str) -> Tensor:
     """``(3, H, W)`` in [0, 1]; a grey one in three equal channels."""
     if name == "grace_hopper.jpg":
-        pixels = skimage.io.imread(Path(mpl.get_data_path()) / "sample_data" / name)  # type: ignore[no-untyped-call]
+        pixels = skimage.io.imread(Path(mpl.get_data_path()) / "sample_data" / name)
     elif name.endswith(".jpg"):
         pixels = sklearn.datasets.load_sample_image(name)
     else:
@@ -45,7 +45,8 @@ def squares(
     Returns:
         ``(count, 3, side, side)``, and of which photograph each is.
     """
-    generator, made = torch.Generator().manual_seed(seed), []
+    generator = torch.Generator().manual_seed(seed)
+    made: list[Tensor] = []
     while len(made) < count:
         picture = photograph(names[len(made) % len(names)])
         most = min(picture.shape[1:])

@@ -19,6 +19,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.evaluation.not_tried import not_tried
-from attacker_metrics.obfuscations import UNDONE_BY, ZOO, zoo
+from attacker_metrics.obfuscations import UNDONE_BY, ZOO, Obfuscation, zoo
 from attacker_metrics.reading.learned import STANDARD_LEARNED, LearnedAttackerMetric, standard_learned
 from attacker_metrics.reading.strongest import Assessment, assess
 from attacker_metrics.scoring.similarity import betas_for
@@ -83,10 +84,10 @@ def main() -> None:
 def rows(names: list[str], size: int) -> dict[str, tuple[Hide, dict[str, Any]]]:
     """What ``--rows`` names, each with what is known about it; those of the zoo first come first."""
     others: dict[str, tuple[Hide, dict[str, Any]]] = {
-        name: ((lambda x, _, hide=hide: hide(x)), {"undone_by": "pairs", "key": "fixed", "family": OTHERS})
+        name: (partial(_with_its_key, hide), {"undone_by": "pairs", "key": "fixed", "family": OTHERS})
         for name, hide in further_keys(size).items()
     }
-    found = {}
+    found: dict[str, tuple[Hide, dict[str, Any]]] = {}
     for name in names:
         if name == OTHERS:
             found.update(others)
@@ -98,8 +99,16 @@ def rows(names: list[str], size: int) -> dict[str, tuple[Hide, dict[str, Any]]]:
                     print(f"{entry.name}: left out, {size} is no multiple of {entry.side_multiple()}", flush=True)
                     continue
                 facts = {"undone_by": entry.undone_by, "key": entry.key, "family": entry.family, "destroys": entry.destroys}
-                found[entry.name] = (lambda x, first, entry=entry: entry(x, seed=1, ids=range(first, first + len(x)))), facts
+                found[entry.name] = (partial(_of_zoo, entry), facts)
     return found
+
+
+def _with_its_key(hide: Callable[[Tensor], Tensor], pictures: Tensor, _first: int) -> Tensor:
+    return hide(pictures)
+
+
+def _of_zoo(entry: Obfuscation, pictures: Tensor, first: int) -> Tensor:
+    return entry(pictures, seed=1, ids=range(first, first + len(pictures)))
 
 
 def measured(hide: Hide, fitted: Tensor | None, scored: Tensor, whose: list[str], size: int) -> dict[str, Any]:
