@@ -3,8 +3,9 @@
 python benchmarks/zoo.py [--size 64] [--pairs 200] [--scored N] [--rows anyone pairs nobody key others NAME ...]
     [--seconds S] [--again] [--output DIR]
 
-Half of the pairs are fitted on, wherever the key is the same for all pictures, and no photograph is on both sides. The other
-half (the first N of it) is scored by the suite standard-v2, and by what was fitted. The figures are the library's own
+Half of the pairs are fitted on, and no photograph is on both sides, unless every picture has a key of its own; where there is
+no key, anyone can make such pairs. The other half (the first N of it) is scored by the suite standard-v2, and by what was
+fitted. The figures are the library's own
 (``attacker_metrics.reading.strongest.assess``): every sent picture is measured by its scores with twenty originals of other
 photographs. Intervals are for further crops of these photographs.
 
@@ -70,7 +71,7 @@ def main() -> None:
         if time.monotonic() - begin > options.seconds:
             break
         if options.again or not file.exists():
-            found = measured(hide, fitted if facts["key"] == "fixed" else None, scored, whose, options.size)
+            found = measured(hide, None if facts["key"] == "per image" else fitted, scored, whose, options.size)
             store(file, {"obfuscation": name, **facts, **found, "commit": commit})
             print(line(found, name, facts["undone_by"]), flush=True)
     merged = in_order([json.loads(file.read_text()) for file in sorted(stored.glob("*.json"))])
