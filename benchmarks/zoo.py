@@ -3,11 +3,10 @@
 python benchmarks/zoo.py [--size 64] [--pairs 200] [--scored N] [--rows anyone pairs nobody key others NAME ...]
     [--seconds S] [--again] [--output DIR]
 
-Half of the pairs are fitted on, and no photograph is on both sides, unless every picture has a key of its own; where there is
-no key, anyone can make such pairs. The other half (the first N of it) is scored by the suite standard-v2, and by what was
-fitted. The figures are the library's own
-(``attacker_metrics.reading.strongest.assess``): every sent picture is measured by its scores with twenty originals of other
-photographs. Intervals are for further crops of these photographs.
+Half of the pairs are fitted on, and no photograph is on both sides, unless every picture has a key of its own; where there
+is no key, anyone can make such pairs. The other half (the first N of it) is scored by the suite standard-v2, and by what was
+fitted. The figures are the library's own (``attacker_metrics.reading.strongest.assess``): every sent picture is measured by
+its scores with twenty originals of other photographs. Intervals are for further crops of these photographs.
 
 Each row is stored when it is done (``zoo-SIZE/NAME.json`` below ``--output``), and another run goes on with those that are
 missing, ``--again`` with all; ``--seconds`` starts no row later. At the end all stored rows are merged into
