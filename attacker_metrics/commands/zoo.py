@@ -14,7 +14,7 @@ from attacker_metrics._names import ZOO_VERSION, Family, UndoneBy
 from attacker_metrics._options import flag, number, option, several, whole
 from attacker_metrics._spelling import known_as
 from attacker_metrics.commands.parsing import add_command, application
-from attacker_metrics.evaluation.options import AttackerOptions, EvaluateOptions, Learned
+from attacker_metrics.evaluation.options import AttackerOptions, EvaluateOptions, LearnedOption
 from attacker_metrics.jobs.ending import OK, SOME_FAILED, UsageError, bad_usage
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class CompareOptions:
     noisy: Annotated[Path, option("folder of the same pictures as you hid them, by the same relative paths")]
     output: Annotated[Path, option("folder, new or empty")]
     seed: Annotated[int, option("the obfuscations' secret", converter=whole)] = 0
-    learned: Learned = ()
+    learned: LearnedOption = ()
     attackers: Annotated[AttackerOptions, Parameter(name="*")] = _STANDARD
 
 

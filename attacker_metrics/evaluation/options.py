@@ -56,7 +56,7 @@ def _kinds(_type: Any, tokens: Sequence[Token]) -> tuple[LearnedKind, ...]:
     return tuple(kind for kind in LEARNED_KINDS if {kind, "all"} & asked)
 
 
-Learned = Annotated[
+LearnedOption = Annotated[
     tuple[LearnedKind | Literal["all"], ...],
     Affects.NUMBERS,
     several(
@@ -236,7 +236,7 @@ class EvaluateOptions(AttackerOptions, ReadingOptions):
             group=_ATTACKERS,
         ),
     ] = None
-    learned: Learned = ()
+    learned: LearnedOption = ()
     fit_split: Annotated[
         float | None,
         Affects.NUMBERS,

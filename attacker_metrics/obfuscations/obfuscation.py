@@ -67,8 +67,8 @@ class Obfuscation:
         leaves: what those still see who cannot undo it for lack of the picture's key; empty if that is nothing, or if
             no such key is needed.
         ceiling: the share of pictures of 64 x 64 pixels that the library's attackers read at 1 % false positives, of what
-            anyone or who has pairs can undo, where that is less than 0.95 (``benchmarks/zoo.py``); None for others. ``destroys``
-            gives the reason, if there is one.
+            anyone or who has pairs can undo, where that is less than 0.95 (``benchmarks/zoo.py``); None for others.
+            ``destroys`` gives the reason, if there is one.
         independent: whether a sent picture, its key unknown, tells nothing at all about the original.
         bounds: the least and the greatest value that a sent picture may hold.
         strength: its setting; None if there is none.
