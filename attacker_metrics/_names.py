@@ -38,3 +38,6 @@ Family = Literal[
     "quantisation",
     "safe",
 ]
+
+BACKEND_VARIABLE = "ATTACKER_METRICS_BACKEND"
+"""Environment variable that chooses the engine."""

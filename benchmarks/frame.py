@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 import attacker_metrics
-from attacker_metrics.engine.backends import VARIABLE
+from attacker_metrics._names import BACKEND_VARIABLE
 
 Step = Callable[[], object]
 Factory = Callable[[], Step]
@@ -50,7 +50,7 @@ def engine_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON file (default: benchmarks/results)")
     options = parser.parse_args()
     if options.backend:
-        os.environ[VARIABLE] = options.backend
+        os.environ[BACKEND_VARIABLE] = options.backend
     prepare(options.threads)
     return options
 

@@ -27,7 +27,7 @@ from compositions import COMPOSITIONS
 from torch import Tensor
 
 from attacker_metrics import multi_attacker_privacy_loss, safe_ms_ssim
-from attacker_metrics.engine.backends import VARIABLE
+from attacker_metrics._names import BACKEND_VARIABLE
 
 SHAPES = ((64, 3, 224, 224), (16, 3, 512, 512), (4, 3, 1024, 1024))
 PROMISED = SHAPES[:2]
@@ -94,7 +94,7 @@ def by(backend: str, function: Callable[..., dict[str, Tensor]]) -> Callable[[Te
     """A function of ours on one of its backends, which the environment names at every call."""
 
     def call(noisy: Tensor, clean: Tensor) -> dict[str, Tensor]:
-        os.environ[VARIABLE] = backend
+        os.environ[BACKEND_VARIABLE] = backend
         return function(noisy, clean)
 
     return call
@@ -147,7 +147,7 @@ def resnet_share(shape: loss.Shape, device: str) -> float | None:
         torch.autograd.backward(value)
         optimizer.step()
 
-    os.environ.pop(VARIABLE, None)
+    os.environ.pop(BACKEND_VARIABLE, None)
     steps: dict[str, frame.Step] = {"without": partial(train, False), "with": partial(train, True)}
     results = frame.summarise(frame.interleave(steps, rounds=30, budget_s=60), "without")
     share = float(results["with"]["wall_s"]["ratio"]["median"]) - 1

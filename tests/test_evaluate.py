@@ -25,8 +25,9 @@ from attacker_metrics import (
 from attacker_metrics.commands import cli
 from attacker_metrics.evaluation.tails import estimate_as_json
 from attacker_metrics.pairs.demonstration import OBFUSCATIONS
-from attacker_metrics.pairs.sources import BuiltInPairs, LoadedPair, batches_of_one_size
+from attacker_metrics.pairs.sources import BuiltInPairs, LoadedPair
 from attacker_metrics.report import outputs as report
+from attacker_metrics.scoring.batches import batches_of_one_size
 from attacker_metrics.statistics import mean_interval
 
 SEVENTEEN = [*MS_SSIM_COMPONENT_NAMES, *PEARSON_COMPONENT_NAMES, "ms_ssim", "pearson"]

@@ -19,9 +19,18 @@ from statsmodels.stats.proportion import proportion_confint
 
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
 from attacker_metrics.commands import cli
-from attacker_metrics.evaluation import pipeline, run
+from attacker_metrics.evaluation import pipeline, run, unrelated
 from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
-from attacker_metrics.reading.strongest import NullDistribution, attackers_of, noise_of_equal_error, reading, score
+from attacker_metrics.pairs.sources import BuiltInPairs
+from attacker_metrics.reading.strongest import (
+    NullDistribution,
+    Selection,
+    attackers_of,
+    noise_of_equal_error,
+    reading,
+    score,
+)
+from attacker_metrics.scoring.batches import batches_of_one_size, stacked
 from attacker_metrics.scoring.suites import STANDARD_V1
 
 SIDE, PAIRS, PEOPLE, NULL = 16, 117, 50, 2340
@@ -104,13 +113,13 @@ def rescored(pairs) -> dict[str, np.ndarray]:
 def test_strongest_attacker_and_rates_are_those_of_the_null_made_by_hand(made, summary, scores):
     selection = made[1]
     assert selection.pictures == list(range(PAIRS))
-    assert summary["null"]["comparisons"] == len(selection.pairs) == PAIRS * 20
+    assert summary["null"]["comparisons"] == len(selection.comparisons) == PAIRS * 20
     assert (summary["null"]["per_picture"], summary["null"]["pictures"]) == (20, PAIRS)
-    for i, j in selection.pairs:
+    for i, j in selection.comparisons:
         assert i % PEOPLE != j % PEOPLE
         assert i % 2 == j % 2  # one size
     originals = np.array(selection.originals)
-    tables = rescored((images(i)[0], images(j)[1]) for i, j in selection.pairs)
+    tables = rescored((images(i)[0], images(j)[1]) for i, j in selection.comparisons)
     null = NullDistribution({name: table.reshape(PAIRS, 20) for name, table in tables.items()}, originals % PEOPLE)
     columns = {name: np.array(scores[name], float) for name in null.names}
     wanted = null.strongest(columns)
@@ -414,3 +423,33 @@ def test_draws_that_are_not_there_are_refused(tmp_path, capsys, options, message
     assert cli.main(["evaluate", "--manifest", str(path), "--output", str(tmp_path / "out"), *options]) == cli.BAD_USAGE
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("room", [2**25, 1])
+def test_comparisons_read_a_picture_once_where_there_is_room(monkeypatch, room):
+    monkeypatch.setattr(unrelated, "_MOST_VALUES", room)
+    reads = []
+
+    class Counted(BuiltInPairs):
+        def load(self, index, row):
+            reads.append(index)
+            return super().load(index, row)
+
+    selection = Selection([0, 5], [[1, 2, 3], [6, 7, -1]], [0] * 24, [5])
+    pairs = unrelated.UnrelatedPairs(Counted(), selection)
+    loaded = [pairs.load(index, {}) for index in range(pairs.check()[0])]
+    assert [pair.index for pair in loaded] == list(range(3 + 2 + 2))
+    plain = BuiltInPairs()
+    wanted = [(0, 1), (0, 2), (0, 3), (5, 6), (5, 7)]
+    for pair, (sent, original) in zip(loaded, wanted, strict=False):
+        assert torch.equal(pair.noisy, plain.load(sent, {}).noisy)
+        assert torch.equal(pair.clean, plain.load(original, {}).clean)
+    anchor = plain.load(5, {})
+    assert torch.equal(loaded[5].noisy, anchor.clean)
+    assert torch.equal(loaded[6].noisy, noise_of_equal_error(anchor.noisy, anchor.clean, seed=5))
+    assert all(torch.equal(pair.clean, anchor.clean) for pair in loaded[5:])
+    assert (sorted(reads) == [0, 1, 2, 3, 5, 6, 7]) == (room > 1)
+    batches = list(batches_of_one_size(loaded, 16))
+    if room > 1:
+        assert [len(batch) for batch in batches] == [3, 2, 2]
+        assert stacked([pair.noisy for pair in batches[0]]).stride(0) == 0

@@ -1,5 +1,7 @@
 """What a pair hands out is protected; what it is given is looked at: in-place writes, conventions, swapped sides."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from conftest import SMALL, pictures, warns_once
 import attacker_metrics as am
 from attacker_metrics import MSSSIM, AttackerMetric, Component, Pair, SquaredPearson
 from attacker_metrics.attackers.standard import luma
+from attacker_metrics.reading.strongest import attackers_of
 
 RIGHT = Component("right", SquaredPearson(), (luma, lambda x: x + 0.0), (luma, lambda x: x + 0.0))
 
@@ -232,3 +235,49 @@ def test_numpy_arrays_are_answered_with_their_conversion():
     ):
         with pytest.raises(TypeError, match=r"got ndarray; convert NumPy arrays \(B, H, W, C\) by torch.from_numpy"):
             call()
+
+
+def test_one_picture_compared_with_many_is_seen_once_and_scores_as_its_copies_do():
+    seen = []
+
+    def halved(images):
+        seen.append(len(images))
+        return images / 2
+
+    generator = torch.Generator().manual_seed(0)
+    noisy, clean = torch.rand(1, 3, 64, 64, generator=generator), torch.rand(5, 3, 64, 64, generator=generator)
+    clean[3, 0, 0, 0] = math.nan
+    own = Component("own", SquaredPearson(), (halved,), (halved,))
+    components = [
+        own,
+        *(c for m in attackers_of(am.MultiAttackerPrivacy(suite="standard-v2", betas=SMALL)).values() for c in m.components),
+    ]
+    with torch.no_grad():
+        copies = Pair(noisy.repeat(5, 1, 1, 1), clean).scores(components)
+        seen.clear()
+        one = Pair(noisy.expand(5, -1, -1, -1), clean).scores(components)
+    assert seen == [1, 5]  # the noisy side once
+    for component, wanted, got in zip(components, copies, one, strict=True):
+        assert torch.equal(wanted.isnan(), torch.arange(5) == 3)
+        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0, equal_nan=True, msg=component.name)
+
+
+def test_a_gradient_reaches_every_copy_of_an_expanded_picture():
+    generator = torch.Generator().manual_seed(0)
+    noisy, clean = torch.rand(1, 3, 32, 32, generator=generator), torch.rand(3, 3, 32, 32, generator=generator)
+    component = Component("own", SquaredPearson(), (torch.sin,), (torch.sin,))
+    slopes = []
+    for make in (lambda x: x.expand(3, -1, -1, -1), lambda x: x.repeat(3, 1, 1, 1)):
+        batch = make(noisy).requires_grad_()
+        Pair(batch, clean).score(component).sum().backward()
+        slopes.append(batch.grad)
+    torch.testing.assert_close(*slopes)
+
+
+def test_one_picture_with_an_infinity_has_no_score():
+    noisy = torch.rand(1, 3, 32, 32)
+    noisy[0, 0, 0, 0] = math.inf
+    found = Pair(noisy.expand(3, -1, -1, -1), torch.rand(3, 3, 32, 32)).score(
+        Component("own", SquaredPearson(), (torch.sin,), (torch.sin,))
+    )
+    assert found.isnan().all()

@@ -20,11 +20,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from attacker_metrics._names import BACKEND_VARIABLE
 from attacker_metrics.engine import native, self_check
 from attacker_metrics.engine.eager import scores as eager
 from attacker_metrics.engine.program import Program
-
-VARIABLE = "ATTACKER_METRICS_BACKEND"
 
 
 class Backend(str):
@@ -104,16 +103,20 @@ def backend(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float
         >>> backend(dtype=torch.float64)
         'torch'
     """
-    wanted = os.environ.get(VARIABLE, "")
+    wanted = os.environ.get(BACKEND_VARIABLE, "")
     if wanted not in ("", "torch", "native", "triton"):
-        raise ValueError(f"{VARIABLE} must be 'torch', 'native' or 'triton' or unset, got {wanted!r}.")
+        raise ValueError(f"{BACKEND_VARIABLE} must be 'torch', 'native' or 'triton' or unset, got {wanted!r}.")
     kind = torch.device(device).type
     if kind == "cuda" and wanted == "triton" and dtype != torch.float64:
         if find_spec("triton") is None:
-            raise RuntimeError(f"{VARIABLE} is 'triton', which is not installed: pip install triton, or unset the variable.")
+            raise RuntimeError(
+                f"{BACKEND_VARIABLE} is 'triton', which is not installed: pip install triton, or unset the variable."
+            )
         wrong = self_check.of_triton(torch.device(device)) if torch.cuda.is_available() else ""
         if wrong:
-            raise RuntimeError(f"{VARIABLE} is 'triton', which fails its check on this device, {wrong}: unset the variable.")
+            raise RuntimeError(
+                f"{BACKEND_VARIABLE} is 'triton', which fails its check on this device, {wrong}: unset the variable."
+            )
         return Backend("triton")
     if wanted == "torch" or kind != "cpu" or dtype == torch.float64:
         return Backend("torch")
@@ -134,7 +137,7 @@ def implementation(images: Tensor, dtype: torch.dtype, program: Program, *, comp
         program: what to evaluate.
         compiled: whether a compiler traced the call: then the machine has one, and the kernel is built with it.
     """
-    if compiled and images.device.type == "cpu" and dtype != torch.float64 and not os.environ.get(VARIABLE):
+    if compiled and images.device.type == "cpu" and dtype != torch.float64 and not os.environ.get(BACKEND_VARIABLE):
         native.try_to_build()
     chosen = backend(images.device, dtype)
     if chosen == "triton":

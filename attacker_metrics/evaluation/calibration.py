@@ -10,8 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from attacker_metrics.evaluation.scoring import RunScores
-from attacker_metrics.evaluation.unrelated import SEED, Selection
-from attacker_metrics.reading.strongest import TIE_RULE, NullDistribution, Reading, Shared, Strongest, reading
+from attacker_metrics.evaluation.unrelated import SEED, digest_of
+from attacker_metrics.reading.strongest import TIE_RULE, NullDistribution, Reading, Selection, Shared, Strongest, reading
 from attacker_metrics.reading.strongest.success import TOO_FEW
 from attacker_metrics.reading.strongest.surprise import Floats
 from attacker_metrics.statistics import success_rate
@@ -78,13 +78,10 @@ class NullCalibration:
             ValueError: if no picture has a null.
         """
         pictures, originals = np.array(selection.pictures), np.array(selection.originals)
-        pairs, count = len(selection.pairs), len(selection.anchors)
-        parts = {name: np.split(matched.columns[name].astype(np.float64), [pairs, pairs + count]) for name in names}
-        tables = {name: selection.table(part[0]) for name, part in parts.items()}
-        null = NullDistribution(tables, np.array(selection.sources)[originals])
-        ceiling, noise = ({name: _mean(part[which]) for name, part in parts.items()} for which in (1, 2))
+        table = {name: matched.columns[name].astype(np.float64) for name in names}
+        null, (ceiling, noise) = selection.null(table), selection.anchored(table)
         own = {name: scores.columns[name].astype(np.float64)[pictures] for name in names}
-        shared = matched.shared[:pairs].astype(np.float64)
+        shared = matched.shared.astype(np.float64)
         return cls(
             null,
             pictures,
@@ -93,10 +90,10 @@ class NullCalibration:
             len(scores),
             own,
             tuple(Shared(*row) for row in shared[~np.isnan(shared).any(axis=1)].tolist()),
-            count,
+            len(selection.anchors),
             ceiling,
             noise,
-            selection.digest(scores, names, fit),
+            digest_of(selection, scores, names, fit),
             seconds,
         )
 
@@ -217,7 +214,3 @@ def unread(reason: str, rate: float) -> dict[str, Any]:
     """The same where it cannot be told."""
     nothing: dict[str, Any] = dict.fromkeys(("rate", "low", "high", "n", "strongest", "risk"))
     return {**nothing, "false_positive_rate": rate, "verdict": TOO_FEW, "reason": reason}
-
-
-def _mean(values: Floats) -> float | None:
-    return None if np.isnan(values).all() else float(np.nanmean(values))

@@ -26,7 +26,7 @@ from attacker_metrics.evaluation.preparation import Prepared, prepared, use_core
 from attacker_metrics.evaluation.run import default_part_size, evaluate_remaining, evaluate_unrelated, throughput
 from attacker_metrics.evaluation.scoring import RunScores, competing
 from attacker_metrics.evaluation.summary import summarize
-from attacker_metrics.evaluation.unrelated import Selection, choose
+from attacker_metrics.evaluation.unrelated import choose
 from attacker_metrics.files.digest import package_digest
 from attacker_metrics.files.run_files import REPORT, SCORES, SUMMARY, check_writable
 from attacker_metrics.files.writing import CODE, check_apart
@@ -37,6 +37,7 @@ from attacker_metrics.jobs.progress import progress
 from attacker_metrics.pairs.folders import FolderPairs
 from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
 from attacker_metrics.pairs.split import fit_rows, sides
+from attacker_metrics.reading.strongest import Selection
 from attacker_metrics.scoring.components import SPEC_VERSION
 
 MISTAKES = (UsageError, ManifestError, ResumeError, OSError)

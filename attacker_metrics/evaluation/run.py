@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 from attacker_metrics.evaluation.scoring import PartScores, RunScores, Seconds, score_part
-from attacker_metrics.evaluation.unrelated import Selection, UnrelatedPairs
+from attacker_metrics.evaluation.unrelated import UnrelatedPairs
 from attacker_metrics.jobs.parts import Plan, ResumeError, UnfinishedRun
 from attacker_metrics.jobs.processes import Processes
 from attacker_metrics.metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.pairs.loading import PartRows, load_ahead
 from attacker_metrics.pairs.sources import PairSource
+from attacker_metrics.reading.strongest import Selection
 
 OnDone = Callable[[int], None]
 Tell = Callable[[], None]

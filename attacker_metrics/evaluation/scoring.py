@@ -18,8 +18,9 @@ from attacker_metrics.jobs.parts import ResumeError
 from attacker_metrics.metrics.attacker_metric import AttackerMetric
 from attacker_metrics.metrics.collection import MultiAttackerPrivacy
 from attacker_metrics.pairs.conventions import Note
-from attacker_metrics.pairs.sources import FailedPair, LoadedPair, batches_of_one_size
+from attacker_metrics.pairs.sources import FailedPair, LoadedPair
 from attacker_metrics.reading.strongest import attackers_of, clipped_share
+from attacker_metrics.scoring.batches import batches_of_one_size, stacked
 from attacker_metrics.scoring.pair import Pair
 
 _SCORES, _COLLAPSED, _FINITE, _FAILURE, _EIGHT_BIT, _SIZE, _CLIPPED, _RANDOM, _NOTES, _SHARED = RESERVED = tuple(
@@ -334,10 +335,10 @@ def score_part(
 def _score_batch(batch: list[LoadedPair], privacy: MultiAttackerPrivacy, device: torch.device, part: PartScores) -> None:
     members = dict(privacy.items(keep_base=True, copy_state=False))
     clean = torch.stack([pair.clean for pair in batch]).to(device)
-    scored = [_scores_of(members, torch.stack([pair.noisy for pair in batch]).to(device), clean)]
+    scored = [_scores_of(members, stacked([pair.noisy for pair in batch], device), clean)]
     means = [pair.mean for pair in batch if pair.mean is not None]
     if means:
-        scored.append(_scores_of(attackers_of(privacy), torch.stack(means).to(device), clean))
+        scored.append(_scores_of(attackers_of(privacy), stacked(means, device), clean))
     values, collapsed, pairs = zip(*scored, strict=True)
     table, flags = (torch.cat(columns, dim=1).cpu().numpy() for columns in (values, collapsed))
     finite = torch.stack([pair.finite for pair in pairs]).all(dim=0).tolist()

@@ -4,70 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
+from threading import Lock
 from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from torch import Tensor
 
 from attacker_metrics.evaluation.scoring import RunScores
 from attacker_metrics.files.images import one_spelling
 from attacker_metrics.pairs.sources import FailedPair, LoadedPair, PairSource, Unused
-from attacker_metrics.reading.strongest import noise_of_equal_error, shared_content, unrelated_originals
+from attacker_metrics.reading.strongest import Selection, shared_content, unrelated_originals
 from attacker_metrics.reading.strongest.originals import FEWEST, PER_PICTURE, numbered
 
 SEED = 0
 MOST_ANCHORS = 200
 """Images of which ceiling and noise of equal error are scored."""
 _ROWS = 4096
+_MOST_VALUES = 2**25
+"""Numbers in images that are kept for further comparisons: 128 MiB, a hundred pairs of 224 pixels."""
+Loaded = LoadedPair | FailedPair
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which images are compared with which originals.
+def digest_of(selection: Selection, scores: RunScores, names: list[str], fit: str | None = None) -> str:
+    """Tells another null apart: other pairs, another order, other attackers, or others to fit on.
 
-    Args:
-        pictures: rows of the pictures that have a null of their own.
-        originals: of each the rows of the unrelated originals, as many as there are; -1 for none.
-        sources: the group of every row, as a number.
-        anchors: rows of which the anchors are scored.
+    It says on what scale a run is, not what was found: two obfuscations of the same pictures have one digest, though the
+    scores of their comparisons differ.
     """
-
-    pictures: list[int]
-    originals: list[list[int]]
-    sources: list[int]
-    anchors: list[int]
-
-    @property
-    def pairs(self) -> list[tuple[int, int]]:
-        """Rows of the sent picture and of the original of every comparison, picture after picture."""
-        together = zip(self.pictures, self.originals, strict=True)
-        return [(picture, original) for picture, row in together for original in row if original >= 0]
-
-    @property
-    def total(self) -> int:
-        """Number of comparisons to score, those of the anchors included."""
-        return len(self.pairs) + 2 * len(self.anchors)
-
-    def table(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What was found of every comparison, laid out as ``originals``; NaN for none."""
-        places = np.array(self.originals) >= 0
-        table = np.full(places.shape, np.nan)
-        table[places] = values
-        return table
-
-    def digest(self, scores: RunScores, names: list[str], fit: str | None = None) -> str:
-        """Tells another null apart: other pairs, another order, other attackers, or others to fit on.
-
-        It says on what scale a run is, not what was found: two obfuscations of the same pictures have one digest, though the
-        scores of their comparisons differ.
-        """
-        pairs = [(scores.id(i), scores.id(j)) for i, j in self.pairs]
-        return hashlib.blake2b(json.dumps([names, pairs, fit]).encode(), digest_size=16).hexdigest()
+    pairs = [(scores.id(i), scores.id(j)) for i, j in selection.comparisons]
+    return hashlib.blake2b(json.dumps([names, pairs, fit]).encode(), digest_size=16).hexdigest()
 
 
 def choose(source: PairSource, scores: RunScores, names: list[str], limit: int) -> Selection:
@@ -117,10 +87,11 @@ class UnrelatedPairs:
     unused: Unused = MappingProxyType({})
 
     def __init__(self, source: PairSource, selection: Selection) -> None:
-        self._source, self._selection, self._pairs = source, selection, selection.pairs
+        self._source, self._selection = source, selection
         # In ascending order, as a CSV file is read from its begin.
-        wanted = sorted({*chain.from_iterable(self._pairs), *selection.anchors})
+        wanted = sorted({*chain.from_iterable(selection.comparisons), *selection.anchors})
         self._rows = {i: source.rows(i, i + 1).to_pylist()[0] for i in wanted}
+        self._load = _remembering(lambda row: source.load(row, self._rows[row]))
 
     def check(self) -> tuple[int, str]:
         """Number of pairs, and nothing to tell them apart by: the run's own check has done so."""
@@ -132,43 +103,50 @@ class UnrelatedPairs:
 
     def load(self, index: int, row: dict[str, str]) -> LoadedPair | FailedPair:  # noqa: ARG002
         """Read the images of a pair."""
-        pairs, anchors = len(self._pairs), len(self._selection.anchors)
-        if index < pairs:
-            one, other = (self._load(i) for i in self._pairs[index])
-            if isinstance(one, FailedPair) or isinstance(other, FailedPair):
-                return FailedPair(index, "an image cannot be read any more.")
-            return LoadedPair(
-                index,
-                one.noisy,
-                other.clean,
-                one.noisy_eight_bit,
-                one.read_s + other.read_s,
-                one.decode_s + other.decode_s,
-                one.mean,
-                shared=shared_content(one.clean, other.clean),
-            )
-        which, position = divmod(index - pairs, anchors)
-        anchor = self._selection.anchors[position]
-        pair = self._load(anchor)
-        if isinstance(pair, FailedPair):
-            return FailedPair(index, pair.reason)
+        sent, original = self._selection.rows(index)
+        one, other = self._load(sent), self._load(original)
+        if isinstance(one, FailedPair) or isinstance(other, FailedPair):
+            return FailedPair(index, "an image cannot be read any more.")
 
-        def anchored(draw: Tensor) -> Tensor:
-            return pair.clean if which == 0 else noise_of_equal_error(draw, pair.clean, seed=SEED + anchor)
+        def seen(draw: Tensor) -> Tensor:
+            return self._selection.sent(index, draw, one.clean, seed=SEED + sent)
 
-        mean = None if pair.mean is None else anchored(pair.mean)
-        return LoadedPair(
-            index,
-            anchored(pair.noisy),
-            pair.clean,
-            noisy_eight_bit=False,
-            read_s=pair.read_s,
-            decode_s=pair.decode_s,
-            mean=mean,
+        return replace(
+            one,
+            index=index,
+            noisy=seen(one.noisy),
+            clean=other.clean,
+            noisy_eight_bit=False,  # the run itself has told what is clipped
+            mean=None if one.mean is None else seen(one.mean),
+            shared=None if sent == original else shared_content(one.clean, other.clean),
         )
 
-    def _load(self, row: int) -> LoadedPair | FailedPair:
-        return self._source.load(row, self._rows[row])
+
+def _remembering(load: Callable[[int], Loaded]) -> Callable[[int], Loaded]:
+    """The same, keeping the latest: a picture is compared twenty times, and is the original of twenty others."""
+    kept: OrderedDict[int, Loaded] = OrderedDict()
+    lock = Lock()
+
+    def remembered(row: int) -> Loaded:
+        with lock:
+            if row in kept:
+                kept.move_to_end(row)
+                return kept[row]
+        found = load(row)
+        with lock:
+            found = kept.setdefault(row, found)  # of two threads that read one picture, the first's
+            while len(kept) > 1 and sum(map(_values, kept.values())) > _MOST_VALUES:
+                kept.popitem(last=False)
+        return found
+
+    return remembered
+
+
+def _values(pair: Loaded) -> int:
+    """How many numbers the images of a pair have."""
+    return (
+        0 if isinstance(pair, FailedPair) else sum(x.numel() for x in (pair.noisy, pair.clean, pair.mean) if x is not None)
+    )
 
 
 def _clean_files(source: PairSource, total: int) -> Iterator[str]:

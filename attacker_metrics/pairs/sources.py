@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -201,18 +200,6 @@ def load_pair(
     images = (hidden.pixels, original.pixels)
     scaled = images if side is None else (resize(images[0], side), resize(images[1], side))
     return LoadedPair(index, *scaled, hidden.eight_bit, read - begin, time.perf_counter() - read, notes=notes)
-
-
-def batches_of_one_size(pairs: Iterable[LoadedPair], batch_size: int) -> Iterator[list[LoadedPair]]:
-    """Gather pairs of equal size into batches; at most eight batches' worth of pairs wait at any time."""
-    waiting: dict[torch.Size, list[LoadedPair]] = defaultdict(list)
-    for pair in pairs:
-        waiting[pair.clean.shape].append(pair)
-        if len(waiting[pair.clean.shape]) == batch_size:
-            yield waiting.pop(pair.clean.shape)
-        elif sum(map(len, waiting.values())) >= 8 * batch_size:
-            yield waiting.pop(max(waiting, key=lambda size: len(waiting[size])))
-    yield from waiting.values()
 
 
 def digest_of(names: Iterable[str]) -> str:

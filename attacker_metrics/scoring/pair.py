@@ -31,8 +31,9 @@ class Pair:
 
     Every path of the library (functions, metrics, collection, command line) scores through this class. Images are read in
     float32 at least (float64 stays float64), whatever the surrounding autocast; each view and each component is
-    evaluated once, however often it is asked for. A pair of images with a NaN or an infinity scores NaN with zero
-    gradient and does not touch its neighbours. The gradient mode is that of the moment when the pair is made.
+    evaluated once, however often it is asked for; also where one picture, ``image.expand(B, -1, -1, -1)``, is compared with
+    many and no gradient is wanted. A pair of images with a NaN or an infinity scores NaN with zero gradient and does not
+    touch its neighbours. The gradient mode is that of the moment when the pair is made.
 
     Args:
         noisy: obfuscated or reconstructed images ``(B, 3, H, W)``; may leave [0, 1].
@@ -63,6 +64,7 @@ class Pair:
         self.finite: Tensor = torch.linalg.vector_norm(bounds, math.inf, dim=0) < math.inf
         """``(B,)`` bool: no pixel of either image is NaN or infinite."""
         self._grad = torch.is_grad_enabled()
+        self._of_one = [self._is_one_picture(image) for image in self._given]
         self._views: dict[tuple[int, View], Tensor] = {}
         self._sights: dict[tuple[Finder, View, View], Sight] = {}
         self._scores: dict[Component, Tensor] = {}
@@ -188,8 +190,12 @@ class Pair:
     @property
     def _one_way(self) -> bool:
         """Whether the engine may evaluate the suites' attackers: on a CPU (elsewhere not every backend can), no gradient."""
-        wanted = self._grad and any(map(wants_gradient, self._given))  # now: they may have come to want one
-        return self.device.type == "cpu" and not wanted
+        return self.device.type == "cpu" and not self._wants_gradient
+
+    @property
+    def _wants_gradient(self) -> bool:
+        """Whether a gradient is wanted now: the images may have come to want one."""
+        return self._grad and any(map(wants_gradient, self._given))
 
     def _check_unchanged(self) -> None:
         """Raise if an image was written to since its bounds were read."""
@@ -199,6 +205,11 @@ class Pair:
                 "the images were changed in place after the Pair was made, so its scores would be of no one picture: make"
                 " the Pair afterwards, or change a copy, image.clone()."
             )
+
+    def _is_one_picture(self, images: Tensor) -> bool:
+        if torch.compiler.is_compiling() or transforming() or self._wants_gradient:
+            return False
+        return len(images) > 1 and images.stride(0) == 0
 
     def _evaluate(self, known: Sequence[Component]) -> Tensor:
         self._check_unchanged()
@@ -243,13 +254,22 @@ class Pair:
         if (side, view) not in self._views:
             if view:
                 before = self._view(side, view[:-1])
-                self._views[side, view] = _seen_by(view[-1], before)
+                if self._of_one[side]:
+                    self._views[side, view] = _expanded(_seen_by(view[-1], before[:1]), len(self))
+                else:
+                    self._views[side, view] = _seen_by(view[-1], before)
             else:
                 self._check_unchanged()
-                dtype = torch.promote_types(self.dtype, torch.float32)
-                mask = self.finite.view(-1, 1, 1, 1)
-                self._views[side, view] = torch.where(mask, as_computed(self._given[side], dtype), 0.0)
+                self._views[side, view] = self._image(side)
         return self._views[side, view]
+
+    def _image(self, side: int) -> Tensor:
+        """The images as they are computed with: 0 where a pixel is not finite."""
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        if self._of_one[side]:
+            image = self._given[side][:1]
+            return _expanded(torch.where(image.isfinite().all(), as_computed(image, dtype), 0.0), len(self))
+        return torch.where(self.finite.view(-1, 1, 1, 1), as_computed(self._given[side], dtype), 0.0)
 
 
 def _seen_by(attacker: Attacker, images: Tensor) -> Tensor:
@@ -264,6 +284,10 @@ def _seen_by(attacker: Attacker, images: Tensor) -> Tensor:
             f" {got}."
         )
     return view.to(images.dtype, copy=True)
+
+
+def _expanded(view: Tensor, count: int) -> Tensor:
+    return view.expand(count, *view.shape[1:])
 
 
 def _versions(images: tuple[Tensor, Tensor]) -> tuple[int, ...] | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from attacker_metrics._names import BACKEND_VARIABLE
 from attacker_metrics._warnings import warn
 from attacker_metrics.engine import self_check
 from attacker_metrics.engine.native import recipe, trust
@@ -106,8 +107,6 @@ def loaded() -> Kernel | None:
     Raises:
         ValueError: if ``ATTACKER_METRICS_ISA`` names a variant that this processor cannot run.
     """
-    from attacker_metrics.engine.backends import VARIABLE
-
     refused: list[str] = []
     for place in _places():
         try:
@@ -116,8 +115,8 @@ def loaded() -> Kernel | None:
             refused.append(f"The compiled kernel {place} is not used, torch is: {error}")
         except OSError:
             pass
-    if refused and os.environ.get(VARIABLE) != "native":
-        warn(f"{refused[0]}. Then attacker_metrics.build_native() builds it anew; {VARIABLE}=torch does without it.")
+    if refused and os.environ.get(BACKEND_VARIABLE) != "native":
+        warn(f"{refused[0]}. Then attacker_metrics.build_native() builds it anew; {BACKEND_VARIABLE}=torch does without it.")
     return None
 
 

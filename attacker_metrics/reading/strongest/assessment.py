@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from attacker_metrics.reading.strongest.content import Shared, shared_content
 from attacker_metrics.reading.strongest.distributed import check_same, share, together
 from attacker_metrics.reading.strongest.null import NullDistribution, Strongest
 from attacker_metrics.reading.strongest.originals import MOST_COMPARISONS, numbered, plain, unrelated_originals
+from attacker_metrics.reading.strongest.selection import Selection
 from attacker_metrics.reading.strongest.success import Reading, reading
 from attacker_metrics.reading.strongest.surprise import Floats
+from attacker_metrics.scoring.batches import batches_of_one_size, stacked
 from attacker_metrics.scoring.pair import Pair
 
 Images = Callable[[int], tuple[Tensor, Tensor]]
@@ -40,7 +42,7 @@ class Assessment:
         originals: ``(n, k)`` which images' originals each was compared with; -1 for none.
         groups: the group of every image.
         shared: of every comparison that was made, in the order of ``originals``, what the two originals have in common.
-        ceiling: attacker -> its mean score of a clean picture against itself.
+        ceiling: attacker -> its mean score of a clean picture against itself; None where no image has one.
         equal_noise: attacker -> its mean score of the clean pictures under Gaussian noise of the same mean squared error.
     """
 
@@ -51,8 +53,8 @@ class Assessment:
     originals: NDArray[np.int64]
     groups: tuple[Hashable, ...]
     shared: tuple[Shared, ...]
-    ceiling: dict[str, float]
-    equal_noise: dict[str, float]
+    ceiling: dict[str, float | None]
+    equal_noise: dict[str, float | None]
 
     def success(self, rate: float, *, attacker: str | None = None) -> NDArray[np.bool_]:
         """``(n,)``: whose picture is read at a false-positive rate, by the strongest attacker or by one of them.
@@ -166,8 +168,10 @@ def assess(
     sizes = [size for everyones in gathered(sizes) for size in everyones]
     kept = [ids[i] if groups is None else groups[i] for i in scored]
     originals = unrelated_originals(kept, kinds=sizes, seed=seed, limit=comparisons)
-    rows, columns = np.nonzero(originals >= 0)
-    if not len(rows):
+    selection = Selection(
+        list(range(count)), originals.tolist(), numbered(kept).tolist(), list(range(count)) if anchors else []
+    )
+    if not selection.comparisons:
         raise ValueError(
             f"not enough pictures: {count} images are of one group (or no two of different groups have one size); add images"
             " of other groups."
@@ -175,31 +179,20 @@ def assess(
     shared: list[Shared] = []
     last: list[tuple[int, Tensor, Tensor]] = []
 
-    def unrelated(k: int) -> tuple[Tensor, Tensor]:
-        i, j = int(rows[k]), int(originals[rows[k], columns[k]])
+    def selected(k: int) -> tuple[Tensor, Tensor]:
+        i, j = selection.rows(k)
         if not last or last[0][0] != i:  # comparisons of one image follow each other
             last[:] = [(i, *images(scored[i]))]
-        other = images(scored[j])[1]
-        shared.append(shared_content(last[0][2], other))
-        return last[0][1], other
+        _, noisy, own = last[0]
+        other = own if i == j else images(scored[j])[1]
+        if i != j:
+            shared.append(shared_content(own, other))
+        return selection.sent(k, noisy, own, seed=seed + scored[i]), other
 
-    table = score_share(unrelated, len(rows))
+    table = score_share(selected, selection.total)
     shared = [one for everyones in gathered(shared) for one in everyones]
-    tables = {name: _placed(values, originals.shape, (rows, columns)) for name, values in table.items()}
-    null = NullDistribution(tables, numbered(kept)[originals])
-    ceiling: dict[str, float] = {}
-    equal_noise: dict[str, float] = {}
-    if anchors:
-
-        def identical(i: int) -> tuple[Tensor, Tensor]:
-            _, original = images(scored[i])
-            return original, original
-
-        def noised(i: int) -> tuple[Tensor, Tensor]:
-            hidden, original = images(scored[i])
-            return noise_of_equal_error(hidden, original, seed=seed + scored[i]), original
-
-        ceiling, equal_noise = _means(score_share(identical, count)), _means(score_share(noised, count))
+    null = selection.null(table)
+    ceiling, equal_noise = selection.anchored(table) if anchors else ({}, {})
     return Assessment(
         ids=tuple(ids[i] for i in scored),
         scores=scores,
@@ -235,29 +228,14 @@ def score(
     """
     table = {name: np.full(count, np.nan) for name in attackers}
     components = [component for metric in attackers.values() for component in metric.components]
-    start = 0
     with torch.inference_mode():
-        for batch in _batches(pairs, batch_size):
-            pair = Pair(torch.stack([noisy for noisy, _ in batch]), torch.stack([clean for _, clean in batch]))
+        for batch in batches_of_one_size(enumerate(pairs), batch_size, itemgetter(1)):
+            rows, images = zip(*batch, strict=True)
+            pair = Pair(*map(stacked, zip(*images, strict=True)))
             pair.scores(components)
             for name, metric in attackers.items():
-                table[name][start : start + len(batch)] = metric.scores(pair).double().cpu().numpy()
-            start += len(batch)
+                table[name][list(rows)] = metric.scores(pair).double().cpu().numpy()
     return table
-
-
-def noise_of_equal_error(noisy: Tensor, clean: Tensor, *, seed: int = 0) -> Tensor:
-    """The clean picture under Gaussian noise with the mean squared error, so the PSNR, of the noisy one; ``(3, H, W)``.
-
-    Example:
-        >>> import torch
-        >>> clean = torch.rand(3, 64, 64)
-        >>> noisy = noise_of_equal_error(1 - clean, clean)
-        >>> bool(((noisy - clean).square().mean() - (1 - 2 * clean).square().mean()).abs() < 1e-6)
-        True
-    """
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
-    return clean + noise * ((noisy - clean).square().mean() / noise.square().mean()).sqrt()
 
 
 def _fit(attacker: LearnedAttacker, images: Images, ids: Sequence[Hashable], fit: list[int], batch_size: int) -> None:
@@ -266,35 +244,13 @@ def _fit(attacker: LearnedAttacker, images: Images, ids: Sequence[Hashable], fit
 
     def learn() -> None:
         mine = [fit[k] for k in share(len(fit))]
-        names = iter(str(ids[i]) for i in mine)
-        for batch in _batches(map(images, mine), batch_size):
-            noisy, clean = (torch.stack(side) for side in zip(*batch, strict=True))
-            attacker.fit_update(noisy, clean, [next(names) for _ in batch])
+        for batch in batches_of_one_size(((i, images(i)) for i in mine), batch_size, itemgetter(1)):
+            rows, pairs = zip(*batch, strict=True)
+            noisy, clean = (torch.stack(side) for side in zip(*pairs, strict=True))
+            attacker.fit_update(noisy, clean, [str(ids[i]) for i in rows])
 
     together(learn)
     attacker.fit_compute()
-
-
-def _batches(items: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    for _, run in groupby(items, key=lambda item: item[0].shape):
-        batch: list[tuple[Tensor, Tensor]] = []
-        for item in run:
-            batch.append(item)
-            if len(batch) == batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-
-def _placed(values: Floats, shape: tuple[int, ...], places: tuple[NDArray[np.intp], ...]) -> Floats:
-    table = np.full(shape, np.nan)
-    table[places] = values
-    return table
-
-
-def _means(scores: dict[str, Floats]) -> dict[str, float]:
-    return {name: float(np.nanmean(values)) for name, values in scores.items()}
 
 
 def _check(ids: Sequence[Hashable], groups: Sequence[Hashable] | None, fit: Sequence[bool] | None, batch_size: int) -> None:

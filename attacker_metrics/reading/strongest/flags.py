@@ -113,7 +113,8 @@ def clipped_share(noisy: Tensor) -> list[float]:
         >>> clipped_share(torch.tensor([[[[0.0, 0.5, 0.7, 1.2]]]]))
         [0.5]
     """
-    shares: list[float] = ((noisy <= 0) | (noisy >= 1)).flatten(1).double().mean(dim=1).tolist()
+    clipped = ((noisy <= 0) | (noisy >= 1)).flatten(1)
+    shares: list[float] = (clipped.count_nonzero(dim=1).double() / clipped.shape[1]).tolist()
     return shares
 
 

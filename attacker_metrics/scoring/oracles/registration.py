@@ -16,7 +16,7 @@ from attacker_metrics.scoring.oracles.orientation import fitted
 from attacker_metrics.scoring.oracles.refinement import refined
 from attacker_metrics.scoring.oracles.warping import moved, similar, warped
 
-_SEARCH, _COARSE, _FINE = 48, 64, 128
+_SEARCH, _COARSE, _FINE = 40, 48, 96
 """Pixels of the longer side at which places are searched, and at which they are refined."""
 _CANDIDATES = 6
 
