@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import frame
-import numpy as np
 import zoo_picture
 from further_keys import further_keys
 from photographs import squares
@@ -52,12 +51,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64, help="pixels a side (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=200, help="half of them are fitted on (default: %(default)s)")
     parser.add_argument("--scored", type=int, help="of the other half score so many only (default: all)")
-    parser.add_argument(
-        "--rows",
-        nargs="+",
-        default=["anyone", "pairs", "nobody", "key"],
-        help=f"also {OTHERS}, names (default: %(default)s)",
-    )
+    parser.add_argument("--rows", nargs="+", default=list(UNDONE_BY), help=f"also {OTHERS}, names (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no row later than that")
     parser.add_argument("--again", action="store_true", help="measure rows that are stored too")
     options = frame.engine_options(parser)
@@ -78,6 +72,8 @@ def main() -> None:
         print(table(merged))
         print("below .95, and the zoo's table does not say so: " + (", ".join(unexplained(merged)) or "none"))
         zoo_picture.draw(merged, options.output / f"zoo-{options.size}.png", f"{options.size} x {options.size} pixels")
+        for row in merged:  # who is not named reads nothing, or was not tried
+            row["alone"] = {name: share for name, share in row["alone"].items() if share}
         payload = {"size": options.size, "pairs": options.pairs, "suite": SUITE, "false_positive_rate": RATE, "rows": merged}
         print(f"wrote {frame.save(f'zoo-{options.size}', payload, options.output).name}")
 
@@ -127,12 +123,11 @@ def measured(hide: Hide, fitted: Tensor | None, scored: Tensor, whose: list[str]
     sent = hide(scored, 0 if fitted is None else len(fitted))
     privacy = MultiAttackerPrivacy(suite=SUITE, betas=betas, nan_strategy="ignore", extra=learned)
     assessment = assess(lambda i: (sent[i], scored[i]), range(len(scored)), privacy, groups=whose, anchors=False)
-    kinds = {metric.name.removesuffix("_gray"): metric.attacker for metric in learned if metric.name.endswith("_gray")}
+    kinds = {metric.components[0].attacker: metric.attacker for metric in learned}
     return {
         **read(assessment),
         "found": {kind: str(attacker.found) for kind, attacker in kinds.items() if hasattr(attacker, "found")},
-        "refused": refused,
-        "not_tried": not_tried({"suite": SUITE, "learned": list(kinds), "draws": None}),
+        "not_tried": not_tried({"suite": SUITE, "learned": list(kinds), "draws": None}, refused),
         "cpu_s": round(time.process_time() - start, 1),
     }
 
@@ -165,8 +160,6 @@ def read(found: Assessment) -> dict[str, Any]:
         "verdict": reading.verdict,
         "strongest": reading.strongest,
         "alone": {name: float(found.success(RATE, attacker=name).mean()) for name in found.scores},
-        "score": {name: round(float(np.nanmean(scores)), 4) for name, scores in found.scores.items()},
-        "unrelated": {name: round(found.null.mean(name), 4) for name in found.scores},
     }
 
 

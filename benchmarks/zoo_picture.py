@@ -79,6 +79,7 @@ def fields(row: Row) -> list[float]:
     alone: dict[str, list[float]] = {}
     for name, share in row["alone"].items():
         alone.setdefault(kinds()[name].attacker, []).append(share)
+    assert not (unknown := alone.keys() - {one for members in COLUMNS.values() for one in members}), unknown
     return [
         row["read"],
         *(max((share for one in members for share in alone.get(one, [])), default=np.nan) for members in COLUMNS.values()),

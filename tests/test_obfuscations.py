@@ -84,6 +84,7 @@ def test_the_metadata_are_complete(entry):
     assert (entry.undone_by == "nobody") == (entry.destroys == "everything")
     assert entry.undone_by != "key" or entry.key == "per image"
     assert bool(entry.leaves) == (entry.undone_by == "key" and not entry.independent)
+    assert entry.ceiling is None or (entry.destroys and entry.undone_by in ("anyone", "pairs") and entry.ceiling < 0.95)
     assert entry.bounds[0] < entry.bounds[1]
     if entry.strength is not None:
         assert entry.strength.meaning

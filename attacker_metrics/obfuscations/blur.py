@@ -148,6 +148,7 @@ BLUR = (
         _private_pixels,
         key="per image",
         destroys="differences within a block, and what the noise covers",
+        ceiling=0.32,
         strength=Strength("epsilon of a channel, for pictures that differ in 16 pixels", 0.5, 0.001, 100.0),
     ),
     Obfuscation(
