@@ -469,8 +469,10 @@ def test_compare_refuses_before_it_hides_anything(folder, tmp_path, capsys):
         (["fog", "--output", tmp_path / "new"], "has no obfuscation 'fog'"),
         (["grey", "--output", folder / "new"], "lies in"),
         (["grey", "--output", tmp_path / "full"], "not an empty folder"),
+        (["grey", "--output", tmp_path / "new", "--noisy", tmp_path / "full"], "have no partner"),
+        (["grey", "--output", tmp_path / "new", "--noisy", tmp_path / "none"], "none"),
     ):
-        assert run("compare", *arguments, *given) == 2
+        assert run("compare", *given, *arguments) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 

@@ -173,10 +173,13 @@ def compare(options: CompareOptions) -> int:
     """
     from attacker_metrics.commands.compare import CompareOptions as Runs
     from attacker_metrics.commands.compare import compare as compare_runs
+    from attacker_metrics.pairs.folders import FolderPairs, PairingError
     from attacker_metrics.report.evaluated import evaluate
 
     names = dict.fromkeys(_entry(name).name for name in options.names)
     _check_new(options.output, (options.clean, options.noisy))
+    with bad_usage(PairingError):
+        FolderPairs(options.clean, options.noisy)
     hidden, reports = options.output / "hidden", options.output / "reports"
     sent = {YOURS: options.noisy, **{name: hidden / name / SENT for name in names}}
     for name in names:
