@@ -187,6 +187,7 @@ BLUR = (
         _mask_blocks,
         key="per image",
         destroys="the covered blocks",
+        ceiling=0.72,
         strength=Strength("share of the blocks", 0.75, 0.0, 1.0),
     ),
 )
