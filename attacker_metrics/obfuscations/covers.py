@@ -105,7 +105,6 @@ COVERS = (
         _blend,
         key="per image",
         destroys="what the cover hides, unless it is known",
-        ceiling=0.88,
         reverse=_blend_back,
         strength=Strength("share of the picture", 0.4, 0.001, 1.0),
     ),

@@ -123,7 +123,7 @@ MIXING = (
         _mix_only,
         key="per image",
         destroys=_MIXED,
-        ceiling=0.72,
+        ceiling=0.74,
         bounds=(-1.0, 1.0),
         strength=_COUNT,
     ),

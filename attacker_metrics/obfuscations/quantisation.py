@@ -65,7 +65,6 @@ QUANTISATION = (
         "binarisation of scanners and fax machines",
         _threshold,
         destroys="all but one bit of a value",
-        ceiling=0.92,
         strength=Strength("threshold", 0.5, 0.0, 1.0),
     ),
     Obfuscation(
