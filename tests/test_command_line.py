@@ -17,7 +17,17 @@ from attacker_metrics.evaluation.gates import Gate
 from attacker_metrics.evaluation.options import EvaluateOptions, Found
 
 COMMANDS = ("evaluate", "views", "compare", "faithfulness", "semsim", "annotate", "study", "zoo", "selftest")
-PARTS = ("semsim train", "semsim score", "zoo list", "zoo show", "zoo apply", "study config", "study run", "study report")
+PARTS = (
+    "semsim train",
+    "semsim score",
+    "zoo list",
+    "zoo show",
+    "zoo apply",
+    "zoo compare",
+    "study config",
+    "study run",
+    "study report",
+)
 HEAVY = {
     "torch",
     "torchmetrics",
@@ -143,6 +153,8 @@ def test_words_become_options(words, options):
         ("semsim", "required: COMMAND, one of train, score"),
         ("semsim tarin", "there is no command 'tarin', one of train, score"),
         ("zoo apply mosaic --input a --output b --seed small", "'small' is not a whole number"),
+        ("zoo compare --clean a --noisy b", "required: NAMES, --output"),
+        ("zoo compare grey --clean a --noisy b --output c --learned tree", "'tree' is not one of linear, block, cnn, keyed"),
         ("faithfulness --scores a", "required: --annotations"),
         ("zoo list --family tune", "tone"),
     ],

@@ -23,8 +23,9 @@ from attacker_metrics.evaluation import fitting, run
 from attacker_metrics.jobs.parts import FOLDER, ResumeError, UnfinishedRun
 from attacker_metrics.pairs.manifest import ManifestPairs
 from attacker_metrics.pairs.split import Side, SplitError, fit_rows, sides
-from attacker_metrics.reading.learned import LinearAttacker, in_fit_split, standard_learned
+from attacker_metrics.reading.learned import LearnedAttackerMetric, LinearAttacker, in_fit_split, standard_learned
 from attacker_metrics.reading.strongest.known_leaks import secret_filter
+from attacker_metrics.scoring.similarity import MSSSIM, SquaredPearson
 from attacker_metrics.scoring.suites import STANDARD_V1
 
 SIDE, PAIRS, PEOPLE, BAD, NAN = 32, 240, 40, 3, 6
@@ -278,6 +279,11 @@ def status_of(asked) -> int:
         (("--fit-split", "0.5"), "name one, or leave it out"),
         (("--learned", "linear", "--fit-split", "0.0001"), "none is left to fit on"),
         (("--learned", "linear", "--fail-above", "cnn_gray=0.5"), "there is no component 'cnn_gray'"),
+        (("--fail-above", "pearson_keyed=0.5"), "read. Pass --learned keyed."),
+        (("--learned", "linear", "--fail-above", "denoise_gray=0.5"), "read. Pass --suite standard-v2."),
+        (("--fail-above", "draws_spectrum_gray=0.5"), "read. Pass --learned spectrum and --draws."),
+        (("--fail-above", "draws_blur_gray=0.5"), "read. Pass --draws."),
+        (("--fail-above", "keyed_grey=0.5"), "strongest, read.\n"),
     ],
 )
 def test_mistakes_are_one_message(manifest, tmp_path, capsys, options, message):
@@ -291,15 +297,106 @@ def test_the_built_in_photographs_are_no_split(tmp_path, capsys):
     assert "hidden in six ways" in capsys.readouterr().err
 
 
-def test_pairs_that_are_too_small_to_fit_on_are_named_and_nothing_is_left(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Pictures that are smaller than the network's tiles."""
+    folder = tmp_path_factory.mktemp("small")
     rows = []
-    for row in range(12):
-        image = np.random.default_rng(row).random((3, 24, 24), np.float32)
-        np.save(tmp_path / f"image{row}.npy", image)
-        rows.append([f"pair {row}", f"image{row}.npy", f"image{row}.npy"])
-    path = table(rows, tmp_path / "pairs.csv", "id,clean,noisy")
+    for row in range(120):
+        clean = np.random.default_rng(row).random((3, 24, 24), np.float32)
+        np.save(folder / f"clean{row}.npy", clean)
+        np.save(folder / f"noisy{row}.npy", 1 - clean)
+        rows.append([f"pair {row}", f"clean{row}.npy", f"noisy{row}.npy", "fit" if row < 96 else "score"])
+    return table(rows, folder / "pairs.csv", "id,clean,noisy,split")
+
+
+@pytest.mark.parametrize("asked", [("all",), ("linear", "cnn")])
+def test_an_attacker_that_cannot_be_fitted_is_left_out_and_named(small, tmp_path, asked, capsys):
+    output, options = tmp_path / "out", [part for kind in asked for part in ("--learned", kind)]
+    assert cli.main(arguments(small, output, *options)) == cli.OK
+    summary, scores = summary_of(output), columns_of(output)
+    reason = summary["learned"]["refused"]["cnn"]
+    assert list(summary["learned"]["refused"]) == ["cnn"]
+    assert reason.startswith("CNNAttacker saw no finite pair")
+    assert "96 of 96 pairs of the fit split could not be used, such as pair 0: cnn: images must have sides of" in reason
+    assert f"networks (cnn could not be fitted: {reason})" in summary["not_tried"]
+    assert sum("networks" in entry for entry in summary["not_tried"]) == 1
+    assert "linear" in summary["learned"]["attackers"]
+    assert "cnn" not in summary["learned"]["attackers"]
+    assert summary["learned"]["failed"] == {}  # those that were fitted have learned from all of them
+    assert min(scores["pearson_linear"]) > 0.99
+    assert not {"cnn_gray", "pearson_cnn"} & {*scores, *summary["components"], *summary["null"]["anchors"]}
+    assert summary["read"]["rate"] > 0.9
+    assert reason in " ".join(summary["readings"])
+    assert "CNNAttacker saw no finite pair" in (output / "report.html").read_text()
+
+
+def test_a_limit_on_an_attacker_that_could_not_be_fitted_is_not_kept(small, tmp_path):
     output = tmp_path / "out"
-    assert cli.main(arguments(path, output, "--learned", "linear", "--learned", "cnn")) == cli.BAD_USAGE
+    limits = ("--fail-above", "pearson_cnn=0.9", "--fail-above", "linear_gray=1")
+    assert cli.main(arguments(small, output, "--learned", "all", *limits)) == cli.GATE_EXCEEDED
+    refused, kept = summary_of(output)["gates"]
+    assert (refused["value"], refused["exceeded"], kept["exceeded"]) == (None, True, False)
+    assert "cnn could not be fitted: CNNAttacker saw no finite pair" in refused["unsupported"]
+
+
+def test_all_may_come_to_none_but_attackers_that_were_named_may_not(small, tmp_path, capsys):
+    for row in range(96):
+        np.save(tmp_path / f"nothing{row}.npy", np.full((3, 24, 24), np.nan, np.float32))
+    rows = list(csv.reader(small.read_text().splitlines()))[1:]
+    rows = [
+        [name, small.parent / clean, tmp_path / f"nothing{row}.npy" if side == "fit" else small.parent / noisy, side]
+        for row, (name, clean, noisy, side) in enumerate(rows)
+    ]
+    path = table(rows, tmp_path / "pairs.csv", "id,clean,noisy,split")
+    assert cli.main(arguments(path, tmp_path / "out", "--learned", "all")) == cli.SOME_FAILED
+    summary = summary_of(tmp_path / "out")
+    assert list(summary["learned"]["refused"]) == ["linear", "block", "cnn", "keyed", "spectrum"]
+    assert summary["learned"]["attackers"] == {}
+    assert summary["learned"]["failed"] == {f"pair {row}": "a pixel is NaN or infinite." for row in range(96)}
+    assert sum("could not be fitted" in entry for entry in summary["not_tried"]) == 5
+    assert summary["read"]["n"] == 24
+    capsys.readouterr()
+    options = ("--learned", "linear", "--learned", "keyed")
+    assert cli.main(arguments(path, tmp_path / "none", *options)) == cli.BAD_USAGE
+    said = capsys.readouterr().err
+    assert "--learned linear: " in said
+    assert "--learned keyed: the attacker saw no finite pair" in said
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_resumed_run_remembers_who_could_not_be_fitted(small, tmp_path, monkeypatch):
+    output, score = tmp_path / "out", run.score_part
+
+    def killed(*given, **named):
+        raise KeyboardInterrupt
+
+    options = ("--learned", "linear", "--learned", "cnn", "--null", "0")
+    monkeypatch.setattr(run, "score_part", killed)
+    assert cli.main(arguments(small, output, *options)) == cli.INTERRUPTED
+    monkeypatch.setattr(run, "score_part", score)
+    monkeypatch.setattr(fitting, "_solve", killed)  # it is not done again
+    assert cli.main(arguments(small, output, *options, "--resume")) == cli.OK
+    assert list(summary_of(output)["learned"]["refused"]) == ["cnn"]
+
+
+def test_attackers_are_named_by_what_they_are_not_by_letters():
+    linear = LinearAttacker()
+    own = [
+        LearnedAttackerMetric("pearson_first", linear, SquaredPearson()),
+        LearnedAttackerMetric("first_gray", LinearAttacker(8, 8), MSSSIM()),
+        LearnedAttackerMetric("again", linear, MSSSIM()),
+        LearnedAttackerMetric("one_of_two", LinearAttacker(3), MSSSIM(), kind="linear"),
+        *standard_learned(["linear", "keyed"]),
+    ]
+    found = fitting.fittable(MultiAttackerPrivacy(extra=own))
+    assert list(found) == ["pearson_first", "first_gray", "linear", "linear_gray", "keyed"]
+    assert len({id(attacker) for attacker in found.values()}) == 5
+
+
+def test_pairs_that_are_too_small_to_fit_on_are_named_and_nothing_is_left(small, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert cli.main(arguments(small, output, "--learned", "cnn")) == cli.BAD_USAGE
     said = capsys.readouterr().err
     assert "--learned cnn: CNNAttacker saw no finite pair" in said
     assert "images must have sides of at least 32 pixels to fit on, got (24, 24)" in said

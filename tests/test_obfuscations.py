@@ -84,6 +84,7 @@ def test_the_metadata_are_complete(entry):
     assert (entry.undone_by == "nobody") == (entry.destroys == "everything")
     assert entry.undone_by != "key" or entry.key == "per image"
     assert bool(entry.leaves) == (entry.undone_by == "key" and not entry.independent)
+    assert entry.ceiling is None or (entry.destroys and entry.undone_by in ("anyone", "pairs") and entry.ceiling < 0.95)
     assert entry.bounds[0] < entry.bounds[1]
     if entry.strength is not None:
         assert entry.strength.meaning
@@ -392,6 +393,9 @@ def folder(tmp_path):
     return pictures
 
 
+NEIGHBOURS = ["yours", "inversion", "noise-alone"]
+
+
 def run(*arguments):
     return cli.main(["zoo", *map(str, arguments)])
 
@@ -440,14 +444,47 @@ def test_apply_keys_a_picture_by_its_path(folder, tmp_path):
         assert (tmp_path / "all" / "sent" / name).read_bytes() == (tmp_path / "fewer" / "sent" / name).read_bytes()
 
 
+def test_compare_puts_a_cloak_beside_its_neighbours(folder, tmp_path, capsys):
+    for path in folder.rglob("*.png"):
+        sent = tmp_path / "sent" / path.relative_to(folder)
+        sent.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - np.array(Image.open(path))).save(sent)
+    given = ["--clean", folder, "--noisy", tmp_path / "sent", "--betas", "0.5,0.5", "--suite", "standard-v1"]
+    assert run("compare", "inversion", "noise-alone", *given, "--output", tmp_path / "out") == 0
+    assert "comparison: " in capsys.readouterr().out
+    runs = {name: json.loads((tmp_path / "out/reports" / name / "summary.json").read_text()) for name in NEIGHBOURS}
+    assert {one["settings"]["suite"] for one in runs.values()} == {"standard-v1"}
+    means = {name: one["components"]["pearson_rgb"]["mean"] for name, one in runs.items()}
+    assert means["yours"] == pytest.approx(means["inversion"], abs=1e-6)
+    assert means["noise-alone"] < 0.1 < 0.99 < means["yours"]
+    compared = json.loads((tmp_path / "out/comparison/comparison.json").read_text())
+    assert [one["name"] for one in compared["runs"]] == NEIGHBOURS
+
+
+def test_compare_refuses_before_it_hides_anything(folder, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "kept").write_text("kept")
+    given = ["--clean", folder, "--noisy", folder]
+    for arguments, message in (
+        (["fog", "--output", tmp_path / "new"], "has no obfuscation 'fog'"),
+        (["grey", "--output", folder / "new"], "lies in"),
+        (["grey", "--output", tmp_path / "full"], "not an empty folder"),
+        (["grey", "--output", tmp_path / "new", "--noisy", tmp_path / "full"], "have no partner"),
+        (["grey", "--output", tmp_path / "new", "--noisy", tmp_path / "none"], "none"),
+    ):
+        assert run("compare", *given, *arguments) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_apply_refuses_what_would_lose_something(folder, tmp_path, capsys):
     before = {path: path.read_bytes() for path in folder.rglob("*.png")}
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "kept").write_text("kept")
     for arguments, message in (
         (["grey", "--input", folder, "--output", tmp_path / "full"], "not an empty folder"),
-        (["grey", "--input", folder, "--output", folder], "lies in --input"),
-        (["grey", "--input", folder, "--output", folder / "sent"], "lies in --input"),
+        (["grey", "--input", folder, "--output", folder], "lies in"),
+        (["grey", "--input", folder, "--output", folder / "sent"], "lies in"),
         (["grey", "--input", tmp_path / "none", "--output", tmp_path / "new"], "not a folder"),
         (["gaussian-noise", "--input", folder, "--output", tmp_path / "new", "--format", "png"], "PNG would clip"),
         (

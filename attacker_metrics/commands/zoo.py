@@ -1,27 +1,31 @@
-"""``attacker-metrics zoo``: what is known about published obfuscations, and a folder of pictures hidden by one."""
+"""``attacker-metrics zoo``: what is known about published obfuscations, pictures hidden by one, and yours beside them."""
 
 import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import App, Parameter, Token
 
 from attacker_metrics._names import ZOO_VERSION, Family, UndoneBy
-from attacker_metrics._options import flag, number, option, whole
+from attacker_metrics._options import flag, number, option, several, whole
 from attacker_metrics._spelling import known_as
 from attacker_metrics.commands.parsing import add_command, application
-from attacker_metrics.jobs.ending import OK, UsageError, bad_usage
+from attacker_metrics.evaluation.options import AttackerOptions, EvaluateOptions, LearnedOption
+from attacker_metrics.jobs.ending import OK, SOME_FAILED, UsageError, bad_usage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from attacker_metrics.obfuscations import Obfuscation
 
-MANIFEST = "manifest.csv"
+MANIFEST, SENT = "manifest.csv", "sent"
+"""What :func:`apply` writes."""
+YOURS = "yours"
+"""Name of the run on the user's own pictures."""
 
 
 def _family(_type: Any, tokens: Sequence[Token]) -> str:
@@ -64,6 +68,23 @@ class ApplyOptions:
     format: Annotated[Literal["npy", "png"], option("png rounds to 8 bits, as sent files often are")] = "npy"
 
 
+_STANDARD = AttackerOptions()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What ``zoo compare`` is asked for."""
+
+    names: Annotated[tuple[str, ...], several("of obfuscations; 'list' names all")] = field(kw_only=False)
+    clean: Annotated[Path, option("folder of the originals")]
+    noisy: Annotated[Path, option("folder of the same pictures as you hid them, by the same relative paths")]
+    output: Annotated[Path, option("folder, new or empty")]
+    seed: Annotated[int, option("the obfuscations' secret", converter=whole)] = 0
+    learned: LearnedOption = ()
+    attackers: Annotated[AttackerOptions, Parameter(name="*")] = _STANDARD
+
+
 _ALL = ListOptions()
 
 
@@ -71,12 +92,18 @@ def add(app: App) -> None:
     """Add the commands."""
     zoo = application(
         "zoo",
-        "Published obfuscations: list them, show what is known, hide pictures by one.\n\nThe table"
+        "Published obfuscations: list them, show what is known, hide pictures by one, compare yours with them.\n\nThe table"
         f" {ZOO_VERSION} of obfuscations that are used, sold or published.",
     )
     add_command(zoo, list_zoo, name="list")
     add_command(zoo, show)
     add_command(zoo, apply, "Example:", "  attacker-metrics zoo apply mosaic --input originals/ --output hidden/")
+    add_command(
+        zoo,
+        compare,
+        "Example:",
+        "  attacker-metrics zoo compare etc-colour mosaic --clean originals/ --noisy sent/ --output beside/ --learned all",
+    )
     add_command(app, zoo)
 
 
@@ -122,16 +149,13 @@ def apply(options: ApplyOptions) -> int:
     entry = _entry(options.name)
     if options.format == "png" and not (entry.bounds[0] >= 0 and entry.bounds[1] <= 1):
         raise UsageError(f"{entry.name} leaves [0, 1], which PNG would clip; pass --format npy.")
-    source, output = options.input.resolve(), options.output.resolve()
-    if output == source or source in output.parents:
-        raise UsageError(f"--output {options.output} lies in --input; write elsewhere, or a second run would hide it again.")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"--output {options.output} exists and is not an empty folder; nothing is overwritten.")
+    _check_new(options.output, [options.input])
+    output = options.output.resolve()
     pictures = _pictures(options.input)
     rows = [("id", "clean", "noisy", "obfuscation")]
     with staged(output) as stage:
         for name, path in pictures.items():
-            sent = Path("sent", f"{name}.{options.format}")
+            sent = Path(SENT, f"{name}.{options.format}")
             (stage / sent).parent.mkdir(parents=True, exist_ok=True)
             (stage / sent).write_bytes(_encoded(_hidden(entry, path, name, options), options.format))
             clean = Path(os.path.relpath(path.resolve(), output)).as_posix()
@@ -139,6 +163,48 @@ def apply(options: ApplyOptions) -> int:
         (stage / MANIFEST).write_text(csv_text(rows), encoding="utf-8", newline="")
     print(f"hid {len(pictures)} pictures by {entry.name}; wrote {options.output / MANIFEST} (the folder holds image data)")
     return OK
+
+
+def compare(options: CompareOptions) -> int:
+    """Compare your way to hide pictures with obfuscations of the zoo: the same originals, the same attackers.
+
+    Hides --clean by each, evaluates what came out and --noisy as 'evaluate' does, and compares the runs with yours as
+    'compare' does. --output holds the hidden pictures (hidden/), a report of each (reports/) and the comparison.
+    """
+    from attacker_metrics.commands.compare import CompareOptions as Runs
+    from attacker_metrics.commands.compare import compare as compare_runs
+    from attacker_metrics.pairs.folders import FolderPairs, PairingError
+    from attacker_metrics.report.evaluated import evaluate
+
+    names = dict.fromkeys(_entry(name).name for name in options.names)
+    _check_new(options.output, (options.clean, options.noisy))
+    with bad_usage(PairingError):
+        FolderPairs(options.clean, options.noisy)
+    hidden, reports = options.output / "hidden", options.output / "reports"
+    sent = {YOURS: options.noisy, **{name: hidden / name / SENT for name in names}}
+    for name in names:
+        apply(ApplyOptions(name, input=options.clean, output=hidden / name, seed=options.seed))
+    settings = {one.name: getattr(options.attackers, one.name) for one in fields(AttackerOptions)}
+    worst = OK
+    for name, noisy in sent.items():
+        print(f"\n{name}:")
+        run = EvaluateOptions(clean=options.clean, noisy=noisy, output=reports / name, learned=options.learned, **settings)
+        worst = max(worst, status := evaluate(run))
+        if status not in (OK, SOME_FAILED):
+            return status
+    print()
+    compare_runs(Runs(tuple(reports / name for name in sent), output=options.output / "comparison"))
+    return worst
+
+
+def _check_new(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a folder of somebody else's, or one that would be read again by a second run."""
+    whole = output.resolve()
+    for given in inputs:
+        if whole == given.resolve() or given.resolve() in whole.parents:
+            raise UsageError(f"--output {output} lies in {given}; write elsewhere, or a second run would read it too.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UsageError(f"--output {output} exists and is not an empty folder; nothing is overwritten.")
 
 
 def _entry(name: str) -> "Obfuscation":

@@ -13,7 +13,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,7 +31,8 @@ from attacker_metrics.reading.learned import LearnedAttacker, LearnedAttackerMet
 from attacker_metrics.reading.strongest import attackers_of
 
 FAILURE = "fit_failure"
-"""Column of the fit split's rows: why no attacker, or not every one, has learned from the pair; null if all have."""
+"""Column of the fit split's rows: why no attacker, or not every one, has learned from the pair; null if all have. Parts hold
+JSON in it: reason -> the kinds of attackers, none for all of them."""
 _STATE = "_state"
 RESERVED = (FAILURE, _STATE)
 MOST_PARTS, SMALLEST_PART = 64, 16
@@ -52,20 +53,26 @@ class Fit:
     Args:
         rows: a row per pair: ``id``, whatever else the source knows, and :data:`FAILURE`.
         digest: tells fits of other attackers, or on other pairs, apart.
+        refused: kind of an attacker that could not be fitted -> why.
     """
 
     rows: pa.Table
     digest: str
+    refused: Mapping[str, str]
 
 
 def fittable(privacy: MultiAttackerPrivacy) -> dict[str, LearnedAttacker]:
-    """The attackers of a collection that have to be fitted, named such as ``linear``, the attacker of ``linear_gray``."""
+    """The attackers of a collection that have to be fitted, by their short names, such as ``linear`` of ``linear_gray``.
+
+    One whose short name another has bears the name of its first score.
+    """
     found: dict[str, LearnedAttacker] = {}
     for name, metric in attackers_of(privacy).items():
         if not isinstance(metric, LearnedAttackerMetric) or metric.attacker.is_fitted:
             continue
         if all(metric.attacker is not attacker for attacker in found.values()):
-            found[name.removesuffix("_gray").removeprefix("pearson_")] = metric.attacker
+            kind = metric.components[0].attacker
+            found[name if kind in found else kind] = metric.attacker
     return found
 
 
@@ -76,10 +83,11 @@ def fit_together(
     processes: Processes,
     progress: Progress,
     *,
+    named: Collection[str],
     device: torch.device,
     workers: int,
 ) -> Fit:
-    """Fit the attackers, in place, on every process alike.
+    """Fit the attackers, in place, on every process alike; those that cannot be fitted stay as they are.
 
     Args:
         source: the pairs of the fit split; they are read one by one.
@@ -87,11 +95,12 @@ def fit_together(
         run: the run to which the fit belongs, and which stores it.
         processes: who shares the work.
         progress: makes what is called when pairs are done, and at the end.
+        named: the kinds that were asked for by their own names.
         device: where to compute.
         workers: threads that read and decode files.
 
     Raises:
-        AgreedError: on every process, if there were too few pairs, or something could not be stored or read.
+        AgreedError: on every process, if none of those named could be fitted, or something could not be stored or read.
     """
     fitted = UnfinishedRun(run.folder / "fitted")
 
@@ -105,7 +114,7 @@ def fit_together(
 
         def solve() -> None:
             if processes.is_first:
-                _solve(attackers, parts.tables(plan), run, fitted, _where(device))
+                _solve(attackers, parts.tables(plan), run, fitted, named, _where(device))
                 parts.remove()
 
         processes.agree("solve", solve, FitError, ResumeError, OSError)
@@ -158,19 +167,32 @@ def _take_in(
 
 
 def _learn(attackers: Attackers, pair: LoadedPair | FailedPair, name: str, device: torch.device) -> str | None:
-    """Feed one pair to every attacker; the reason if one of them cannot learn from it."""
+    """Feed one pair to every attacker; why, and which of them, cannot learn from it."""
     if isinstance(pair, FailedPair):
-        return pair.reason
+        return json.dumps({pair.reason: []})
     noisy, clean = pair.noisy[None].to(device), pair.clean[None].to(device)
     if not bool(noisy.isfinite().all() and clean.isfinite().all()):
-        return "a pixel is NaN or infinite."
+        return json.dumps({"a pixel is NaN or infinite.": []})
     reasons: dict[str, list[str]] = {}
     for kind, attacker in attackers.items():
         try:
             attacker.fit_update(noisy, clean, [name])
         except ValueError as error:  # noqa: PERF203
             reasons.setdefault(str(error), []).append(kind)
-    return " ".join(f"{', '.join(kinds)}: {reason}" for reason, kinds in reasons.items()) or None
+    return json.dumps(reasons) if reasons else None
+
+
+def _in_words(rows: pa.Table, of: Collection[str]) -> pa.Table:
+    """The rows with every :data:`FAILURE` as a text, as far as it concerns some kinds of attackers."""
+    texts: list[str | None] = []
+    for failure in rows[FAILURE].to_pylist():
+        found = {}
+        for reason, kinds in json.loads(failure or "{}").items():
+            concerned = [kind for kind in kinds if kind in of]
+            if concerned or not kinds:
+                found[reason] = f"{', '.join(concerned)}: {reason}" if concerned else reason
+        texts.append(" ".join(found.values()) or None)
+    return rows.set_column(rows.column_names.index(FAILURE), FAILURE, pa.array(texts, pa.string()))
 
 
 def _where(device: torch.device) -> torch.device:
@@ -178,7 +200,12 @@ def _where(device: torch.device) -> torch.device:
 
 
 def _solve(
-    attackers: Attackers, tables: Iterator[pa.Table], run: UnfinishedRun, fitted: UnfinishedRun, device: torch.device
+    attackers: Attackers,
+    tables: Iterator[pa.Table],
+    run: UnfinishedRun,
+    fitted: UnfinishedRun,
+    named: Collection[str],
+    device: torch.device,
 ) -> None:
     rows = []
     for attacker in attackers.values():
@@ -189,23 +216,33 @@ def _solve(
                 attackers[kind].fit_merge(state)
             rows.append(table.drop_columns([_STATE]))
         whole = pa.concat_tables(rows)
+    outcomes: dict[str, Any] = {}
     for kind, attacker in attackers.items():
         try:
             attacker.fit_compute()
+            outcomes[kind] = attacker.state_dict()
         except ValueError as error:  # noqa: PERF203
-            run.remove_if_unscored()  # the same pairs would fail again
-            raise FitError(f"--learned {kind}: {error}{_first_failure(whole)}") from error
-    fitted.write(0, _table(whole, {kind: attacker.state_dict() for kind, attacker in attackers.items()}))
+            outcomes[kind] = f"{error}{_first_failure(_in_words(whole, [kind]))}"
+    learned = [kind for kind, outcome in outcomes.items() if not isinstance(outcome, str)]
+    if named and not set(named) & set(learned):
+        run.remove_if_unscored()  # the same pairs would fail again
+        raise FitError(" ".join(f"--learned {kind}: {outcomes[kind]}" for kind in attackers if kind in named))
+    fitted.write(0, _table(_in_words(whole, learned), outcomes))
 
 
 def _load(attackers: Attackers, fitted: UnfinishedRun) -> Fit:
     with _of_this_run(fitted):
         (table,) = fitted.tables(Plan(1, 1, []))
+        refused = {}
         for kind, state in _states(table).items():
-            attackers[kind].load_state_dict(state)
+            if isinstance(state, str):
+                refused[kind] = state
+            else:
+                attackers[kind].load_state_dict(state)
         rows = table.drop_columns([_STATE])
-    what = [f"{kind}: {attacker!r}" for kind, attacker in attackers.items()], rows["id"].to_pylist()
-    return Fit(rows, hashlib.blake2b(json.dumps(what).encode(), digest_size=16).hexdigest())
+    done = [f"{kind}: {attacker!r}" for kind, attacker in attackers.items() if kind not in refused]
+    digest = hashlib.blake2b(json.dumps((done, rows["id"].to_pylist())).encode(), digest_size=16).hexdigest()
+    return Fit(rows, digest, refused)
 
 
 def _first_failure(rows: pa.Table) -> str:

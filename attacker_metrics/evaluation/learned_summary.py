@@ -22,7 +22,7 @@ class Learned:
 
     Args:
         fit: of the run.
-        attackers: kind -> fitted attacker.
+        attackers: kind -> fitted attacker; those that could not be fitted are named by the fit.
         split: what decided which pairs are for fitting.
     """
 
@@ -46,6 +46,7 @@ class Learned:
                 }
                 for kind, attacker in self.attackers.items()
             },
+            "refused": dict(self.fit.refused),
         }
 
     def write(self, stage: Path) -> None:
@@ -65,8 +66,10 @@ def in_words(learned: Mapping[str, Any]) -> str:
     ]
     sentence = (
         f"Learned attackers were fitted on {learned['pairs']} pairs ({learned['split']}; named in {FIT_PAIRS}), of which"
-        f" none is scored: {', '.join(kinds)}."
+        f" none is scored: {', '.join(kinds) or 'none could be'}."
     )
+    if refused := learned.get("refused"):
+        sentence += f" Not fitted: {', '.join(refused)} (see what was not tried)."
     if learned["failed"]:
         sentence += f" {len(learned['failed'])} of these pairs could not be learned from, or not by all."
     return sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from attacker_metrics.reading.learned import STANDARD_LEARNED
@@ -17,11 +18,12 @@ _WHAT = {
 }
 
 
-def not_tried(settings: Mapping[str, Any]) -> list[str]:
+def not_tried(settings: Mapping[str, Any], refused: Mapping[str, str] = MappingProxyType({})) -> list[str]:
     """Kinds of attackers, each with the reason.
 
     Args:
         settings: of the run, by name: ``suite``, ``learned`` and ``draws`` are looked at.
+        refused: kind of a learned attacker that could not be fitted -> why.
 
     Example:
         >>> not_tried({"suite": "standard-v2", "learned": ["linear", "block", "keyed", "spectrum"], "draws": None})
@@ -35,7 +37,8 @@ def not_tried(settings: Mapping[str, Any]) -> list[str]:
         missing.append(f"oracles (turned, moved, retoned, shuffled) and denoising of {STANDARD_V2.name} (--suite {suite})")
     learned = settings.get("learned") or []
     why = "not asked for by --learned" if learned else "no fit split"
-    missing += [f"{_WHAT.get(kind, kind)} ({why})" for kind in STANDARD_LEARNED if kind not in learned]
+    missing += [f"{_WHAT.get(kind, kind)} ({why})" for kind in STANDARD_LEARNED if kind not in {*learned, *refused}]
+    missing += [f"{_WHAT.get(kind, kind)} ({kind} could not be fitted: {reason})" for kind, reason in refused.items()]
     if settings.get("draws") is None:
         missing.append("averaging of draws (one draw of each picture)")
     return missing

@@ -56,6 +56,20 @@ def _kinds(_type: Any, tokens: Sequence[Token]) -> tuple[LearnedKind, ...]:
     return tuple(kind for kind in LEARNED_KINDS if {kind, "all"} & asked)
 
 
+LearnedOption = Annotated[
+    tuple[LearnedKind | Literal["all"], ...],
+    Affects.NUMBERS,
+    several(
+        "fit an attacker (5 x 5 filter, map of 8 x 8 blocks, small residual network, key of a fixed shuffle, pad or"
+        " table, filter of the picture's full size; or all of them) on the fit split of the pairs, and score the others"
+        " with it too; repeatable",
+        converter=_kinds,
+        group=_ATTACKERS,
+    ),
+]
+"""The option of every command that fits attackers."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions:
     """How files are read, of every command that scores images."""
@@ -222,17 +236,7 @@ class EvaluateOptions(AttackerOptions, ReadingOptions):
             group=_ATTACKERS,
         ),
     ] = None
-    learned: Annotated[
-        tuple[LearnedKind | Literal["all"], ...],
-        Affects.NUMBERS,
-        several(
-            "fit an attacker (5 x 5 filter, map of 8 x 8 blocks, small residual network, key of a fixed shuffle, pad or"
-            " table, filter of the picture's full size; or all of them) on the fit split of the pairs, and score the others"
-            " with it too; repeatable",
-            converter=_kinds,
-            group=_ATTACKERS,
-        ),
-    ] = ()
+    learned: LearnedOption = ()
     fit_split: Annotated[
         float | None,
         Affects.NUMBERS,

@@ -96,7 +96,10 @@ def evaluate_together(
         to_fit, source = sides(work.source, np.frombuffer(split, bool))
         work = replace(work, source=source)
         bar = partial(progress, processes=processes, what="fitting on")
-        fit = fit_together(to_fit, work.attackers, run, processes, bar, device=work.device, workers=workers)
+        fit = fit_together(
+            to_fit, work.attackers, run, processes, bar, named=work.named, device=work.device, workers=workers
+        )
+        work = work.without(fit.refused)
     scores, seconds = _scored(work, run, plan, processes, workers)
     calibrated: NullCalibration | str | None = None
     if settings["null"]:
@@ -111,7 +114,10 @@ def evaluate_together(
             "null_seconds": calibrated.seconds if isinstance(calibrated, NullCalibration) else None,
         },
     }
-    learned = None if fit is None else Learned(fit, work.attackers, settings["split_by"])
+    learned = None
+    if fit is not None:
+        attackers = {kind: attacker for kind, attacker in work.attackers.items() if kind not in fit.refused}
+        learned = Learned(fit, attackers, settings["split_by"])
     return _summarized(work, scores, calibrated, learned, settings, ran)
 
 

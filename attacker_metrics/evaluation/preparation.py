@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,7 +15,7 @@ from attacker_metrics.evaluation.attackers import privacy_of
 from attacker_metrics.evaluation.fitting import fittable
 from attacker_metrics.evaluation.gates import READ, STATISTICS, STRONGEST, Gate
 from attacker_metrics.evaluation.options import LEARNED_KINDS, EvaluateOptions
-from attacker_metrics.evaluation.scoring import RESERVED, columns_of
+from attacker_metrics.evaluation.scoring import DRAWS, RESERVED, columns_of
 from attacker_metrics.evaluation.summary import BOUNDED
 from attacker_metrics.jobs.devices import device_of
 from attacker_metrics.jobs.ending import UsageError, bad_usage
@@ -24,7 +25,10 @@ from attacker_metrics.pairs.folders import FolderPairs
 from attacker_metrics.pairs.loading import share_cores
 from attacker_metrics.pairs.manifest import ManifestPairs
 from attacker_metrics.pairs.sources import BuiltInPairs, PairSource
-from attacker_metrics.reading.learned import LearnedAttacker
+from attacker_metrics.reading.kinds import kinds
+from attacker_metrics.reading.learned import LearnedAttacker, LearnedAttackerMetric
+from attacker_metrics.reading.strongest import attackers_of
+from attacker_metrics.scoring.suites import SUITES
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Prepared:
         source: all pairs, those to fit on included.
         columns: the scores of every pair.
         attackers: those that have to be fitted first.
+        named: the kinds of them that were asked for by their own names, not by ``--learned all``.
     """
 
     options: EvaluateOptions
@@ -46,6 +51,19 @@ class Prepared:
     source: PairSource
     columns: list[str]
     attackers: dict[str, LearnedAttacker]
+    named: frozenset[str]
+
+    def without(self, refused: Collection[str]) -> Prepared:
+        """The same without the scores of attackers that could not be fitted; they leave the collection itself.
+
+        Args:
+            refused: kinds of attackers.
+        """
+        gone = [self.attackers[kind] for kind in refused]
+        for name, metric in attackers_of(self.privacy).items():
+            if isinstance(metric, LearnedAttackerMetric) and any(metric.attacker is attacker for attacker in gone):
+                del self.privacy[name]
+        return replace(self, columns=columns_of(self.privacy, draws=self.options.draws is not None))
 
 
 def prepared(options: EvaluateOptions, processes: Processes) -> Prepared:
@@ -73,7 +91,9 @@ def prepared(options: EvaluateOptions, processes: Processes) -> Prepared:
     for gate, other in itertools.combinations(options.fail_above, 2):
         if (gate.component, gate.statistic) == (other.component, other.statistic):
             raise UsageError(f"--fail-above {gate}: there are two limits on one statistic; keep the one that is meant.")
-    return Prepared(options, privacy, device, _source(options, columns), columns, attackers)
+    by_all = () if set(options.learned) < set(LEARNED_KINDS) else LEARNED_KINDS
+    named = frozenset(attackers).difference(by_all)
+    return Prepared(options, privacy, device, _source(options, columns), columns, attackers, named)
 
 
 def use_cores(work: Prepared, processes: Processes) -> int:
@@ -127,12 +147,9 @@ def _check(gate: Gate, columns: list[str], *, unrelated: bool) -> None:
     """Refuse a limit that cannot be exceeded or judged: a gate that cannot close is worse than none."""
     own = gate.component not in columns and gate.component in (STRONGEST, READ)
     if not own and gate.component not in columns:
-        hint, kind = "", gate.component.split("_")[0]
-        if gate.component.endswith("_gray") and kind in LEARNED_KINDS:
-            hint = f" Pass --learned {kind}."
         raise UsageError(
             f"--fail-above {gate}: there is no component {gate.component!r}; there are"
-            f" {', '.join([*columns, STRONGEST, READ])}.{hint}"
+            f" {', '.join([*columns, STRONGEST, READ])}.{_how_to_have(gate.component, columns)}"
         )
     if own and not unrelated:
         raise UsageError(
@@ -142,3 +159,15 @@ def _check(gate: Gate, columns: list[str], *, unrelated: bool) -> None:
         raise UsageError(f"--fail-above {gate}: {READ} is one rate and has no {gate.statistic}; pass {READ}={gate.limit:g}.")
     if (own or gate.component in BOUNDED) and not 0 <= gate.limit <= 1:
         raise UsageError(f"--fail-above {gate}: {gate.component} lies in [0, 1], so its limit does too, such as 0.3.")
+
+
+def _how_to_have(component: str, columns: list[str]) -> str:
+    """The options that would add a score of this library's; empty for another name."""
+    name, asked = component.removeprefix(DRAWS), []
+    if name in kinds() and name not in columns:
+        kind = kinds()[name].attacker
+        suite = next((suite.name for suite in SUITES.values() if name in suite.added), None)
+        asked += [f"--suite {suite}"] if suite else [f"--learned {kind}"] if kind in LEARNED_KINDS else []
+    if name != component and (asked or name in columns):
+        asked.append("--draws")
+    return f" Pass {' and '.join(asked)}." if asked else ""

@@ -82,7 +82,7 @@ def summarize(
         "tails": None if scores.groups is not None else tails,
         "read": (found := _read(null)),
         "risk": found["risk"],
-        "not_tried": not_tried(settings),
+        "not_tried": not_tried(settings, {} if learned is None else learned.fit.refused),
         "null": null,
         "learned": None if learned is None else learned.as_json(),
         "draws": _draws(scores, scored),
@@ -103,7 +103,7 @@ def summarize(
             }
             for name in dict.fromkeys(scores.groups)
         }
-    summary["gates"] = [_judge(gate, scores, calibrated, null) for gate in gates]
+    summary["gates"] = [_judge(gate, scores, calibrated, null, learned) for gate in gates]
     summary["readings"] = _readings(scores, summary)
     return summary
 
@@ -161,7 +161,11 @@ def _strongest(scores: RunScores, chosen: NDArray[np.bool_]) -> dict[str, int]:
 
 
 def _judge(
-    gate: Gate, scores: RunScores, calibrated: NullCalibration | None, null: Mapping[str, Any] | None
+    gate: Gate,
+    scores: RunScores,
+    calibrated: NullCalibration | None,
+    null: Mapping[str, Any] | None,
+    learned: Learned | None,
 ) -> dict[str, Any]:
     """Whether a limit is kept; what cannot be judged has not kept it: a typo or a small run must not open a gate."""
     column = _judged_column(gate, scores, calibrated)
@@ -171,6 +175,9 @@ def _judge(
         reason = None if null is None else null["refused"]
         if gate.component == READ and null is not None and not reason:
             reason = null["rates"][f"{READ_RATE:g}"]["refused"]
+    elif gate.component not in scores.columns:
+        refused = {} if learned is None else learned.fit.refused
+        reason = " ".join(f"{kind} could not be fitted: {why}" for kind, why in refused.items())
     if reason is None and gate.statistic == "p95":
         reason = why_refused(scores, column, "p95")
     value = None
@@ -189,7 +196,7 @@ def _judged_column(gate: Gate, scores: RunScores, calibrated: NullCalibration | 
     """What a limit is on, per pair: scores, percentiles, or 1 for a picture that is read and 0 for another."""
     if gate.component in scores.columns:
         return scores.columns[gate.component]
-    if calibrated is None:
+    if calibrated is None or gate.component not in (STRONGEST, READ):
         return np.full(len(scores), np.nan)
     strongest = calibrated.strongest
     if gate.component == STRONGEST:

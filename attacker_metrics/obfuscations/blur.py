@@ -148,6 +148,7 @@ BLUR = (
         _private_pixels,
         key="per image",
         destroys="differences within a block, and what the noise covers",
+        ceiling=0.16,
         strength=Strength("epsilon of a channel, for pictures that differ in 16 pixels", 0.5, 0.001, 100.0),
     ),
     Obfuscation(
@@ -186,6 +187,7 @@ BLUR = (
         _mask_blocks,
         key="per image",
         destroys="the covered blocks",
+        ceiling=0.78,
         strength=Strength("share of the blocks", 0.75, 0.0, 1.0),
     ),
 )

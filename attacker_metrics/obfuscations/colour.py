@@ -104,6 +104,7 @@ COLOUR = (
         "chromaticity coordinates of colour constancy, as in image editors",
         _without_brightness,
         destroys="the brightness",
+        ceiling=0.73,
         bounds=(-0.5, 1.5),
     ),
     Obfuscation(

@@ -66,6 +66,9 @@ class Obfuscation:
         destroys: what is lost, also for a perfect attacker; empty if nothing but rounding.
         leaves: what those still see who cannot undo it for lack of the picture's key; empty if that is nothing, or if
             no such key is needed.
+        ceiling: the share of pictures of 64 x 64 pixels that the library's attackers read at 1 % false positives, of what
+            anyone or who has pairs can undo, where that is less than 0.95 (``benchmarks/zoo.py``); None for others.
+            ``destroys`` gives the reason, if there is one.
         independent: whether a sent picture, its key unknown, tells nothing at all about the original.
         bounds: the least and the greatest value that a sent picture may hold.
         strength: its setting; None if there is none.
@@ -95,6 +98,7 @@ class Obfuscation:
     reverse: Transform | None = None
     destroys: str = ""
     leaves: str = ""
+    ceiling: float | None = None
     independent: bool = False
     bounds: tuple[float, float] = (0.0, 1.0)
     strength: Strength | None = None
@@ -188,6 +192,7 @@ class Obfuscation:
             "invertible": self.reverse is not None,
             "destroys": self.destroys or None,
             "leaves": self.leaves or None,
+            "ceiling": self.ceiling,
             "independent": self.independent,
             "bounds": [bound if math.isfinite(bound) else None for bound in self.bounds],
             "strength": strength,

@@ -183,6 +183,7 @@ TRANSFORM = (
         "phase retrieval, as Fienup: Phase Retrieval Algorithms: A Comparison, Applied Optics 1982",
         _magnitude_only,
         destroys="the phases, which phase retrieval finds in part",
+        ceiling=0.0,
         bounds=_ANY,
     ),
     Obfuscation(

@@ -29,6 +29,7 @@ class LearnedAttackerMetric(AttackerMetric):
         attacker: what learns.
         similarity: compares the two luma views.
         nan_strategy: ``"warn"``, ``"ignore"`` or ``"error"`` about pairs with NaN or infinite pixels.
+        kind: short name of the attacker, which its scores share in reports; by default the key.
         kwargs: torchmetrics' own keywords.
 
     Raises:
@@ -49,9 +50,11 @@ class LearnedAttackerMetric(AttackerMetric):
         attacker: LearnedAttacker,
         similarity: Similarity,
         nan_strategy: NanStrategy = "warn",
+        kind: str = "",
         **kwargs: Any,
     ) -> None:
-        component = Component(name, similarity, (attacker, luma, clamp), (luma,), undoes="what it learned from pairs")
+        undoes = "what it learned from pairs"
+        component = Component(name, similarity, (attacker, luma, clamp), (luma,), undoes=undoes, attacker=kind)
         super().__init__(component, nan_strategy=nan_strategy, **kwargs)
         self.attacker = attacker
 
@@ -116,7 +119,7 @@ class LinearAttackerMSSSIM(LearnedAttackerMetric):
         nan_strategy: NanStrategy = "warn",
         **kwargs: Any,
     ) -> None:
-        super().__init__("linear_gray", attacker or LinearAttacker(), MSSSIM(tuple(betas)), nan_strategy, **kwargs)
+        super().__init__("linear_gray", attacker or LinearAttacker(), MSSSIM(tuple(betas)), nan_strategy, "linear", **kwargs)
 
 
 class LinearAttackerPearson(LearnedAttackerMetric):
@@ -128,7 +131,7 @@ class LinearAttackerPearson(LearnedAttackerMetric):
     """
 
     def __init__(self, attacker: LinearAttacker | None = None, nan_strategy: NanStrategy = "warn", **kwargs: Any) -> None:
-        super().__init__("pearson_linear", attacker or LinearAttacker(), SquaredPearson(), nan_strategy, **kwargs)
+        super().__init__("pearson_linear", attacker or LinearAttacker(), SquaredPearson(), nan_strategy, "linear", **kwargs)
 
 
 class CNNAttackerMSSSIM(LearnedAttackerMetric):
@@ -146,7 +149,7 @@ class CNNAttackerMSSSIM(LearnedAttackerMetric):
         nan_strategy: NanStrategy = "warn",
         **kwargs: Any,
     ) -> None:
-        super().__init__("cnn_gray", attacker or CNNAttacker(), MSSSIM(tuple(betas)), nan_strategy, **kwargs)
+        super().__init__("cnn_gray", attacker or CNNAttacker(), MSSSIM(tuple(betas)), nan_strategy, "cnn", **kwargs)
 
 
 class CNNAttackerPearson(LearnedAttackerMetric):
@@ -158,4 +161,4 @@ class CNNAttackerPearson(LearnedAttackerMetric):
     """
 
     def __init__(self, attacker: CNNAttacker | None = None, nan_strategy: NanStrategy = "warn", **kwargs: Any) -> None:
-        super().__init__("pearson_cnn", attacker or CNNAttacker(), SquaredPearson(), nan_strategy, **kwargs)
+        super().__init__("pearson_cnn", attacker or CNNAttacker(), SquaredPearson(), nan_strategy, "cnn", **kwargs)

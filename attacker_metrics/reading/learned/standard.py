@@ -12,7 +12,7 @@ from attacker_metrics.reading.learned.keyed import KeyedAttacker
 from attacker_metrics.reading.learned.linear import LinearAttacker
 from attacker_metrics.reading.learned.metrics import LearnedAttackerMetric
 from attacker_metrics.reading.learned.spectrum import SpectrumAttacker
-from attacker_metrics.scoring.similarity import DEFAULT_BETAS, MSSSIM, SquaredPearson
+from attacker_metrics.scoring.similarity import DEFAULT_BETAS, MSSSIM, Similarity, SquaredPearson
 
 STANDARD_LEARNED: dict[str, Callable[[], LearnedAttacker]] = {
     "linear": LinearAttacker,
@@ -50,8 +50,9 @@ def standard_learned(
     if unknown := [kind for kind in kinds if kind not in STANDARD_LEARNED]:
         raise ValueError(f"kinds must be among {', '.join(STANDARD_LEARNED)}, got {unknown[0]!r}.")
     attackers = {kind: STANDARD_LEARNED[kind]() for kind in kinds}
-    ms_ssim, pearson = MSSSIM(tuple(betas)), SquaredPearson()
+    similarities: dict[str, Similarity] = {"{}_gray": MSSSIM(tuple(betas)), "pearson_{}": SquaredPearson()}
     return [
-        *(LearnedAttackerMetric(f"{kind}_gray", attacker, ms_ssim, nan_strategy) for kind, attacker in attackers.items()),
-        *(LearnedAttackerMetric(f"pearson_{kind}", attacker, pearson, nan_strategy) for kind, attacker in attackers.items()),
+        LearnedAttackerMetric(name.format(kind), attacker, similarity, nan_strategy, kind)
+        for name, similarity in similarities.items()
+        for kind, attacker in attackers.items()
     ]
