@@ -1,5 +1,6 @@
 """Devices, pairs of pictures, and the seventeen metric classes as data."""
 
+import gc
 import importlib.util
 import inspect
 import os
@@ -85,12 +86,37 @@ NAMES = tuple(case.name for case in CASES)
 every_class = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-@pytest.fixture(
-    params=[
-        "cpu",
-        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")),
-    ]
-)
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def pytest_report_header():
+    return f"devices: {', '.join(DEVICES)}"  # without a CUDA device there are no tests of one, instead of hundreds that skip
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays: no garbage collection, which statsmodels asks for often, has to look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """The tests of a file with a fixture for all of them go to one worker, so that it is made once; others anywhere."""
+    if config.option.dist != "load":
+        return None  # as was asked for
+    from xdist.scheduler import LoadScopeScheduling
+
+    shared = {path.name for path in Path(__file__).parent.glob("test_*.py") if 'scope="module"' in path.read_text("utf-8")}
+
+    class ByFixture(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return file if Path(file).name in shared else nodeid
+
+    return ByFixture(config, log)
+
+
+@pytest.fixture(params=DEVICES)
 def device(request):
     return torch.device(request.param)
 

@@ -33,7 +33,7 @@ PAIRS = 10
 NOISE = {"weak": 15, "strong": 60, "alike": 15}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Runs on the same ten pictures under weak, strong, and other weak noise."""
     folder = tmp_path_factory.mktemp("runs")
