@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from torchmetrics import Metric
 
 import attacker_metrics as am
 from attacker_metrics.engine import native
+from attacker_metrics.engine.native import recipe
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 if not native.SHIPPED.exists():  # then what was built on this machine, or would be on the way, is not meant
@@ -204,6 +206,39 @@ def launch(script, processes, folder, hosts=ONE_HOST):
         output.seek(0)
         assert not any(codes), output.read()
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+REMEMBERING = """#!/bin/sh
+# Runs a compiler, and copies what it made where the same words and contents of files come again.
+for target; do :; done
+key=$(for word; do
+  test "${word%/*}" = "${target%/*}" || echo "${word##*/}"
+  test "$word" = "$target" || test ! -f "$word" || cat "$word"
+done | cksum | tr ' ' -)
+if test -f "KEPT/$key"; then
+  cat "KEPT/$key" > "$target" && chmod +x "$target"
+else
+  COMPILER "$@" && cp "$target" "KEPT/$key.$$" && mv "KEPT/$key.$$" "KEPT/$key"
+fi
+"""
+
+
+@pytest.fixture(scope="session")
+def remembering(tmp_path_factory):
+    """The C++ compiler as a command that compiles the kernel once for all tests, on whichever worker they run."""
+    try:
+        compiler = recipe.compiler()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    if os.name != "posix":
+        return compiler[0]
+    base = tmp_path_factory.getbasetemp()
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    kept.mkdir(exist_ok=True)
+    script = tmp_path_factory.mktemp("compiler") / "c++"
+    script.write_text(REMEMBERING.replace("KEPT", str(kept)).replace("COMPILER", shlex.join(compiler)))
+    script.chmod(0o755)
+    return str(script)
 
 
 @pytest.fixture(scope="session")

@@ -403,9 +403,7 @@ def test_pages_fit_the_screen(task, viewport, request, person, tmp_path):
         assert task == "twenty" or box["y"] + box["height"] <= viewport["height"]  # no scrolling for few answers
         assert not is_phone or button.locator("kbd").is_hidden()
     page.locator("#answers button").last.scroll_into_view_if_needed()
-    page.screenshot(path=tmp_path / f"{task}-end.png")
     assert page.locator("figure img").first.bounding_box()["y"] >= 0  # in sight beside the last answer
     for path in ("/pause", f"/owner?token={OWNER}"):
         page.goto(f"{address}{path}")
-        page.screenshot(path=tmp_path / f"{task}-{path[1:6]}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
