@@ -19,6 +19,7 @@ import torch
 from hypothesis import settings
 from reference import OBFUSCATIONS, photographs
 from torchmetrics import Metric
+from two_hosts import two_hosts
 
 import attacker_metrics as am
 from attacker_metrics.engine import native
@@ -103,17 +104,20 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """The tests of a file with a fixture for all of them go to one worker, so that it is made once; others anywhere."""
+    """Tests with a fixture for all of a file, or of several, go to one worker, so that it is made once; others anywhere."""
     if config.option.dist != "load":
         return None  # as was asked for
     from xdist.scheduler import LoadScopeScheduling
 
-    shared = {path.name for path in Path(__file__).parent.glob("test_*.py") if 'scope="module"' in path.read_text("utf-8")}
+    def group(path):
+        source = path.read_text("utf-8")
+        return "processes" if "three_processes" in source else path.name if 'scope="module"' in source else None
+
+    groups = {path.name: group(path) for path in Path(__file__).parent.glob("test_*.py")}
 
     class ByFixture(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            file = nodeid.split("::")[0]
-            return file if Path(file).name in shared else nodeid
+            return groups.get(Path(nodeid.split("::")[0]).name) or nodeid
 
     return ByFixture(config, log)
 
@@ -182,10 +186,19 @@ ONE_HOST = (([], ["--standalone"]),)
 
 
 def launch(script, processes, folder, hosts=ONE_HOST):
-    """Run a script under torchrun; what each rank saved in ``folder``, by rank.
+    """Run a script under torchrun, which saves what each rank saw in ``folder``; this by rank.
 
     A host is the command that leads into it and its options for torchrun; the first may run one process more than the last.
     """
+    run_job(script, processes, folder, hosts)
+    return by_rank(folder, processes)
+
+
+def by_rank(folder, processes):
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+def run_job(script, processes, folder, hosts):
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this build of torch has no gloo")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -205,7 +218,15 @@ def launch(script, processes, folder, hosts=ONE_HOST):
                 process.terminate()  # nothing, if it has ended
         output.seek(0)
         assert not any(codes), output.read()
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+@pytest.fixture(scope="session")
+def three_processes(tmp_path_factory):
+    """Where each script that ``processes_script.py`` names left what it saw, and whether it ran on two hosts."""
+    folder = tmp_path_factory.mktemp("processes")
+    with two_hosts() as hosts:
+        run_job(Path(__file__).with_name("processes_script.py"), 3, folder, hosts or ONE_HOST)
+    return folder, bool(hosts)
 
 
 REMEMBERING = """#!/bin/sh

@@ -4,11 +4,8 @@ import csv
 import importlib.util
 import json
 import math
-import os
 import pickle
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,18 +178,11 @@ def test_what_cannot_be_scored_is_an_error():
 
 
 @pytest.fixture(scope="module")
-def gathered(tmp_path_factory):
-    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-        pytest.skip("this build of torch has no gloo")
-    path = tmp_path_factory.mktemp("ranks") / "values.pt"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
+def gathered(request):
     if HAS_TORCHVISION and "cpu_torchvision" in sys.modules:
         pytest.skip("the plug-in for torchvision does not reach other processes")
-    command = [*launch, semsim_script.__file__, str(path)]
-    subprocess.run(command, check=True, timeout=240, capture_output=True, env=environment)
-    return torch.load(path, weights_only=True)
+    folder, _ = request.getfixturevalue("three_processes")
+    return torch.load(folder / "semsim_script" / "found.pt", weights_only=True)
 
 
 def test_processes_with_uneven_and_empty_shares_return_the_numbers_of_one(gathered):
