@@ -185,20 +185,16 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ONE_HOST = (([], ["--standalone"]),)
 
 
-def launch(script, processes, folder, hosts=ONE_HOST):
-    """Run a script under torchrun, which saves what each rank saw in ``folder``; this by rank.
-
-    A host is the command that leads into it and its options for torchrun; the first may run one process more than the last.
-    """
-    run_job(script, processes, folder, hosts)
-    return by_rank(folder, processes)
-
-
 def by_rank(folder, processes):
+    """What each rank saved."""
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
 
 
-def run_job(script, processes, folder, hosts):
+def launch(script, processes, folder, hosts=ONE_HOST):
+    """Run a script under torchrun, which saves in ``folder`` what its ranks saw.
+
+    A host is the command that leads into it and its options for torchrun; the first may run one process more than the last.
+    """
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this build of torch has no gloo")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -225,7 +221,7 @@ def three_processes(tmp_path_factory):
     """Where each script that ``processes_script.py`` names left what it saw, and whether it ran on two hosts."""
     folder = tmp_path_factory.mktemp("processes")
     with two_hosts() as hosts:
-        run_job(Path(__file__).with_name("processes_script.py"), 3, folder, hosts or ONE_HOST)
+        launch(Path(__file__).with_name("processes_script.py"), 3, folder, hosts or ONE_HOST)
     return folder, bool(hosts)
 
 

@@ -13,6 +13,7 @@ from torch.distributed.rendezvous import rendezvous
 def join(name, processes):
     """The group of the first processes of the job, under a name that no other group of the job has."""
     store = dist.PrefixStore(name, _store())
+    os.environ["WORLD_SIZE"] = str(processes)  # what Lightning believes
     dist.init_process_group("gloo", store=store, rank=int(os.environ["RANK"]), world_size=processes)
 
 

@@ -94,7 +94,11 @@ def fetch(port, path="/", headers=""):
 
 
 def test_connections_that_send_nothing_keep_nobody_out(manifest, tmp_path):
-    with served(manifest, tmp_path / "votes.sqlite", files=256) as (process, port), ExitStack() as opened:
+    """The token comes from the environment here, and from a file below."""
+    environment = {"ATTACKER_METRICS_OWNER_TOKEN": OWNER}
+    database = tmp_path / "votes.sqlite"
+    with served(manifest, database, files=256, environment=environment) as (process, port), ExitStack() as opened:
+        assert_only_its_owner_enters(process, port)
         for sent in 260 * [
             b"",
             b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ",
@@ -106,6 +110,13 @@ def test_connections_that_send_nothing_keep_nobody_out(manifest, tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         assert process.stderr.read() == ""
+
+
+def assert_only_its_owner_enters(process, port):
+    assert process.stdout.readline().endswith(f"/owner?token={OWNER}\n")
+    assert fetch(port, f"/owner?token={OWNER}").startswith(b"HTTP/1.1 303")
+    assert fetch(port, "/owner?token=wrong").startswith(b"HTTP/1.1 403")
+    assert OWNER.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
 
 
 @contextmanager
@@ -426,21 +437,16 @@ def test_the_owners_cookie_is_not_the_token(client):
     assert owner.get("/owner").status_code == 200
 
 
-def test_the_token_comes_from_a_file_or_the_environment(manifest, tmp_path):
+def test_the_token_comes_from_a_file_rather_than_from_the_environment(manifest, tmp_path):
     secret = tmp_path / "token"
     secret.write_text(f"{OWNER}\n")
     secret.chmod(0o600)
-    for options, environment in (
-        (("--token-file", str(secret)), {"ATTACKER_METRICS_OWNER_TOKEN": "another-one-that-is-unused"}),
-        ((), {"ATTACKER_METRICS_OWNER_TOKEN": OWNER}),
-    ):
-        with served(manifest, tmp_path / "v.sqlite", *options, environment=environment) as (process, port):
-            assert process.stdout.readline().endswith(f"/owner?token={OWNER}\n")
-            assert fetch(port, f"/owner?token={OWNER}").startswith(b"HTTP/1.1 303")
-            assert fetch(port, "/owner?token=wrong").startswith(b"HTTP/1.1 403")
-            assert OWNER.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-            process.terminate()
-            assert process.stderr.read() == ""
+    environment = {"ATTACKER_METRICS_OWNER_TOKEN": "another-one-that-is-unused"}
+    options = ("--token-file", str(secret))
+    with served(manifest, tmp_path / "v.sqlite", *options, environment=environment) as (process, port):
+        assert_only_its_owner_enters(process, port)
+        process.terminate()
+        assert process.stderr.read() == ""
 
 
 def test_a_token_on_the_command_line_is_warned_of(manifest, tmp_path):
