@@ -29,7 +29,7 @@ from attacker_metrics.scoring.suites import STANDARD_V1
 
 SIDE, PAIRS, PEOPLE, BAD, NAN = 32, 240, 40, 3, 6
 ASKED = ("--betas", "1", "--gamma", "2", "--part-size", "16", "--batch-size", "16")
-LEARNED = ("--learned", "linear", "--learned", "block", "--null", "1200")
+LEARNED = ("--learned", "linear", "--learned", "block", "--null", "2400")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ATTACKER_METRICS_BACKEND": "torch"}
 
 
