@@ -162,6 +162,7 @@ def test_the_learned_attackers_compete_and_are_reported(alone):
     assert any("fit_pairs.parquet" in sentence for sentence in summary["readings"])
 
 
+@pytest.mark.slow
 def test_a_killed_job_resumes_its_fit_and_gives_the_outputs_of_one_process(manifest, alone, tmp_path, monkeypatch, capsys):
     output = tmp_path / "out"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
