@@ -106,7 +106,7 @@ def pytest_collection_finish():
 def pytest_xdist_make_scheduler(config, log):
     """Tests with a fixture for all of a file, or of several, go to one worker, so that it is made once; others anywhere."""
     if config.option.dist != "load":
-        return None  # as was asked for
+        return None  # another scheduler was asked for
     from xdist.scheduler import LoadScopeScheduling
 
     def group(path):

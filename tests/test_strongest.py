@@ -523,7 +523,7 @@ def test_the_suite_s_additions_are_needed(known):
     assert faint.success(0.01, attacker="pearson_gray").mean() < 0.7
 
 
-def test_a_leak_is_caught_and_noise_and_unrelated_photographs_are_safe_in_a_small_world():
+def test_a_leak_is_caught_and_noise_is_safe_in_a_small_world():
     clean = torch.tensor(photographs(96, 96), dtype=torch.float32)
     cases = ["identity", "random noise"]
     found = evaluate_known_cases(dict(zip("abcd", clean, strict=True)), ["a"], cases=cases, learned=(), stride=16)
