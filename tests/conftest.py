@@ -1,6 +1,7 @@
 """Devices, pairs of pictures, and the seventeen metric classes as data."""
 
 import gc
+import importlib
 import importlib.util
 import inspect
 import os
@@ -98,6 +99,7 @@ def pytest_report_header():
 
 def pytest_collection_finish():
     """What was imported and collected stays: no garbage collection, which statsmodels asks for often, has to look at it."""
+    importlib.import_module("torch._dynamo")  # as the first call of an operator does
     gc.collect()
     gc.freeze()
 
