@@ -1,12 +1,8 @@
-"""Run under torchrun: every process assesses the same images, reads only its share, and saves what it found."""
-
-import sys
-from pathlib import Path
+"""In ``processes_script.py``: every process assesses the same images, reads only its share, and saves what it found."""
 
 import torch
 import torch.distributed as dist
 from conftest import SMALL, pictures
-from process_group import leave
 
 from attacker_metrics import MultiAttackerPrivacy
 from attacker_metrics.reading.learned import CNNAttacker, CNNAttackerPearson, LinearAttacker, LinearAttackerMSSSIM
@@ -49,7 +45,6 @@ def error_of(read, **arguments):
 
 
 def main(folder):
-    dist.init_process_group("gloo")
     rank, read = dist.get_rank(), []
 
     def counted(i):
@@ -64,9 +59,4 @@ def main(folder):
     found = {"found": as_tensors(assessed(counted)), "read": len(read)}
     found["broken"] = error_of(broken)
     found["different"] = error_of(images, seed=rank)
-    torch.save(found, Path(folder) / f"rank{rank}.pt")
-    leave()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    torch.save(found, folder / f"rank{rank}.pt")

@@ -1,9 +1,12 @@
 """Devices, pairs of pictures, and the seventeen metric classes as data."""
 
+import gc
+import importlib
 import importlib.util
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,9 +20,11 @@ import torch
 from hypothesis import settings
 from reference import OBFUSCATIONS, photographs
 from torchmetrics import Metric
+from two_hosts import two_hosts
 
 import attacker_metrics as am
 from attacker_metrics.engine import native
+from attacker_metrics.engine.native import recipe
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 if not native.SHIPPED.exists():  # then what was built on this machine, or would be on the way, is not meant
@@ -85,12 +90,41 @@ NAMES = tuple(case.name for case in CASES)
 every_class = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-@pytest.fixture(
-    params=[
-        "cpu",
-        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")),
-    ]
-)
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def pytest_report_header():
+    return f"devices: {', '.join(DEVICES)}"  # without a CUDA device there are no tests of one, instead of hundreds that skip
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays: no garbage collection, which statsmodels asks for often, has to look at it."""
+    importlib.import_module("torch._dynamo")  # as the first call of an operator does
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests with a fixture for all of a file, or of several, go to one worker, so that it is made once; others anywhere."""
+    if config.option.dist != "load":
+        return None  # another scheduler was asked for
+    from xdist.scheduler import LoadScopeScheduling
+
+    def group(path):
+        source = path.read_text("utf-8")
+        return "processes" if "three_processes" in source else path.name if 'scope="module"' in source else None
+
+    groups = {path.name: group(path) for path in Path(__file__).parent.glob("test_*.py")}
+
+    class ByFixture(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return groups.get(Path(nodeid.split("::")[0]).name) or nodeid
+
+    return ByFixture(config, log)
+
+
+@pytest.fixture(params=DEVICES)
 def device(request):
     return torch.device(request.param)
 
@@ -153,8 +187,13 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ONE_HOST = (([], ["--standalone"]),)
 
 
+def by_rank(folder, processes):
+    """What each rank saved."""
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
 def launch(script, processes, folder, hosts=ONE_HOST):
-    """Run a script under torchrun; what each rank saved in ``folder``, by rank.
+    """Run a script under torchrun, which saves in ``folder`` what its ranks saw.
 
     A host is the command that leads into it and its options for torchrun; the first may run one process more than the last.
     """
@@ -177,7 +216,48 @@ def launch(script, processes, folder, hosts=ONE_HOST):
                 process.terminate()  # nothing, if it has ended
         output.seek(0)
         assert not any(codes), output.read()
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+@pytest.fixture(scope="session")
+def three_processes(tmp_path_factory):
+    """Where each script that ``processes_script.py`` names left what it saw, and whether it ran on two hosts."""
+    folder = tmp_path_factory.mktemp("processes")
+    with two_hosts() as hosts:
+        launch(Path(__file__).with_name("processes_script.py"), 3, folder, hosts or ONE_HOST)
+    return folder, bool(hosts)
+
+
+REMEMBERING = """#!/bin/sh
+# Runs a compiler, and copies what it made where the same words and contents of files come again.
+for target; do :; done
+key=$(for word; do
+  test "${word%/*}" = "${target%/*}" || echo "${word##*/}"
+  test "$word" = "$target" || test ! -f "$word" || cat "$word"
+done | cksum | tr ' ' -)
+if test -f "KEPT/$key"; then
+  cat "KEPT/$key" > "$target" && chmod +x "$target"
+else
+  COMPILER "$@" && cp "$target" "KEPT/$key.$$" && mv "KEPT/$key.$$" "KEPT/$key"
+fi
+"""
+
+
+@pytest.fixture(scope="session")
+def remembering(tmp_path_factory):
+    """The C++ compiler as a command that compiles the kernel once for all tests, on whichever worker they run."""
+    try:
+        compiler = recipe.compiler()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    if os.name != "posix":
+        return compiler[0]
+    base = tmp_path_factory.getbasetemp()
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    kept.mkdir(exist_ok=True)
+    script = tmp_path_factory.mktemp("compiler") / "c++"
+    script.write_text(REMEMBERING.replace("KEPT", str(kept)).replace("COMPILER", shlex.join(compiler)))
+    script.chmod(0o755)
+    return str(script)
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,18 @@
-"""Run by three processes of torchrun, which join as groups of one, two and three, one group after the other.
+"""Run by the three processes of ``processes_script.py``, as groups of one, two and three, one group after the other.
 
 In each group every rank goes through every scenario with its own uneven share, and saves what it saw.
 """
 
 import os
 import socket
-import sys
 import warnings
 from collections import Counter
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from process_group import leave
-from torch.distributed.rendezvous import rendezvous
-from torch.profiler import ProfilerActivity, profile
+from process_group import join, leave
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -83,11 +81,24 @@ def updated(metric, indices):
     return metric
 
 
+class Collectives(TorchDispatchMode):
+    """Every collective that is made, by the name that torch's dispatcher gives it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = Counter()
+
+    def __torch_dispatch__(self, function, types, arguments=(), settings=None):
+        if function.namespace == "c10d":
+            self.seen[function.name().split(".")[0]] += 1
+        return function(*arguments, **(settings or {}))
+
+
 def counted(function):
-    """What a call returns, and every collective it makes, by the name that torch's dispatcher gives it."""
-    with profile(activities=[ProfilerActivity.CPU]) as events:
+    """What a call returns, and how often it makes which collective."""
+    with Collectives() as collectives:
         value = function()
-    return value, dict(Counter(event.name for event in events.events() if event.name.startswith("c10d::")))
+    return value, dict(collectives.seen)
 
 
 def raised(function):
@@ -262,18 +273,11 @@ SCENARIOS = (
 def main(folder):
     warnings.simplefilter("error", am.AttackerMetricsWarning)
     rank, found = int(os.environ["RANK"]), {}
-    store = next(rendezvous("env://"))[0]
     for processes, shares in SHARES.items():
         if rank >= processes:
             continue
-        group = dist.PrefixStore(f"group of {processes}", store)
-        dist.init_process_group("gloo", store=group, rank=rank, world_size=processes)
-        counted(dist.barrier)  # the first profile takes long
+        join(f"group of {processes}", processes)
         found[processes] = {scenario.__name__: scenario(rank, shares[rank]) for scenario in SCENARIOS}
         found[processes]["address"] = own_address()
         leave()
     torch.save(found, Path(folder) / f"rank{rank}.pt")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

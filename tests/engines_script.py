@@ -1,13 +1,9 @@
-"""Run under torchrun: Accelerate and Lightning around the collection; each rank saves what it saw."""
-
-import sys
-from pathlib import Path
+"""In ``processes_script.py``: Accelerate and Lightning around the collection; each rank saves what it saw."""
 
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from distributed_script import Inverting, counted
 from lightning.pytorch import LightningModule, Trainer
-from process_group import leave
 from torch.utils.data import DataLoader, DistributedSampler
 
 from attacker_metrics import MultiAttackerPrivacy
@@ -93,9 +89,4 @@ def main(folder):
     found = {"accelerate": accelerate()}
     rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
     found["lightning"] = lightning(rank, processes)
-    torch.save(found, Path(folder) / f"rank{rank}.pt")
-    leave()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    torch.save(found, folder / f"rank{rank}.pt")

@@ -1,11 +1,8 @@
-"""Run under torchrun: two processes fit on uneven shares, one of them on nothing; rank 0 saves what each found."""
-
-import sys
+"""In ``processes_script.py``: two processes fit on uneven shares, one of them on nothing; rank 0 saves what each found."""
 
 import torch
 import torch.distributed as dist
 from conftest import pictures
-from process_group import leave
 
 from attacker_metrics.reading.learned import CNNAttacker, LinearAttacker
 
@@ -19,8 +16,7 @@ def shares(rank):
             yield noisy, clean, [f"{seed} {i}" for i in range(2)]
 
 
-def main(path):
-    dist.init_process_group("gloo")
+def main(folder):
     linear, cnn = LinearAttacker(3), CNNAttacker(steps=5)
     for noisy, clean, ids in shares(dist.get_rank()):
         linear.fit_update(noisy, clean, ids)
@@ -31,9 +27,4 @@ def main(path):
     weights = [linear.weights, *cnn.network.state_dict().values()]
     dist.all_gather_object(found, (weights, sorted(linear._seen)))
     if dist.get_rank() == 0:
-        torch.save(found, path)
-    leave()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+        torch.save(found, folder / "found.pt")

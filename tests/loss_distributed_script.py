@@ -1,7 +1,4 @@
-"""Run under torchrun: every rank trains a cloak on its share, under DDP and under FSDP; rank 0 saves the weights."""
-
-import os
-import sys
+"""In ``processes_script.py``: every rank trains a cloak on its share, under DDP and under FSDP; rank 0 saves the weights."""
 
 import torch
 import torch.distributed as dist
@@ -52,8 +49,7 @@ def whole(weight):
     return (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).detach()
 
 
-def main(path):
-    dist.init_process_group("gloo")
+def main(folder):
     share = images().chunk(dist.get_world_size())[dist.get_rank()]
     mesh = dist.init_device_mesh("cpu", (dist.get_world_size(),))
     outcome = {}
@@ -65,10 +61,4 @@ def main(path):
         weights = {key: whole(value) for key, value in module.state_dict().items()}
         outcome[name] = {"losses": losses / dist.get_world_size(), "weights": weights}
     if dist.get_rank() == 0:
-        torch.save(outcome, path)
-    dist.destroy_process_group()
-    os._exit(0)  # torch keeps FSDP's group in caches; its threads could abort the process while Python ends
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+        torch.save(outcome, folder / "found.pt")

@@ -1,10 +1,25 @@
-"""Leaving the process group, for scripts that run under torchrun."""
+"""Joining process groups one after the other, and leaving them, for scripts that run under torchrun."""
 
+import functools
 import gc
+import os
 from pathlib import Path
 
 import torch.distributed as dist
 from torch.distributed.nn import functional  # noqa: F401  (before there is a group: see attacker_metrics/learned/cnn.py)
+from torch.distributed.rendezvous import rendezvous
+
+
+def join(name, processes):
+    """The group of the first processes of the job, under a name that no other group of the job has."""
+    store = dist.PrefixStore(name, _store())
+    os.environ["WORLD_SIZE"] = str(processes)  # what Lightning believes
+    dist.init_process_group("gloo", store=store, rank=int(os.environ["RANK"]), world_size=processes)
+
+
+@functools.cache
+def _store():
+    return next(rendezvous("env://"))[0]
 
 
 def leave():

@@ -1,10 +1,7 @@
-"""Run under torchrun: every rank scores its own uneven share by SemSim, rank 0 saves what ``compute`` returned."""
-
-import sys
+"""In ``processes_script.py``: every rank scores its own uneven share by SemSim, rank 0 saves what ``compute`` returned."""
 
 import torch
 import torch.distributed as dist
-from process_group import leave
 from torch import nn
 
 from attacker_metrics.semsim import SemSim
@@ -35,8 +32,7 @@ def metrics():
     return [SemSim(made_encoder()), SemSim(made_encoder(), "cosine"), SemSim(made_encoder(), similarity=True)]
 
 
-def main(path):
-    dist.init_process_group("gloo")
+def main(folder):
     all_metrics = metrics()
     for preds, target in batches(dist.get_rank()):
         for metric in all_metrics:
@@ -44,9 +40,4 @@ def main(path):
     gathered = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, [metric.compute() for metric in all_metrics])
     if dist.get_rank() == 0:
-        torch.save(gathered, path)
-    leave()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+        torch.save(gathered, folder / "found.pt")

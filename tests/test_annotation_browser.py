@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -234,6 +235,9 @@ def test_the_server_is_killed_in_mid_study_and_nothing_is_lost(manifest, person,
         for key in "123":
             press(page, key)
         total = int(page.locator("progress").get_attribute("max"))
+        owners = [page.request.get(f"{address}/owner", params={"token": token}).status for token in (OWNER, "wrong")]
+        assert owners == [200, 403]
+        assert OWNER.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
         process.send_signal(signal.SIGKILL)
         process.wait()
     with serving(manifest, database, "--annotators", "Ann, Bob", port=port) as (process, address):
@@ -403,9 +407,7 @@ def test_pages_fit_the_screen(task, viewport, request, person, tmp_path):
         assert task == "twenty" or box["y"] + box["height"] <= viewport["height"]  # no scrolling for few answers
         assert not is_phone or button.locator("kbd").is_hidden()
     page.locator("#answers button").last.scroll_into_view_if_needed()
-    page.screenshot(path=tmp_path / f"{task}-end.png")
     assert page.locator("figure img").first.bounding_box()["y"] >= 0  # in sight beside the last answer
     for path in ("/pause", f"/owner?token={OWNER}"):
         page.goto(f"{address}{path}")
-        page.screenshot(path=tmp_path / f"{task}-{path[1:6]}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]

@@ -694,6 +694,7 @@ def test_invgrad_recovers_photographs_from_an_untrained_convolutional_network():
     assert scores[2] > flat[2] + 5, scores
 
 
+@pytest.mark.slow
 def test_invgrad_recovers_photographs_from_an_untrained_convnet_with_average_pooling():
     images = photos(32, torch.float32)[2:]
     torch.manual_seed(0)

@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +31,7 @@ PAIRS = 10
 NOISE = {"weak": 15, "strong": 60, "alike": 15}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Runs on the same ten pictures under weak, strong, and other weak noise."""
     folder = tmp_path_factory.mktemp("runs")
@@ -91,17 +89,14 @@ def change_summary(run: str, change) -> None:
     path.write_text(json.dumps(summary))
 
 
-def test_more_noise_leaks_less_in_a_process_of_its_own(runs):
-    done = subprocess.run(
-        [sys.executable, "-m", "attacker_metrics", "compare", "weak", "strong", "--output", "out"],
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "strong leaks less than weak after 15 of 15 attackers, more after 0; 0 are undecided" in done.stdout
+def test_more_noise_leaks_less(runs, capsys):
+    assert compare("weak", "strong") == 0
+    shown, errors = capsys.readouterr()
+    assert errors == ""
+    assert "strong leaks less than weak after 15 of 15 attackers, more after 0; 0 are undecided" in shown
     assert sorted(path.name for path in Path("out").iterdir()) == FILES
-    assert all(name in done.stdout for name in [*FIFTEEN, "ms_ssim", "pearson"])
-    assert result()["sentences"][0] in done.stdout
+    assert all(name in shown for name in [*FIFTEEN, "ms_ssim", "pearson"])
+    assert result()["sentences"][0] in shown
 
 
 def test_the_numbers_are_those_of_scipy_and_statsmodels(runs):

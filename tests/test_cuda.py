@@ -6,7 +6,9 @@ from conftest import pictures, spoil, warns_once
 
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_privacy_loss, multi_attacker_scores
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+
 BETAS = (0.5, 0.5)
 
 

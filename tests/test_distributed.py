@@ -1,11 +1,10 @@
 """Real processes: uneven shares, an empty rank, the numbers of one process, every collective counted."""
 
-import distributed_script
 import pytest
 import torch
-from conftest import ONE_HOST, launch
+from conftest import by_rank
 from distributed_script import SHARES, SIZES, extras, make, updated
-from two_hosts import ADDRESSES, two_hosts
+from two_hosts import ADDRESSES
 
 MEMBERS = 17
 ONE = {"c10d::allgather_": 1}
@@ -15,16 +14,9 @@ SEEN, SKIPPED = 5, 1
 
 
 @pytest.fixture(scope="module")
-def hosts():
-    """Two, where the machine allows network namespaces, or none."""
-    with two_hosts() as hosts:
-        yield hosts
-
-
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory, hosts):
-    """What each of three processes saw, by the size of the group; they run on two hosts, if there are."""
-    return launch(distributed_script.__file__, max(SHARES), tmp_path_factory.mktemp("ranks"), hosts or ONE_HOST)
+def groups(three_processes):
+    """What each of three processes saw, by the size of the group; they run on two hosts, where the machine allows it."""
+    return by_rank(three_processes[0] / "distributed_script", max(SHARES))
 
 
 @pytest.fixture(scope="module", params=SHARES)
@@ -62,8 +54,8 @@ def test_compute_is_one_collective_and_returns_the_numbers_of_one_process(ranks,
 
 
 @pytest.mark.parametrize("ranks", [max(SHARES)], indirect=True)
-def test_two_hosts_compute_in_one_collective(ranks, hosts, whole):
-    if not hosts:
+def test_two_hosts_compute_in_one_collective(ranks, three_processes, whole):
+    if not three_processes[1]:
         pytest.skip("this machine allows no network namespaces: all processes ran on one host")
     assert {rank["address"] for rank in ranks} == set(ADDRESSES)
     assert of(ranks, "compute", "collectives") == [ONE] * len(ranks)

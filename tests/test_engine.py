@@ -217,8 +217,9 @@ def test_thousands_of_small_images_score_as_one_by_one():
             assert abs(together[name][i] - alone[name][0]) <= 1e-6, name
 
 
-def test_one_image_of_4096_pixels_square_scores_as_its_repeated_quarter(device):
-    quarter = torch.rand(1, 3, 1024, 1024, generator=torch.Generator().manual_seed(0)).to(device)
+def test_one_large_image_scores_as_its_repeated_quarter(device):
+    side = 1024 if device.type == "cuda" else 512  # there a map of it is worked on in parts
+    quarter = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     clean = quarter.repeat(1, 1, 4, 4)
     noisy = (0.5 * clean + 0.2).requires_grad_()
     scores = multi_attacker_scores(noisy, clean)

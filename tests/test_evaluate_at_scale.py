@@ -251,6 +251,7 @@ def largest_file(size: int):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 @linux
 def test_what_a_killed_process_leaves_is_resumed_through_further_faults_by_another_number_of_processes(
     manifest, alone, tmp_path, capsys
@@ -309,6 +310,7 @@ def test_what_a_killed_process_leaves_is_resumed_through_further_faults_by_anoth
     assert 0 in speed["pairs_of_process"]  # two parts at most were left
 
 
+@pytest.mark.slow
 @linux
 def test_an_elastic_restart_continues_and_a_signal_to_torchrun_ends_every_process(manifest, alone, tmp_path):
     output = tmp_path / "out"

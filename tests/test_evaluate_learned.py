@@ -29,7 +29,7 @@ from attacker_metrics.scoring.similarity import MSSSIM, SquaredPearson
 from attacker_metrics.scoring.suites import STANDARD_V1
 
 SIDE, PAIRS, PEOPLE, BAD, NAN = 32, 240, 40, 3, 6
-ASKED = ("--betas", "1", "--gamma", "2", "--part-size", "16", "--batch-size", "8")
+ASKED = ("--betas", "1", "--gamma", "2", "--part-size", "16", "--batch-size", "16")
 LEARNED = ("--learned", "linear", "--learned", "block", "--null", "2400")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ATTACKER_METRICS_BACKEND": "torch"}
 
@@ -163,6 +163,7 @@ def test_the_learned_attackers_compete_and_are_reported(alone):
     assert any("fit_pairs.parquet" in sentence for sentence in summary["readings"])
 
 
+@pytest.mark.slow
 def test_a_killed_job_resumes_its_fit_and_gives_the_outputs_of_one_process(manifest, alone, tmp_path, monkeypatch, capsys):
     output = tmp_path / "out"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]

@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import runpy
 import subprocess
 import sys
 import types
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, launch, pictures
+from conftest import SMALL, by_rank, pictures
 from torch import nn
 from torchmetrics import MetricCollection
 
@@ -367,19 +368,18 @@ for attacker in (*closures, Own(2).attack, Own(3).attack, net, lambda x: x):
 """
 
 
-def test_processes_agree(tmp_path):
+def test_processes_agree(tmp_path, monkeypatch, capsys):
     script = tmp_path / "script.py"
     script.write_text(PROCESS)
-    runs = [
-        subprocess.run([sys.executable, script, str(rank)], capture_output=True, text=True, check=True).stdout.splitlines()
-        for rank in range(2)
-    ]
-    assert runs[0] == runs[1]
-    assert len(set(runs[0])) == 5  # the two spellings of one closure are the same
+    told = subprocess.run([sys.executable, script, "1"], capture_output=True, text=True, check=True).stdout.splitlines()
+    monkeypatch.setattr(sys, "argv", [str(script), "0"])
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out.splitlines() == told
+    assert len(set(told)) == 5  # the two spellings of one closure are the same
 
 
-def test_ranks_agree_on_what_is_the_same_and_say_what_is_not(tmp_path):
-    for found in launch(Path(__file__).with_name("identity_script.py"), 2, tmp_path):
+def test_ranks_agree_on_what_is_the_same_and_say_what_is_not(three_processes):
+    for found in by_rank(three_processes[0] / "identity_script", 2):
         assert {name: found[name] for name in ("closure", "bound", "fit", "collection")} == {
             "closure": 4,
             "bound": 2,

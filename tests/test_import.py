@@ -10,6 +10,7 @@ import attacker_metrics
 OPTIONAL = {
     "PIL",
     "cv2",
+    "cyclopts",
     "fsspec",
     "imagecodecs",
     "jinja2",
@@ -17,26 +18,57 @@ OPTIONAL = {
     "krippendorff",
     "lightning",
     "matplotlib",
+    "opacus",
     "pandas",
     "pyarrow",
+    "pydantic",
     "rich",
     "safetensors",
     "scipy",
+    "skimage",
     "sklearn",
+    "sqlalchemy",
+    "starlette",
     "statsmodels",
     "tensorboard",
     "tifffile",
+    "torchvision",
+    "triton",
+    "yaml",
 }
 
 
-def modules_after(statement: str) -> set[str]:
-    code = f"import sys; {statement}; print(*{{name.split('.')[0] for name in sys.modules}})"
+def modules_after(*statements: str) -> list[set[str]]:
+    """What is imported after each of some statements, which one process runs in turn."""
+    told = "; print(*{name.split('.')[0] for name in sys.modules})"
+    code = "\n".join(["import sys", *(statement + told for statement in statements)])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    return [set(line.split()) for line in done.stdout.splitlines()]
 
 
-def test_import_needs_nothing_that_torchmetrics_does_not_import_itself():
-    assert (modules_after("import attacker_metrics") - modules_after("import torchmetrics")) & OPTIONAL == set()
+def test_the_loss_and_obfuscations_need_torch_alone_and_the_package_itself_not_even_that():
+    package, loss, scores, obfuscations = modules_after(
+        "import attacker_metrics",
+        "from attacker_metrics import multi_attacker_privacy_loss",
+        "from attacker_metrics import Pair, multi_attacker_scores, standard_components",
+        "import attacker_metrics.obfuscations",
+    )
+    assert package & {"torch", "torchmetrics", "numpy", *OPTIONAL} == set()
+    for found in (loss, scores, obfuscations):
+        assert "torch" in found
+        assert found & {"torchmetrics", *OPTIONAL} <= {"triton"}  # torch may look whether it is there
+
+
+def test_metrics_quality_and_semsim_need_nothing_that_torchmetrics_does_not_import_itself():
+    theirs, *ours = modules_after(
+        "import torchmetrics",
+        "from attacker_metrics import MultiAttackerPrivacy",
+        "import attacker_metrics.quality",
+        "import attacker_metrics.semsim",
+    )
+    for found in ours:
+        assert "torchmetrics" in found
+        assert (found - theirs) & OPTIONAL == set()
 
 
 def test_import_warns_of_nothing_and_prints_nothing():
@@ -71,8 +103,3 @@ def test_without_its_extra_faithfulness_says_what_to_install(missing, tmp_path):
     assert done.returncode == 2
     assert "[faithfulness]" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_metric_and_quality_need_no_extra():
-    code = "import attacker_metrics.quality, attacker_metrics.semsim"
-    assert (modules_after(code) - modules_after("import torchmetrics")) & OPTIONAL == set()

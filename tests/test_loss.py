@@ -213,14 +213,14 @@ def test_from_a_picture_to_its_negative_the_gradient_of_folded_ms_ssim_lives(nor
     clean = torch.tensor(reference.photographs()[:3])
     steps = (0.001, 0.1, 0.3, 0.49, 0.5, 0.505, 0.51, *(0.54 + i / 50 for i in range(10)), 0.8, 0.9, 1)
     norms, values = [], []
-    for t in steps:
+    for t in steps[-3:] if normalize == "relu" else steps:
         noisy = path(clean, t).requires_grad_()
         scores = am.MSSSIM(normalize=normalize)(noisy, clean)
         norms.append(torch.autograd.grad(scores.sum(), noisy)[0].flatten(1).norm(dim=1))
         values.append(scores.detach())
     norms, values = torch.stack(norms), torch.stack(values)
     if normalize == "relu":
-        assert (norms[-3:] == 0).all()  # dead, on a picture that an inversion gives back
+        assert (norms == 0).all()  # dead, on a picture that an inversion gives back
         return
     assert norms.min() >= 1e-6
     assert norms.max() <= 1e2

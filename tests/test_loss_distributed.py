@@ -1,10 +1,5 @@
 """The losses in real processes: two ranks under DDP and FSDP reach the weights of one process."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,14 +9,8 @@ script = pytest.importorskip("loss_distributed_script", reason="needs torch's fu
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory):
-    path = tmp_path_factory.mktemp("ranks") / "weights.pt"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*launch, str(Path(script.__file__)), str(path)]
-    done = subprocess.run(command, timeout=240, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    return torch.load(path, weights_only=True)
+def outcome(three_processes):
+    return torch.load(three_processes[0] / "loss_distributed_script" / "found.pt", weights_only=True)
 
 
 @pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])

@@ -13,6 +13,7 @@ from attacker_metrics import Pair, standard_components
 from attacker_metrics.engine.native import recipe
 from attacker_metrics.scoring.components import program_of
 
+pytestmark = pytest.mark.slow
 DRIVER = Path(__file__).with_name("kernel_driver.cpp")
 COMPONENTS = standard_components(betas=(0.5, 0.5))
 X86 = ("x86_64", "x86_64-linux-gnu-g++", "qemu-x86_64")

@@ -384,6 +384,7 @@ def test_the_command_line_knows_the_suite(tmp_path):
     assert cli.main(["views", *one, "--output", str(tmp_path / "views.png"), *settings]) == 0
 
 
+@pytest.mark.slow
 def test_the_self_test_asks_the_suite_about_moved_pictures():
     from attacker_metrics.reading.strongest import evaluate_known_cases, is_called_leaking
 

@@ -4,11 +4,8 @@ import csv
 import importlib.util
 import json
 import math
-import os
 import pickle
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,22 +177,16 @@ def test_what_cannot_be_scored_is_an_error():
     assert int(metric.count) == 0
 
 
-@pytest.fixture(scope="module")
-def gathered(tmp_path_factory):
-    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-        pytest.skip("this build of torch has no gloo")
-    path = tmp_path_factory.mktemp("ranks") / "values.pt"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    folders = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(folders)}
+@pytest.fixture
+def processes(request):
+    """Where three processes left what they found."""
     if HAS_TORCHVISION and "cpu_torchvision" in sys.modules:
         pytest.skip("the plug-in for torchvision does not reach other processes")
-    command = [*launch, semsim_script.__file__, str(path)]
-    subprocess.run(command, check=True, timeout=240, capture_output=True, env=environment)
-    return torch.load(path, weights_only=True)
+    return request.getfixturevalue("three_processes")[0]
 
 
-def test_processes_with_uneven_and_empty_shares_return_the_numbers_of_one(gathered):
+def test_processes_with_uneven_and_empty_shares_return_the_numbers_of_one(processes):
+    gathered = torch.load(processes / "semsim_script" / "found.pt", weights_only=True)
     alone = semsim_script.metrics()
     for rank in semsim_script.SHARES:
         for preds, target in semsim_script.batches(rank):
@@ -309,13 +300,17 @@ def degraded_photographs(folder, per_dataset=12, names=("first", "second")):
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
+    return folder, write_material(folder)
+
+
+def write_material(folder):
     rows = degraded_photographs(folder)
     table = folder / "annotations.csv"
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(rows)
         writer.writerows(zip(*rows.values(), strict=True))
-    return folder, table
+    return table
 
 
 def tiny_recipe(**changes):
@@ -399,14 +394,10 @@ def test_the_first_epoch_has_the_full_rate(epochs, milestones):
     assert sorted(schedule.milestones.elements()) == milestones
 
 
-def test_training_on_several_processes(material, tmp_path):
-    if HAS_TORCHVISION and "cpu_torchvision" in sys.modules:
-        pytest.skip("the plug-in for torchvision does not reach other processes")
-    folder, table = material
-    settings = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
-    report = train(read_annotations(table), folder, tmp_path, tiny_recipe(epochs=2), backbone=small_cnn(), **settings)
-    assert report["results"]["validation/loss"] > 0
-    assert load_encoder(tmp_path / "semsim.safetensors", small_cnn()).architecture == "custom"
+def test_training_on_several_processes(processes):
+    folder = processes / "semsim_training_script"
+    assert torch.load(folder / "found.pt", weights_only=True)["validation/loss"] > 0
+    assert load_encoder(folder / "run" / "semsim.safetensors", small_cnn()).architecture == "custom"
 
 
 def test_early_stopping(material, tmp_path):

@@ -60,6 +60,7 @@ def covered(draw, interval, truth, times):
 # Mean and mean of the worst
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "times"), [(30, 2000), (100, 2000), (500, 400)])
 @pytest.mark.parametrize(("draw", "truth"), [(beta, 1 / 11), (with_zeros, 0.15)])
 def test_intervals_of_skewed_means_hold_what_they_promise(draw, truth, n, times):
@@ -80,6 +81,7 @@ def test_intervals_of_means_hold_it_with_twenty_groups_where_ignoring_them_fails
     )
 
 
+@pytest.mark.slow
 def test_intervals_of_the_mean_of_the_worst_hold_it():
     truth = 20 * stats.beta(0.5, 5).expect(lambda x: x, lb=stats.beta(0.5, 5).ppf(0.95), ub=1)
     share = covered(
@@ -222,6 +224,7 @@ def test_the_residual_risk_at_its_ends():
             residual_risk(*wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 0.3])
 @pytest.mark.parametrize("sizes", [(500, *[1] * 19), tuple(300 // k for k in range(1, 21)), (*[100] * 3, *[2] * 17)])
 def test_the_upper_bound_of_a_rate_holds_for_groups_of_any_sizes(sizes, rate):
@@ -268,6 +271,7 @@ def test_a_quantile_is_refused_exactly_where_no_interval_could_be_trusted(q):
         quantile(scores[1:], q)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("q", "n"), [(0.9, 40), (0.95, 100), (0.99, 400)])
 def test_intervals_of_quantiles_hold_it(q, n):
     truth = stats.beta(0.5, 5).ppf(q)

@@ -12,6 +12,7 @@ import torch
 from conftest import SMALL, pictures
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import photographs
 from scipy import stats
 
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
@@ -208,6 +209,7 @@ def unlike_pictures(generator, shape):
     return np.clip(0.05 * np.exp(generator.normal(size=(shape[0], 1))) * generator.exponential(size=shape), 0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures_", [20, 60])
 @pytest.mark.parametrize("draw", [skewed, in_steps, nearly_always_zero, unlike_pictures])
 def test_where_nothing_leaks_pictures_are_read_at_the_rate(draw, pictures_):
@@ -442,15 +444,15 @@ def test_images_without_a_score_neither_hide_flags_nor_count_as_evidence():
 def test_images_without_a_score_are_not_called_safe():
     def images(i):
         noisy, clean = random_pictures(i)
-        return (clean if i >= 200 else noisy.clone().fill_(torch.nan)), clean
+        return (clean if i >= 60 else noisy.clone().fill_(torch.nan)), clean
 
     privacy = MultiAttackerPrivacy(betas=SMALL, nan_strategy="ignore")
-    found = assess(images, range(400), privacy, anchors=False)
-    assert found.strongest.scored.tolist() == [False] * 200 + [True] * 200
+    found = assess(images, range(120), privacy, anchors=False)
+    assert found.strongest.scored.tolist() == [False] * 60 + [True] * 60
     assert found.success(0.05)[found.strongest.scored].mean() > 0.95
     assert is_called_leaking(found)
     found.strongest.p_value[:] = np.nan
-    with pytest.raises(ValueError, match="none of 400 images has a score"):
+    with pytest.raises(ValueError, match="none of 120 images has a score"):
         is_called_leaking(found)
 
 
@@ -482,6 +484,7 @@ def known():
     return evaluate_known_cases({name: shrunk(name, factor) for name, factor in names.items()}, ["coffee"], stride=64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", KNOWN_CASES, ids=lambda case: case.name)
 def test_every_known_leak_is_caught_and_independent_noise_is_safe(known, case):
     success = known[case.name].success(0.01)
@@ -491,10 +494,12 @@ def test_every_known_leak_is_caught_and_independent_noise_is_safe(known, case):
     assert success.mean() > least if case.leaks else success.mean() < 0.05
 
 
+@pytest.mark.slow
 def test_unrelated_photographs_are_safe(known):
     assert not is_called_leaking(known["other photos"])
 
 
+@pytest.mark.slow
 def test_only_learned_attackers_restore_a_secretly_filtered_picture(known):
     scores = {name: values.mean() for name, values in known["secret filter"].scores.items()}
     learned = ("linear_gray", "block_gray", "pearson_linear", "pearson_block")
@@ -504,16 +509,25 @@ def test_only_learned_attackers_restore_a_secretly_filtered_picture(known):
     assert max(value for name, value in scores.items() if name not in learned) < scores["linear_gray"] - 0.15
 
 
+@pytest.mark.slow
 def test_only_the_map_of_blocks_restores_permuted_blocks(known):
     scores = {name: values.mean() for name, values in known["permuted blocks"].scores.items()}
     assert scores["block_gray"] > 0.9
     assert scores["block_gray"] > max(value for name, value in scores.items() if "block" not in name) + 0.05
 
 
+@pytest.mark.slow
 def test_the_suite_s_additions_are_needed(known):
     faint = known["contrast 1e-5"]
     assert faint.success(0.01, attacker="pearson_affine").mean() > 0.9
     assert faint.success(0.01, attacker="pearson_gray").mean() < 0.7
+
+
+def test_a_leak_is_caught_and_noise_is_safe_in_a_small_world():
+    clean = torch.tensor(photographs(96, 96), dtype=torch.float32)
+    cases = ["identity", "random noise"]
+    found = evaluate_known_cases(dict(zip("abcd", clean, strict=True)), ["a"], cases=cases, learned=(), stride=16)
+    assert {name: is_called_leaking(one) for name, one in found.items()} == {"identity": True, "random noise": False}
 
 
 def test_too_few_photographs_are_refused():
@@ -521,6 +535,7 @@ def test_too_few_photographs_are_refused():
         evaluate_known_cases({"a": torch.zeros(3, 64, 64), "b": torch.zeros(3, 64, 64)}, ["a"])
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_matrix_and_every_verdict_is_right(capsys):
     pytest.importorskip("rich", reason="needs the cli extra")
     from attacker_metrics.commands import cli
@@ -534,6 +549,7 @@ def test_the_command_shows_the_matrix_and_every_verdict_is_right(capsys):
     assert found["identity"]["realised_false_positive_rate"] <= 0.01
 
 
+@pytest.mark.slow
 def test_a_wrong_verdict_is_an_exit_status(known, monkeypatch, capsys):
     pytest.importorskip("rich", reason="needs the cli extra")
     from attacker_metrics.commands import cli

@@ -1,17 +1,16 @@
 """``assess`` by real processes: each reads its share, all return the assessment of one, and no failure makes others wait."""
 
-import assessment_script
 import pytest
 import torch
 from assessment_script import COUNT, as_tensors, assessed, images
-from conftest import launch
+from conftest import by_rank
 
 from attacker_metrics.reading.strongest.distributed import share, together
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    return launch(assessment_script.__file__, 2, tmp_path_factory.mktemp("ranks"))
+def ranks(three_processes):
+    return by_rank(three_processes[0] / "assessment_script", 2)
 
 
 @pytest.fixture(scope="module")

@@ -932,6 +932,7 @@ def command(path, output, processes=None):
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_a_killed_study_is_finished_by_two_processes_and_gives_what_one_gives(done, tmp_path, capsys):
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this build of torch has no gloo")

@@ -1,20 +1,18 @@
 """The collection under Lightning and Accelerate, in two real processes with unequal shares."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from conftest import NAMES, launch
+from conftest import NAMES, by_rank
 
-SCRIPT = Path(__file__).with_name("engines_script.py")
 ALL = (*NAMES, "own")
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(request):
     for engine in ("accelerate", "lightning"):
         pytest.importorskip(engine, reason=f"needs {engine}")
-    return launch(SCRIPT, 2, tmp_path_factory.mktemp("ranks"))
+    folder, _ = request.getfixturevalue("three_processes")
+    return by_rank(folder / "engines_script", 2)
 
 
 @pytest.fixture(scope="module")
