@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from attacker_metrics._transforms import transforming, wants_gradient
 from attacker_metrics.engine.backends import implementation
@@ -49,10 +50,22 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
         raise NotImplementedError("the program has attackers without pull-backs: evaluate it without gradients.")
     if any(wanted) and not compiling:  # what was made in inference mode cannot be kept for a backward
         noisy, clean = (image.clone() if image.is_inference() else image for image in sides)
-    operation = _ScoresTransformed.apply if not compiling and transforming() else _scores
+    operation: Callable[..., tuple[Tensor, ...]] = _scores
+    if not compiling and transforming():
+        operation = _ScoresTransformed.apply
+    elif not any(wanted) and all(map(_is_plain, sides)):
+        operation = _scored
     with torch.autocast(noisy.device.type, enabled=False):
         scores: Tensor = operation(noisy, clean, finite, *program.to_numbers(), *wanted, compiling)[0]
     return scores
+
+
+def _is_plain(image: Tensor) -> bool:
+    """Whether nobody looks on that has to see an operator: its first call imports torch's compiler, more than a second."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    if traced or _get_current_dispatch_mode() is not None:
+        return False
+    return image.device.type == "cpu" and type(image) in (Tensor, torch.nn.Parameter)
 
 
 def _refuse_forward_mode(*_: Any) -> NoReturn:
@@ -66,13 +79,7 @@ def _has_tangent(image: Tensor) -> bool:
     return forward_ad.unpack_dual(image).tangent is not None  # type: ignore[no-untyped-call]
 
 
-@torch.library.custom_op(
-    "attacker_metrics::scores",
-    mutates_args=(),
-    schema="(Tensor noisy, Tensor clean, Tensor finite, int[] program, float[] numbers, bool slope_noisy, bool slope_clean,"
-    " bool compiled) -> (Tensor, Tensor, Tensor)",
-)
-def _scores(
+def _scored(
     noisy: Tensor,
     clean: Tensor,
     finite: Tensor,
@@ -87,6 +94,15 @@ def _scores(
     read = from_numbers(program, numbers)
     implementation(noisy, scores.dtype, read, compiled=compiled).forward(noisy, clean, finite, read, scores, slopes)
     return scores, slopes[0], slopes[1]
+
+
+_scores = torch.library.custom_op(
+    "attacker_metrics::scores",
+    _scored,
+    mutates_args=(),
+    schema="(Tensor noisy, Tensor clean, Tensor finite, int[] program, float[] numbers, bool slope_noisy, bool slope_clean,"
+    " bool compiled) -> (Tensor, Tensor, Tensor)",
+)
 
 
 @_scores.register_fake
