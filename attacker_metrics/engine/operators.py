@@ -62,7 +62,7 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
 
 def _is_plain(image: Tensor) -> bool:
     """Whether nobody looks on that has to see an operator: its first call imports torch's compiler, more than a second."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if traced or _get_current_dispatch_mode() is not None:
         return False
     return image.device.type == "cpu" and type(image) in (Tensor, torch.nn.Parameter)
