@@ -12,6 +12,7 @@ import pytest
 import torch
 
 pytest.importorskip("rich", reason="needs the cli extra")
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -23,12 +24,13 @@ from attacker_metrics import (
     multi_attacker_scores,
 )
 from attacker_metrics.commands import cli
-from attacker_metrics.evaluation.tails import estimate_as_json
+from attacker_metrics.evaluation.scoring import RunScores
+from attacker_metrics.evaluation.tails import estimate_as_json, tails_among, tails_of, why_unsupported
 from attacker_metrics.pairs.demonstration import OBFUSCATIONS
 from attacker_metrics.pairs.sources import BuiltInPairs, LoadedPair
 from attacker_metrics.report import outputs as report
 from attacker_metrics.scoring.batches import batches_of_one_size
-from attacker_metrics.statistics import mean_interval
+from attacker_metrics.statistics import mean_interval, tail_summary
 
 SEVENTEEN = [*MS_SSIM_COMPONENT_NAMES, *PEARSON_COMPONENT_NAMES, "ms_ssim", "pearson"]
 SMALL = ["--betas", "0.5", "0.5"]
@@ -391,6 +393,39 @@ def test_a_users_metric_may_be_infinite_or_undefined(folders, monkeypatch, capsy
     assert evaluate(folders, "--extra", "other:OfBright") == 0
     most_leaking = (folders / "out" / "report.html").read_text().split("Most leaking pairs")[-1]
     assert most_leaking.index("<td>pair0</td>") < most_leaking.index("<td>pair1</td>")
+
+
+def test_tails_are_those_of_the_pairs_that_have_a_score_within_the_bounds_of_it():
+    generator = np.random.default_rng(0)
+    share = generator.random(400).astype(np.float32)
+    share[:2] = np.nextafter(np.float32(1), np.float32(2)), np.nan  # a hair above 1; without a score
+    columns = {"share": share, "any": 9 * share, "none": np.full(400, np.nan, np.float32), "endless": share.copy()}
+    columns["endless"][5] = np.inf
+    rows = pa.table({"id": list(map(str, range(400))), "group": [f"g{i // 2}" for i in range(400)]})
+    scores = RunScores(rows, columns, {}, np.arange(400) >= 390)
+    found, groups = tails_of(scores, frozenset({"share", "none"})), scores.clusters[:390]
+    for name, bounds in (("share", (0.0, 1.0)), ("any", (-np.inf, np.inf))):
+        values = columns[name][:390].astype(float)
+        wanted = tail_summary(values.clip(max=1) if name == "share" else values, np.array(groups), bounds=bounds)
+        assert (found[name]["n"], found[name]["left_out"], found[name]["groups"]) == (389, 1, 195)
+        assert found[name]["mean"] == estimate_as_json(wanted.mean)
+        assert found[name]["p95"] == estimate_as_json(wanted.quantiles["p95"]) is not None
+        assert found[name]["p99"] is None
+        assert found[name]["cvar5"] == estimate_as_json(wanted.cvar5)
+        assert found[name]["refused"] == wanted.refused
+        assert why_unsupported(scores, name, "p95") is None
+        assert why_unsupported(scores, name, "p99") == wanted.refused["p99"]
+    for name, reason in (("none", "no pair has a score."), ("endless", found["endless"]["refused"]["mean"])):
+        assert (found[name]["n"], found[name]["left_out"], found[name]["groups"]) == (0, 390, None)
+        assert found[name]["mean"] is found[name]["p95"] is found[name]["cvar5"] is None
+        assert found[name]["refused"] == dict.fromkeys(("mean", "p90", "p95", "p99", "cvar5"), reason)
+    assert "finite" in reason
+    assert why_unsupported(scores, "none", "p95") == "no pair has a score."
+    first = tails_among(scores, np.arange(400) < 40, frozenset())["share"]
+    assert (first["n"], first["left_out"], first["p95"]) == (39, 1, None)
+    rows = RunScores(rows.drop_columns(["group"]), columns, {}, np.zeros(400, bool))
+    assert tails_of(rows, frozenset({"share"}))["share"]["groups"] is None
+    assert why_unsupported(rows, "share", "p99") is None
 
 
 def test_an_interval_without_an_end_is_shown_and_stored_as_such():

@@ -22,6 +22,7 @@ from attacker_metrics.commands import cli
 from attacker_metrics.evaluation import fitting, run
 from attacker_metrics.jobs.parts import FOLDER, ResumeError, UnfinishedRun
 from attacker_metrics.pairs.manifest import ManifestPairs
+from attacker_metrics.pairs.sources import BuiltInPairs
 from attacker_metrics.pairs.split import Side, SplitError, fit_rows, sides
 from attacker_metrics.reading.learned import LearnedAttackerMetric, LinearAttacker, in_fit_split, standard_learned
 from attacker_metrics.reading.strongest.known_leaks import secret_filter
@@ -529,6 +530,17 @@ def test_a_side_reads_its_rows_and_no_long_run_of_the_others():
     assert to_score.check()[0] + to_fit.check()[0] == 100_000
     assert isinstance(to_score, Side)
     assert to_score.rows(30, 40)["id"].to_pylist() == [str(i) for i in np.flatnonzero(~fit)[30:40]]
+    assert to_score.groups is None
+
+
+def test_a_side_loads_its_pairs_under_its_own_numbers():
+    source = BuiltInPairs()
+    _, to_score = sides(source, np.arange(24) % 3 == 0)
+    assert to_score.groups == [group for i, group in enumerate(source.groups) if i % 3]
+    found, wanted = to_score.load(2, {}), source.load(4, {})
+    assert found.index == 2
+    assert torch.equal(found.noisy, wanted.noisy)
+    assert torch.equal(found.clean, wanted.clean)
 
 
 def test_the_built_in_settings_of_the_standard_attackers():

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 pytest.importorskip("rich", reason="needs the cli extra")
 pytest.importorskip("statsmodels", reason="needs the cli extra")
+import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
@@ -20,8 +22,9 @@ from statsmodels.stats.proportion import proportion_confint
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
 from attacker_metrics.commands import cli
 from attacker_metrics.evaluation import pipeline, run, unrelated
+from attacker_metrics.evaluation.scoring import RunScores
 from attacker_metrics.pairs.manifest import ManifestError, ManifestPairs
-from attacker_metrics.pairs.sources import BuiltInPairs
+from attacker_metrics.pairs.sources import BuiltInPairs, FailedPair
 from attacker_metrics.reading.strongest import (
     NullDistribution,
     Selection,
@@ -29,6 +32,7 @@ from attacker_metrics.reading.strongest import (
     noise_of_equal_error,
     reading,
     score,
+    shared_content,
 )
 from attacker_metrics.scoring.batches import batches_of_one_size, stacked
 from attacker_metrics.scoring.suites import STANDARD_V1
@@ -423,6 +427,39 @@ def test_draws_that_are_not_there_are_refused(tmp_path, capsys, options, message
     assert cli.main(["evaluate", "--manifest", str(path), "--output", str(tmp_path / "out"), *options]) == cli.BAD_USAGE
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_comparison_has_the_mean_of_the_sent_pictures_draws_and_fails_with_either_picture():
+    class Prepared(BuiltInPairs):
+        def load(self, index, row):
+            found = super().load(index, row)
+            failed = FailedPair(index, "gone")
+            return failed if index == 7 else replace(found, noisy_eight_bit=True, mean=found.noisy / 2)
+
+    pairs = unrelated.UnrelatedPairs(Prepared(), Selection([0, 7], [[1, 7], [1, -1]], [0] * 24, [5]))
+    one, other, anchor = (BuiltInPairs().load(i, {}) for i in (0, 1, 5))
+    found = pairs.load(0, {})
+    assert torch.equal(found.mean, one.noisy / 2)
+    assert found.shared == shared_content(one.clean, other.clean)
+    assert not found.noisy_eight_bit
+    assert [pairs.load(i, {}) for i in (1, 2)] == [FailedPair(i, "an image cannot be read any more.") for i in (1, 2)]
+    bare, noisy = pairs.load(3, {}), pairs.load(4, {})
+    assert torch.equal(bare.mean, anchor.clean)
+    assert torch.equal(noisy.mean, noise_of_equal_error(anchor.noisy / 2, anchor.clean, seed=5))
+    assert bare.shared is noisy.shared is None
+
+
+def test_pairs_without_groups_and_files_are_unrelated_by_their_ids_and_compared_if_all_attackers_have_a_score():
+    rows = pa.table({"id": list("abcde")})
+    source = type("Rows", (), {"rows": lambda self, start, stop: rows.slice(start, stop - start)})()
+    columns = {"one": np.ones(5, np.float32), "other": np.array([1, 1, 1, 1, np.nan], np.float32)}
+    scores = RunScores(rows, columns, {}, np.zeros(5, bool), sizes=np.full((5, 2), 8, np.int32))
+    chosen = unrelated.choose(source, scores, ["one", "other"], 100)
+    assert chosen.pictures == chosen.anchors == [0, 1, 2, 3]
+    assert [sorted(set(row) - {-1}) for row in chosen.originals] == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
+    scores.skipped[0] = True
+    with pytest.raises(ValueError, match="compared with 3 unrelated originals of its size at least"):
+        unrelated.choose(source, scores, ["one", "other"], 100)
 
 
 @pytest.mark.parametrize("room", [2**25, 1])

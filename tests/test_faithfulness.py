@@ -665,6 +665,12 @@ def test_the_command_line_says_what_is_wrong_and_writes_nothing(tmp_path, capsys
     assert "--direction mine=higher" in capsys.readouterr().err
     assert main([*command, "--direction", "mine=higher", "--rule", "mean", "--calibrate", "isotonic"]) == 2
     assert "not mean" in capsys.readouterr().err
+    for option in ("--resamples", "--draws"):  # the older name of the same
+        assert main([*command, "--direction", "mine=higher", option, "99"]) == 2
+        assert "--resamples 99: an interval needs at least 100" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--seed", "-1"])
+    assert re.search(r"--seed.*'-1' is not a whole number of at least 0", capsys.readouterr().err)
     assert not (tmp_path / "o").exists()
 
 

@@ -1,5 +1,6 @@
 """What an unfinished run keeps, and pairs that are loaded ahead of the computation."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -83,6 +84,79 @@ def test_other_settings_are_refused_by_name(tmp_path):
     assert begun(tmp_path, size=None)[1].part_size == 4
     with pytest.raises(ResumeError, match="Pass --resume"):
         UnfinishedRun(tmp_path).begin({}, 10, None, 1, resume=False)
+
+
+@pytest.mark.parametrize("what", ["file", "link", "their file in it"])
+def test_what_is_in_the_place_of_the_folder_is_refused_and_untouched(tmp_path, what):
+    run, theirs = UnfinishedRun(tmp_path / "out"), tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "notes.txt").write_text("mine")
+    run.output.mkdir()
+    if what == "file":
+        run.folder.write_text("mine")
+    elif what == "link":
+        run.folder.symlink_to(theirs)
+    else:
+        theirs.rename(run.folder)
+    with pytest.raises(ResumeError, match="'notes.txt': move them away" if what == "their file in it" else "move it away"):
+        run.begin({}, 10, 4, 1, resume=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.read_text() == "mine"]
+    assert not list(tmp_path.rglob("run.json"))
+    (tmp_path / "out.txt").write_text("mine")
+    for enter in (UnfinishedRun(tmp_path / "out.txt").held, lambda: begun(tmp_path / "out.txt")):
+        with pytest.raises(FileExistsError, match="is not a folder; pass another --output"):
+            enter()
+    with UnfinishedRun(tmp_path / "new").held():
+        assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_ends_takes_its_files_along_and_no_others(tmp_path):
+    run, plan = begun(tmp_path)
+    assert begun(tmp_path)[0].remove_if_empty() is True
+    assert not run.folder.exists()
+    run, plan = begun(tmp_path)
+    run.write(0, table(*plan.rows(0)))
+    assert (run.remove_if_empty(), run.remove_if_unscored(), run.done) == (False, False, 1)
+    with run.publish() as stage:
+        (stage / "scores.txt").write_text("1")
+        assert not (tmp_path / "scores.txt").exists()
+    assert (tmp_path / "scores.txt").read_text() == "1"
+    assert not stage.exists()
+    (run.folder / "notes.txt").write_text("mine")
+    run.remove()
+    assert [path.name for path in run.folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_run_that_could_not_be_begun_leaves_no_folder_and_says_why(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr("attacker_metrics.jobs.parts.write_whole", full)
+    with pytest.raises(OSError, match="no space left"):
+        begun(tmp_path)
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_a_stage_with_parts_keeps_a_run_without_any_until_it_is_unscored(tmp_path):
+    run, plan = begun(tmp_path)
+    stage, _ = begun(run.folder / "fit")
+    stage.write(0, table(*plan.rows(0)))
+    assert (run.done, run.stored, run.remove_if_empty()) == (0, 1, False)
+    assert UnfinishedRun(tmp_path).remove_if_unscored() is False  # another process's
+    assert run.remove_if_unscored() is True
+    assert not run.folder.exists()
+
+
+def test_a_process_that_joins_writes_parts_of_the_same_run(tmp_path):
+    other = UnfinishedRun(tmp_path)
+    with pytest.raises(FileNotFoundError, match="must be on storage that all share"):
+        other.join()
+    _, plan = begun(tmp_path)
+    other.join()
+    other.write(1, table(*plan.rows(1)))
+    assert other.joined
+    assert begun(tmp_path)[1].remaining == [0, 2]
 
 
 def write_for_ever(output):
@@ -273,7 +347,7 @@ NOTES = PartScores.empty(0, 0, 2).beside(pa.table({})).schema.field("_notes").ty
         (lambda part: part.append_column("more", part["id"]), "two parts have other columns"),
         (lambda part: pa.concat_tables([part, part]), "more pairs than in the run"),
         (lambda part: part.slice(1), "there are 7 pairs of 8"),
-        (lambda _: b"no table", "holds no scores"),
+        (lambda _: b"no table", r"holds no scores \((?!None).+\); delete it"),
         (
             lambda part: put(part, id=pa.StringArray.from_buffers(4, *pa.array([b"\xff"] * 4).buffers()[1:])),
             "holds no scores",

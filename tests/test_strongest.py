@@ -16,10 +16,11 @@ from reference import photographs
 from scipy import stats
 
 from attacker_metrics import MultiAttackerPrivacy, multi_attacker_scores
-from attacker_metrics.reading.learned import FitOverlapError, LinearAttacker, LinearAttackerMSSSIM
+from attacker_metrics.reading.learned import CNNAttacker, FitOverlapError, LinearAttacker, LinearAttackerMSSSIM
 from attacker_metrics.reading.strongest import (
     KNOWN_CASES,
     NullDistribution,
+    Selection,
     Shared,
     assess,
     clipped_share,
@@ -32,6 +33,8 @@ from attacker_metrics.reading.strongest import (
     shared_content,
     unrelated_originals,
 )
+from attacker_metrics.reading.strongest.surprise import standardized, surprise
+from attacker_metrics.statistics.sample import Sample, effective_size
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 1)), min_size=1, max_size=60), st.integers(0, 3))
@@ -57,15 +60,25 @@ def test_an_original_is_compared_once_and_never_with_a_picture_of_it_whatever_th
     assert {files[j] for j in joined[0] if j >= 0} == {"c", "d", "e", "f"}  # picture 1 is of file a and of group 1
 
 
+def test_the_first_originals_are_of_one_group_each_then_the_next_ones():
+    groups = np.arange(600) % 30
+    for row in unrelated_originals(groups, per_picture=58, limit=58 * 20):
+        if row[0] >= 0:
+            assert len(set(groups[row[:29]])) == len(set(groups[row[29:]])) == 29
+
+
 def test_groups_of_tensors_and_arrays_are_groups_and_missing_ones_are_refused():
     for groups in (torch.tensor([0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 2]), list(torch.tensor([0, 0, 1, 1, 2]))):
         for seed in range(20):
             chosen = unrelated_originals(groups, kinds=np.zeros(5), seed=seed)
             assert all(int(groups[i]) != int(groups[j]) for i, row in enumerate(chosen) for j in row[row >= 0])
+        alike = unrelated_originals(range(5), originals=groups)  # pictures of three originals
+        assert (alike == unrelated_originals(range(5), originals=[0, 0, 1, 1, 2])).all()
+        assert (alike >= 0).sum() == 5 * 2
     for missing in (np.array([np.nan, np.nan, 1.0]), ["a", None, "b"]):
         with pytest.raises(ValueError, match=r"images have no id or group"):
             unrelated_originals(missing)
-    with pytest.raises(ValueError, match="kinds must have one entry per picture, got 1 for 2"):
+    with pytest.raises(ValueError, match=r"^kinds must have one entry per picture, got 1 for 2"):
         unrelated_originals([1, 2], kinds=[1])
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         unrelated_originals([1, 2], limit=0)
@@ -76,6 +89,8 @@ def test_beyond_the_limit_some_pictures_have_all_their_originals_and_the_others_
     assert sorted(set(counts.tolist())) == [0, 20]
     assert counts.sum() == 700
     assert (unrelated_originals(range(1200)) >= 0).sum() == 20_000
+    counts = (unrelated_originals(range(500), limit=705) >= 0).sum(axis=1)
+    assert (counts.sum(), np.unique(counts).tolist()) == (705, [0, 5, 20])  # the last of them has what is left
 
 
 def independent_rarities(own, null):
@@ -174,6 +189,32 @@ def test_one_outlying_comparison_of_any_attacker_is_no_hurdle_for_the_others():
     assert null.outliers == 19
 
 
+def test_at_every_rate_those_above_the_threshold_succeed_and_levels_go_on_beyond_the_rarest_comparison():
+    generator = np.random.default_rng(4)
+    null = NullDistribution({"a": generator.random((11, 9))})  # 99: every hundredth is a rate that is just supported
+    found = null.strongest({"a": generator.random(11)})
+    for hundredths in range(1, 100):
+        rate = hundredths / 100
+        assert (found.success(rate) == (found.level > null.maximum_threshold(rate))).all()
+    assert null.level_at(0.01) == null.maxima.max()
+    assert null.level_at(0.001) == pytest.approx(null.maxima.max() + 1)
+    assert null.level_at(1.0) == null.maxima.min()
+
+
+def test_of_equal_attackers_the_first_wins_and_a_comparison_counts_if_all_have_scored_it():
+    generator = np.random.default_rng(6)
+    table, own = generator.random((20, 6)).astype(np.float32), np.full(20, 0.9999)
+    found = NullDistribution({"one": table, "same": table.copy()}).strongest({"one": own, "same": own})
+    assert set(found.winner) == {"one"}
+    exact = NullDistribution({"one": table.astype(np.float64)})
+    assert (found.level == exact.strongest({"one": own}).level).all()
+    for name in ("one", "same"):
+        tables = {"one": table.copy(), "same": table.copy()}
+        tables[name][0, 0] = tables[name][1, :4] = np.nan
+        null = NullDistribution(tables)
+        assert (null.count, null.skipped, null.pictures.tolist()) == (113, 7, [True, False] + [True] * 18)
+
+
 @pytest.mark.parametrize(("rate", "needed"), [(0.01, 99), (0.05, 19)])
 def test_rates_beyond_what_the_comparisons_support_are_refused(rate, needed):
     table = np.random.default_rng(0).random((4, (needed + 1) // 4))
@@ -254,6 +295,7 @@ def test_where_pictures_are_read_but_the_null_is_worth_little_the_verdict_says_s
     null = NullDistribution({"a": generator.random((24, 18))})
     found = reading(null, null.strongest({"a": np.full(24, 5.0)}), 0.01, groups=np.repeat([0, 1, 2, 3], 6))
     assert (found.success.rate, found.verdict) == (1, "Leaks")
+    assert found.low < found.high == 1
     few = dataclasses.replace(found, effective_comparisons=2.0)
     few = dataclasses.replace(few, p_value=few.chance(4, 4.0))
     assert few.risk.low > 0
@@ -279,8 +321,81 @@ def test_a_reading_has_a_risk_beyond_chance_and_its_words():
     assert none.risk.low == 0 < none.risk.high
     grouped = reading(null, null.strongest(own), 0.01, groups=[i // 20 for i in range(200)])
     assert grouped.high > none.high
+    null = NullDistribution({"a": generator.random((200, 20)) / 9})
+    sharp = reading(null, null.strongest({"a": np.repeat([1.0, 0.0], 100)}), 0.01)
+    assert (sharp.low, sharp.high) == pytest.approx((sharp.success.low, sharp.success.high))  # wherever the threshold lies
     with pytest.raises(ValueError, match="none of 200 images has a score"):
-        reading(null, null.strongest({"a": np.full(200, np.nan), "b": own["b"]}), 0.01)
+        reading(null, null.strongest({"a": np.full(200, np.nan)}), 0.01)
+
+
+def test_comparisons_of_one_picture_or_one_original_are_dependent():
+    generator = np.random.default_rng(8)
+    null = NullDistribution({"a": 0.5 * generator.random((40, 20)) + 0.4 * (np.arange(20) == 3)})  # an original like any
+    found, originals = null.strongest({"a": np.zeros(40)}), np.tile(np.arange(20), (40, 1))
+    above = (null.maxima > null.level_at(0.05)).astype(float)
+    one, other = (
+        1 / effective_size(Sample.of(above, labels)) for labels in (np.repeat(np.arange(40), 20), originals.ravel())
+    )
+    dependent = reading(null, found, 0.05, originals=originals)
+    assert dependent.effective_comparisons == pytest.approx(1 / (one + other - 1 / 800))
+    assert reading(null, found, 0.05).effective_comparisons > 10 * dependent.effective_comparisons
+    alike = reading(null, found, 0.05, groups=["all"] * 40, originals=np.zeros((40, 20), int))
+    assert (alike.effective_comparisons, alike.success.effective) == (1, 1)
+    # A single picture that is read would be one of two among 61, which is not rare.
+    assert dataclasses.replace(alike, realised=1 / 60, effective_comparisons=60.0).verdict == "not enough pictures"
+
+
+def standardized_by_loops(own, null, sources):
+    """As the module says it, for scores that are no shares."""
+    own_z, null_z = np.full(len(own), np.nan), np.full(null.shape, np.nan)
+    measured = {}
+    for i, row in enumerate(null):
+        for j, score in enumerate(row):
+            others = sorted(x for x, s in zip(row, sources[i], strict=True) if s != sources[i][j] and not math.isnan(x))
+            if not math.isnan(score) and others:
+                variance = statistics.variance(others) if len(others) > 1 else 0.0
+                measured[i, j] = len(others), statistics.fmean(others), variance
+    variances = [found[2] for found in measured.values()]
+    typical = max(statistics.median(variances), 0.01 * statistics.fmean(variances))
+    for (i, j), (count, mean, variance) in measured.items():
+        spread = math.sqrt((8 * typical + (count - 1) * variance) / (8 + count - 1))
+        null_z[i, j] = (null[i, j] - mean) / spread
+        if j == max(k for k in range(null.shape[1]) if not math.isnan(null[i, k])):  # as the last one is
+            own_z[i] = (own[i] - mean) / spread
+    return own_z, null_z
+
+
+def test_scores_are_measured_against_originals_of_other_sources_that_have_a_score():
+    generator = np.random.default_rng(9)
+    own, null = 3 * generator.normal(size=7), generator.normal(size=(7, 6)) * np.arange(1, 8)[:, None]
+    sources = np.array([[0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 0, 1], [0, 0, 1, 1, 2, 2], *([[0, 1, 2, 3, 4, 5]] * 4)])
+    null[3, 4:] = null[4, 0] = null[5] = np.nan
+    null[6, 2:] = np.nan
+    for found, expected in zip(standardized(own, null, sources), standardized_by_loops(own, null, sources), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    none, alone = standardized(own[:1], null[:1], np.zeros((1, 6), int))  # all of one source
+    assert np.isnan(none).all()
+    assert np.isnan(alone).all()
+
+
+@pytest.mark.parametrize("size", [20, 49, 60, 100, 1000])
+def test_a_rarity_is_the_mid_rank_or_beyond_the_highest_tenth_the_tail(size):
+    generator = np.random.default_rng(size)
+    for pool in (generator.normal(size=size), generator.integers(0, 9, size) * 1.0, np.r_[np.arange(size - 1) / 1e6, 1e6]):
+        start = np.sort(pool)[int(0.9 * size)]
+        values = np.r_[pool[:: -(-size // 50)], start, pool.min() - 1, pool.max() + np.array([0, 0.5, 3]), np.nan]
+        found, beyond = surprise(values, pool), np.sort(pool[pool > start]) - start
+        for value, rarity in zip(values[:-1], found[:-1], strict=True):
+            above = 1 - ((pool < value).mean() + (pool <= value).mean()) / 2
+            expected = -math.log10(max(above, 0.5 / size))
+            if len(beyond) >= 5:
+                share = -math.log10(len(beyond) / size)
+                weighted = statistics.fmean(x * (1 - (r - 0.35) / len(beyond)) for r, x in enumerate(beyond, 1))
+                shape = min(max(2 - beyond.mean() / (beyond.mean() - 2 * weighted), 0), 0.95)
+                tail = stats.genpareto(shape, scale=beyond.mean() * (1 - shape))
+                expected = share - tail.logsf(value - start) / math.log(10) if value > start else min(expected, share)
+            assert rarity == pytest.approx(expected, rel=1e-6, abs=1e-9)
+        assert math.isnan(found[-1])
 
 
 def test_bad_tables_are_named():
@@ -329,6 +444,20 @@ def test_originals_with_a_frame_or_of_one_scene_are_told():
     assert flags({"rgb_clamp": many}, null_count=1000, shared=[Shared(0.001, 0.2)] * 50) == []
 
 
+def test_what_originals_share_is_counted_in_windows_and_correlated_after_averaging():
+    generator = torch.Generator().manual_seed(1)
+    one, other = torch.rand(2, 3, 64, 64, generator=generator)
+    other[:, 3:20, 5:40] = one[:, 3:20, 5:40] + 3.99 / 255  # seen as the same
+    other[:, 30:50, 5:40] = one[:, 30:50, 5:40] + 4.01 / 255
+    other[0, 10, 10] += 0.1  # in one colour, which costs nine windows
+    found = shared_content(one, other)
+    assert found.same == round((15 * 33 - 9) / 62**2, 6)
+    averaged = [picture.double().mean(dim=0).reshape(32, 2, 32, 2).mean(dim=(1, 3)).flatten() for picture in (one, other)]
+    assert found.likeness == pytest.approx(np.corrcoef(*averaged)[0, 1] ** 2, abs=1e-6)
+    assert shared_content(one, torch.full_like(one, 0.5)).likeness == 0  # a plain picture is like nothing
+    assert [shared_content(x, x).same for x in (one[:, :3, :3], one[:, :2, :2], one[:, :2, :5])] == [1, 0, 0]
+
+
 def random_pictures(i):
     noisy, clean = pictures(1, 22, 22, seed=i)
     return noisy[0], clean[0]
@@ -350,6 +479,15 @@ def test_an_assessment_scores_what_was_not_fitted_and_reproduces_the_functions()
             if component in expected:
                 assert values[k] == pytest.approx(float(expected[component]), abs=1e-6)
     assert found.ceiling["rgb_clamp"] == pytest.approx(1.0)
+    noises = []
+    for name in found.ids:
+        noisy, clean = random_pictures(ids.index(name))
+        noise = noise_of_equal_error(noisy, clean, seed=ids.index(name))
+        noises.append(float(multi_attacker_scores(noise[None], clean[None], betas=SMALL)["rgb_clamp"]))
+    assert found.equal_noise["rgb_clamp"] == pytest.approx(np.mean(noises), abs=1e-6)
+    assert found.reading(0.1) == reading(found.null, found.strongest, 0.1, groups=found.groups)
+    assert found.reading(0.1, clustered=False) == reading(found.null, found.strongest, 0.1, originals=found.originals)
+    assert found.reading(0.1).success.effective < found.reading(0.1, clustered=False).success.effective
     assert found.null.mean("rgb_clamp") < found.equal_noise["rgb_clamp"] < found.ceiling["rgb_clamp"]
     with pytest.raises(FitOverlapError, match="were in the fit split"):
         assess(random_pictures, ids, privacy)
@@ -381,9 +519,18 @@ def test_images_of_several_sizes_are_matched_within_their_size():
         noisy, clean = pictures(1, 22 + 2 * (i % 2), 22, seed=i)
         return noisy[0], clean[0]
 
-    found = assess(images, range(12), MultiAttackerPrivacy(betas=SMALL), anchors=False)
+    privacy, halves = MultiAttackerPrivacy(betas=SMALL), [i // 2 for i in range(12)]
+    some = assess(images, range(12), privacy, groups=halves, fit=[True] * 2 + [False] * 10, anchors=False)
+    assert (some.ids, some.null.count) == (tuple(range(2, 12)), 10 * 4)
+    found = assess(images, range(12), privacy, anchors=False)
     assert found.null.count == 12 * 5
     assert not np.isnan(found.strongest.p_value).any()
+
+
+def test_anchors_count_where_they_have_a_score():
+    selection = Selection([0], [[1, 2, 3]], [0, 1, 2, 3], [0, 1])
+    scores = {"some": np.array([0, 0, 0, np.nan, 0.5, 0.2, 0.4]), "none": np.array([0, 0, 0, 1, 1, np.nan, np.nan])}
+    assert selection.anchored(scores) == ({"some": 0.5, "none": 1.0}, {"some": pytest.approx(0.3), "none": None})
 
 
 def test_the_noise_anchor_has_the_error_of_the_noisy_picture():
@@ -414,6 +561,23 @@ def test_flags_are_raised_where_their_reason_is_and_nowhere_else():
     assert names_of(flags(calm, clipped=clipped_share(torch.rand(4, 3, 8, 8) * 1.5), null_count=1000)) == ["clipped"]
     assert names_of(flags({"rgb_clamp": many[:250]}, null_count=50)) == ["too_few"] * 4
     assert names_of(flags({"rgb_clamp": many[:300]}, null_count=300, rates=(0.01,))) == []
+
+
+def test_of_several_that_raise_a_flag_the_worst_is_named_and_the_limit_itself_is_none():
+    many = np.full(3000, 0.4)
+    calm = {"gray_clamp": many, "pearson_gray": many}
+    blind = {"gray_clamp": many / 20, "rgb_clamp": many / 20, "pearson_rgb": many + 0.2, "pearson_gray": many.copy()}
+    assert names_of(flags({**calm, "gray_clamp": many / 20, "pearson_gray": np.full(3000, 0.5)}, rates=())) == []
+    blind["pearson_gray"][:600] += 0.2
+    (flag,) = flags(blind, rates=())
+    assert (flag.name, flag.value) == ("structure", 1)
+    assert "for 100% of the images rgb_clamp is near 0" in flag.message
+    blind["pearson_gray"][:], blind["pearson_rgb"][600:] = 0.6, 0.4
+    assert "for 100% of the images gray_clamp is near 0" in flags(blind, rates=())[0].message
+    network = CNNAttacker()
+    for converged, raised in ((False, ["not_converged"]), (True, []), (None, [])):
+        network.converged = converged
+        assert names_of(flags(calm, learned={"cnn": network}, rates=())) == raised
 
 
 def test_averaging_is_a_flag_if_draws_differ_and_their_mean_shows_more():

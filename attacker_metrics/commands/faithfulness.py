@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter, Token
 
-from attacker_metrics._options import OVERWRITE, flag, option, several, whole
+from attacker_metrics._options import OVERWRITE, count, flag, option, several, whole
 from attacker_metrics.commands.parsing import add_command
 from attacker_metrics.files.terminal import printable
 from attacker_metrics.jobs.ending import OK, bad_usage
@@ -66,7 +66,7 @@ class FaithfulnessOptions:
     resamples: Annotated[
         int, option("of the bootstrap (--draws in release 0.1)", name=("--resamples", "--draws"), converter=whole)
     ] = 1000
-    seed: Annotated[int, option("of the resamples", converter=whole)] = 0
+    seed: Annotated[int, option("of the resamples", converter=count)] = 0
     allow_unmatched: Annotated[bool, flag("leave rows without a partner out")] = False
     output: Annotated[Path | None, option("write JSON, a page and plots into this folder")] = None
     overwrite: Annotated[bool, flag(OVERWRITE)] = False
@@ -96,11 +96,14 @@ def faithfulness(options: FaithfulnessOptions) -> int:
 def _run(options: FaithfulnessOptions) -> int:
     from attacker_metrics import faithfulness as library
     from attacker_metrics.faithfulness import report
+    from attacker_metrics.faithfulness.analysis import FEWEST_DRAWS
     from attacker_metrics.files.writing import staged
     from attacker_metrics.report.outputs import as_json
 
     if options.calibrate and options.rule == "mean":
         raise ValueError("--calibrate needs a rule that says yes or no: majority, any or all, not mean.")
+    if options.resamples < FEWEST_DRAWS:
+        raise ValueError(f"--resamples {options.resamples}: an interval needs at least {FEWEST_DRAWS}, better 1000.")
     inputs = [options.scores, options.annotations]
     if options.output is not None:
         report.check_writable(options.output, inputs, overwrite=options.overwrite)

@@ -20,6 +20,8 @@ from attacker_metrics.faithfulness.scores import Paired, Scores, pair
 from attacker_metrics.statistics import Estimate, holm
 
 Level = Literal["image", "model"]
+FEWEST_DRAWS = 100
+"""With fewer the ends of an interval are noise."""
 _CLUSTERS: dict[Level, str] = {"image": "originals", "model": "models"}
 
 
@@ -157,8 +159,8 @@ def faithfulness(
 
     Source: design after "Privacy Assessment on Reconstructed Images" (NeurIPS 2023); Kendall's tau-b; Holm (1979).
     """
-    if draws < 100:
-        raise ValueError(f"draws is {draws}; an interval needs at least 100, better 1000.")
+    if draws < FEWEST_DRAWS:
+        raise ValueError(f"draws is {draws}; an interval needs at least {FEWEST_DRAWS}, better 1000.")
     paired = pair(scores, annotations, allow_unmatched=allow_unmatched)
     recognized = annotations.recognized(rule)[paired.rows]
     share = annotations.recognized("mean")[paired.rows]
