@@ -1,7 +1,7 @@
 """What release 0.1 left on a disk: finished runs are compared, what is unfinished is refused or done again, in words.
 
-``data/release_0.1.zip`` was made by release 0.1: a finished run and one that was interrupted, on eight crops of a photograph,
-and the records and classifiers of a study.
+``data/release_0.1.zip`` was made by release 0.1: a finished run and an interrupted one, on eight crops of a photograph, and
+the records and classifiers of a study.
 """
 
 import shutil
