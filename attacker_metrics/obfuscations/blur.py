@@ -120,7 +120,14 @@ BLUR = (
     Obfuscation("box-blur", "blur", "Averages over a square.", _PRODUCTS, _box, destroys=_FINE, strength=_RADIUS),
     Obfuscation("motion-blur", "blur", "Averages along each row.", _PRODUCTS, _motion, destroys=_FINE, strength=_RADIUS),
     Obfuscation(
-        "pixelation", "blur", "Replaces blocks by their means.", _PRODUCTS, _pixelate, destroys=_BLOCKS, strength=_SIDE
+        "pixelation",
+        "blur",
+        "Replaces blocks by their means.",
+        _PRODUCTS,
+        _pixelate,
+        destroys=_BLOCKS,
+        strength=_SIDE,
+        ceiling=0.78,
     ),
     Obfuscation(
         "subsampling",
