@@ -53,19 +53,19 @@ def evaluate(noisy: Tensor, clean: Tensor, finite: Tensor, program: Program) -> 
     operation: Callable[..., tuple[Tensor, ...]] = _scores
     if not compiling and transforming():
         operation = _ScoresTransformed.apply
-    elif not any(wanted) and all(map(_is_plain, sides)):
+    elif not compiling and not any(wanted) and _nobody_looks_on(*sides):
         operation = _scored
     with torch.autocast(noisy.device.type, enabled=False):
         scores: Tensor = operation(noisy, clean, finite, *program.to_numbers(), *wanted, compiling)[0]
     return scores
 
 
-def _is_plain(image: Tensor) -> bool:
-    """Whether nobody looks on that has to see an operator: its first call imports torch's compiler, more than a second."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+def _nobody_looks_on(*images: Tensor) -> bool:
+    """Whether no tracer or mode has to see an operator: its first call imports torch's compiler, more than a second."""
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if traced or _get_current_dispatch_mode() is not None:
         return False
-    return image.device.type == "cpu" and type(image) in (Tensor, torch.nn.Parameter)
+    return all(image.device.type == "cpu" and type(image) in (Tensor, torch.nn.Parameter) for image in images)
 
 
 def _refuse_forward_mode(*_: Any) -> NoReturn:

@@ -102,7 +102,7 @@ class PartScores:
         return cls(start, np.full((rows, members), np.nan, np.float32), *flags, [None] * rows, *images, [()] * rows, shared)
 
     def beside(self, rows: pa.Table) -> pa.Table:
-        """The rows with their scores, as one table that :meth:`Scores.of_tables` understands."""
+        """The rows with their scores, as one table that :meth:`RunScores.of_tables` understands."""
         width = self.values.shape[1]
         columns = {
             _SCORES: pa.FixedSizeListArray.from_arrays(pa.array(self.values.ravel()), width),

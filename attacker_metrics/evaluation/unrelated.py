@@ -125,18 +125,22 @@ class UnrelatedPairs:
 def _remembering(load: Callable[[int], Loaded]) -> Callable[[int], Loaded]:
     """The same, keeping the latest: a picture is compared twenty times, and is the original of twenty others."""
     kept: OrderedDict[int, Loaded] = OrderedDict()
-    lock = Lock()
+    lock, room = Lock(), _MOST_VALUES
 
     def remembered(row: int) -> Loaded:
+        nonlocal room
         with lock:
             if row in kept:
                 kept.move_to_end(row)
                 return kept[row]
         found = load(row)
         with lock:
-            found = kept.setdefault(row, found)  # of two threads that read one picture, the first's
-            while len(kept) > 1 and sum(map(_values, kept.values())) > _MOST_VALUES:
-                kept.popitem(last=False)
+            if row in kept:  # of two threads that read one picture, the first's
+                return kept[row]
+            kept[row] = found
+            room -= _values(found)
+            while room < 0 and len(kept) > 1:
+                room += _values(kept.popitem(last=False)[1])
         return found
 
     return remembered
@@ -144,9 +148,9 @@ def _remembering(load: Callable[[int], Loaded]) -> Callable[[int], Loaded]:
 
 def _values(pair: Loaded) -> int:
     """How many numbers the images of a pair have."""
-    return (
-        0 if isinstance(pair, FailedPair) else sum(x.numel() for x in (pair.noisy, pair.clean, pair.mean) if x is not None)
-    )
+    if isinstance(pair, FailedPair):
+        return 0
+    return sum(images.numel() for images in (pair.noisy, pair.clean, pair.mean) if images is not None)
 
 
 def _clean_files(source: PairSource, total: int) -> Iterator[str]:

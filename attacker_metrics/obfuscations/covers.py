@@ -85,6 +85,7 @@ COVERS = (
         key="per image",
         destroys="the picture's low bits",
         strength=_COUNT,
+        ceiling=0.71,
     ),
     Obfuscation(
         "faint-on-cover",
