@@ -103,3 +103,23 @@ def test_without_its_extra_faithfulness_says_what_to_install(missing, tmp_path):
     assert done.returncode == 2
     assert "[faithfulness]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_first_score_without_gradient_does_not_wait_for_torchs_compiler():
+    code = """
+import sys, torch, attacker_metrics
+from torch.utils._python_dispatch import TorchDispatchMode
+images = torch.rand(1, 3, 176, 176)
+alone = attacker_metrics.multi_attacker_scores(images, 1 - images)
+assert "torch._dynamo.symbolic_convert" not in sys.modules
+seen = []
+class Watch(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        seen.append(str(function))
+        return function(*args, **(kwargs or {}))
+with Watch():
+    watched = attacker_metrics.multi_attacker_scores(images, 1 - images)
+assert "attacker_metrics.scores.default" in seen, seen  # who looks on sees one operator
+assert all(torch.equal(alone[name], watched[name]) for name in alone)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
